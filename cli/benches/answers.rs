@@ -26,7 +26,7 @@ fn main() {
     divan::main();
 }
 
-/// As the crowd does it: only the fields that it needs.
+/// Parses as the crowd does: only the fields that it needs.
 #[divan::bench]
 fn by_serde(bencher: Bencher<'_, '_>) {
     bencher
@@ -34,7 +34,8 @@ fn by_serde(bencher: Bencher<'_, '_>) {
         .bench_local(|| serde_json::from_slice::<wire::Order>(black_box(ORDER.as_bytes())).expect("it is an order"));
 }
 
-/// As the gateway reads requests: a dynamic message, which is then encoded and decoded as the contract's own type.
+/// Parses as the gateway reads requests: a dynamic message, which is then encoded and decoded as the contract's own
+/// type.
 #[divan::bench]
 fn by_reflection(bencher: Bencher<'_, '_>) {
     let contract = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).expect("the contract is whole");

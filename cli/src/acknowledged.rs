@@ -1,4 +1,4 @@
-//! The file in which a crowd keeps what it was told, and by which an audit finds what was lost of it.
+//! The file in which a crowd records acknowledged orders and coupons, and by which an audit finds those that were lost.
 
 use serde::{Deserialize, Serialize};
 use stampede_vocab::{CouponId, OrderId};
@@ -17,7 +17,7 @@ pub struct Acknowledged {
     pub states: BTreeMap<OrderId, Shown>,
 }
 
-/// The state of an order as it was shown to somebody.
+/// The state of an order as an answer has shown it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shown {

@@ -12,9 +12,9 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Check every promise against the databases, Redis, Kafka and the payment provider
     Audit(audit::Args),
-    /// See what waits between the services, and decide on messages that could not be applied
+    /// List messages that wait between the services, and decide on those that could not be applied
     Messages(messages::Args),
-    /// See charges and refunds that are parked, and settle them
+    /// List charges and refunds that are parked, and settle them
     Payments(payments::Args),
     /// Make tokens, such as the operator's
     Token(token::Args),

@@ -24,7 +24,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 Exit code 0: it is ready. 1: it answers that it is not. 2: it does not answer.")]
 pub struct Args {
-    /// Where: HOST:PORT of an admin port is checked by gRPC health, a http:// URL by GET, where 200 is ready. An
+    /// Process to check: HOST:PORT of an admin port by gRPC health, a http:// URL by GET, where 200 is ready. An
     /// address that stands for all of a machine, such as 0.0.0.0, is reached on the loopback
     #[arg(env = "STAMPEDE_ADMIN_ADDR", value_name = "ADDRESS")]
     target: Target,
@@ -63,7 +63,7 @@ impl FromStr for Target {
     }
 }
 
-/// Where a listener on all addresses can be reached from its own machine.
+/// Returns the address at which a listener on all addresses can be reached from its own machine.
 fn reachable(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

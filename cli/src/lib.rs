@@ -1,9 +1,9 @@
-//! The operator's commands of `stampede`: prepare a mesh, simulate a sale against it, audit its promises, look after
-//! its messages and its money.
+//! The operator's commands of `stampede`: prepare a mesh, simulate a sale against it, audit its promises, decide on its
+//! messages and its payments.
 //!
-//! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing
-//! reads every schema, Redis and Kafka, and changes nothing. Looking after messages and payments writes down what was
-//! decided on dead letters and anomalies, which their services then carry out.
+//! Results go to stdout, logs and progress to stderr. Simulating calls only the gateway, as buyers do; auditing reads
+//! every schema, Redis and Kafka, and changes nothing. The commands for messages and payments record decisions on dead
+//! letters and anomalies, which their services then carry out.
 //!
 //! `stampede audit` is one of them; `stampede help` lists all, and the help of each has an example.
 

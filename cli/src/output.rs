@@ -1,4 +1,4 @@
-//! Where results and progress go.
+//! The output of results and progress.
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -15,7 +15,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// How results are printed.
+/// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Lines and tables for people
@@ -24,17 +24,17 @@ pub enum Format {
     Json,
 }
 
-/// How this run prints.
+/// The output of this run.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     /// Results are one JSON document on stdout.
     pub json: bool,
-    /// Somebody is watching stderr, so a live picture makes sense.
+    /// Stderr is a terminal, so a live picture makes sense.
     pub progress: bool,
 }
 
 impl Output {
-    /// Output in `format`, with progress if stderr is a terminal.
+    /// Returns the output in `format`, with progress if stderr is a terminal.
     pub fn new(format: Format) -> Self {
         Self { json: format == Format::Json, progress: io::stderr().is_terminal() }
     }
@@ -53,13 +53,13 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print_text(serde_json::to_string_pretty(value)?)
 }
 
-/// Prints why there is no result as JSON on stdout.
+/// Prints the reason for which there is no result as JSON on stdout.
 pub fn print_json_error(message: &str) {
     // The error is on stderr as well; there is nothing else to do about a closed stdout.
     drop(print_json(&serde_json::json!({"error": {"message": message}})));
 }
 
-/// A table with a line under its header and no other: names to the left, figures to the right.
+/// Returns a table with a line under its header and no other: names to the left, figures to the right.
 pub fn table<const NAMES: usize, const FIGURES: usize>(names: [&str; NAMES], figures: [&str; FIGURES]) -> Table {
     let mut table = Table::new();
     let style = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -67,7 +67,7 @@ pub fn table<const NAMES: usize, const FIGURES: usize>(names: [&str; NAMES], fig
     table
 }
 
-/// A row of such a table.
+/// Returns a row of such a table.
 pub fn row<const NAMES: usize>(names: [&str; NAMES], figures: impl IntoIterator<Item: Display>) -> Row {
     let figures = figures.into_iter().map(|figure| Cell::new(figure).set_alignment(CellAlignment::Right));
     names.into_iter().map(Cell::new).chain(figures).collect::<Vec<_>>().into()

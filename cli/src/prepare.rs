@@ -1,4 +1,5 @@
-//! `stampede prepare`: makes what a mesh needs before it starts, and brings it to this release. Safe to repeat.
+//! `stampede prepare`: creates the schemas and topics of a mesh before it starts, and brings them to this release. Safe
+//! to repeat.
 
 mod floors;
 
@@ -22,9 +23,9 @@ use tokio::time::{Instant, sleep};
 
 /// Longest wait for the database or Kafka.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long topics keep their records, and for good: copies of dead letters are looked at weeks later.
+/// Retention of topics, which is for good: copies of dead letters are read weeks later.
 const KEEP: (&str, &str) = ("retention.ms", "-1");
-/// Time between two tries to reach the database, or to see a new topic.
+/// Pause before the next try to reach the database, or to see a new topic.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Make the schemas, bring them to this release, and make the topics.
@@ -70,7 +71,7 @@ struct PreparedSchema {
     version: i64,
 }
 
-/// Prepares, and prints what there is now.
+/// Prepares, and prints the schemas and topics that there are now.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
     let schemas = make_schemas(&args).await?;
     let topics = make_topics(&args).await?;
@@ -102,12 +103,12 @@ async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
     Ok(made)
 }
 
-/// Connects to a server that may still be starting. What it says in the end is the error.
+/// Connects to a server that may still be starting. Fails with its last error.
 async fn reach(url: &str) -> Result<MySqlConnection, sqlx::Error> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     loop {
         match MySqlConnection::connect(url).await {
-            // Whom it refuses it will refuse again.
+            // A refusal is final.
             Err(sqlx::Error::Io(error)) if Instant::now() < deadline => {
                 tracing::info!(error.cause = %error, "waiting for the database server");
                 sleep(RETRY_AFTER.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -117,7 +118,7 @@ async fn reach(url: &str) -> Result<MySqlConnection, sqlx::Error> {
     }
 }
 
-/// A schema's name goes into a statement as it is, so it may be nothing but a plain name.
+/// Refuses a name that is not plain: a schema's name goes into a statement as it is.
 pub fn check_name(name: &str) -> anyhow::Result<()> {
     let plain = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !plain {
@@ -126,7 +127,7 @@ pub fn check_name(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The URL of one schema on the server at `base`, whose query is kept.
+/// Returns the URL of one schema on the server at `base`, whose query is kept.
 pub fn with_schema(base: &str, schema: &str) -> String {
     match base.split_once('?') {
         Some((server, query)) => format!("{}/{schema}?{query}", server.trim_end_matches('/')),
@@ -167,8 +168,8 @@ fn has_dead_letters(topic: &str) -> bool {
     topic.ends_with(".dlq")
 }
 
-/// Lets topics of dead letters that an earlier release has made keep them for good too. Kafka takes all settings of a
-/// topic at once, so those that somebody has made go along.
+/// Sets topics of dead letters that an earlier release has made to keep them for good too. Kafka replaces all settings
+/// of a topic at once, so those that somebody has made go along.
 async fn keep_dead_letters(client: &AdminClient<DefaultClientContext>, topics: &[String]) -> anyhow::Result<()> {
     let topics = topics.iter().filter(|topic| has_dead_letters(topic));
     let resources: Vec<_> = topics.map(|topic| ResourceSpecifier::Topic(topic)).collect();
@@ -199,7 +200,7 @@ async fn keep_dead_letters(client: &AdminClient<DefaultClientContext>, topics: &
     Ok(())
 }
 
-/// The settings of topics. One that somebody else who prepares has made a moment ago is not known to a broker at once.
+/// Returns the settings of topics. A topic that was made a moment ago is not known to every broker at once.
 async fn settings_of(
     client: &AdminClient<DefaultClientContext>,
     topics: &[ResourceSpecifier<'_>],

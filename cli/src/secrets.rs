@@ -27,7 +27,7 @@ const BYTES: usize = 32;
 A secret that is there already is kept, so the command may be repeated. URLs, and the users of Redis, are written anew.
 With --redis-host also redis/url, redis/event_url, and redis-server/users.acl for `redis-server --aclfile`.")]
 pub struct Args {
-    /// Where to make them: auth/secret, mesh/secret, webhook/secret, database/password, and database/*_url
+    /// Directory to make them in: auth/secret, mesh/secret, webhook/secret, database/password, and database/*_url
     #[arg(long, value_name = "DIRECTORY")]
     directory: PathBuf,
 
@@ -65,7 +65,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Makes what is missing, and prints the names of all files.
+/// Makes the secrets that are missing, and prints the names of all files.
 pub fn run(args: &Args, output: Output) -> anyhow::Result<()> {
     let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
     ensure!(plain(&args.database_host), "--database-host is HOST:PORT, but {:?} is not", args.database_host);
@@ -97,7 +97,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<()> {
     print_text(format_args!("{}: kept {}", args.directory.display(), written.kept.join(" ")))
 }
 
-/// The database's URLs, by the names of their files.
+/// Returns the database's URLs, by the names of their files.
 fn urls_of_database(args: &Args) -> anyhow::Result<Vec<(String, String)>> {
     let password = read(args, "database/password")?;
     let server = format!("mysql://{}:{password}@{}", args.database_user, args.database_host);
@@ -108,7 +108,7 @@ fn urls_of_database(args: &Args) -> anyhow::Result<Vec<(String, String)>> {
     Ok(std::iter::once(("database/url".to_owned(), server.clone())).chain(schemas).collect())
 }
 
-/// The URLs and the users of Redis, by the names of their files. Event has a logical database of its own.
+/// Returns the URLs and the users of Redis, by the names of their files. Event has a logical database of its own.
 fn files_of_redis(args: &Args, host: &str) -> anyhow::Result<Vec<(String, String)>> {
     let password = read(args, "redis/password")?;
     let users = redis_users_file(&password, &read(args, "redis-server/admin_password")?);
@@ -135,7 +135,7 @@ fn make_once(path: &Path, mode: u32) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Writes a file whole or not at all, readable to whom `mode` says from its first byte on.
+/// Writes a file whole or not at all, with the rights `mode` from its first byte on.
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let fresh = path.with_extension("new");
     let written = || -> std::io::Result<()> {

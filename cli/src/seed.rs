@@ -1,4 +1,4 @@
-//! `stampede seed`: makes what a load test needs beforehand: an event with stock, open, a campaign, and orders to read.
+//! `stampede seed`: creates the data of a load test: an event with stock, open, a campaign, and orders to read.
 
 use crate::{
     output::{Output, print_json, print_text},
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     orders: u32,
 
-    /// How long until the event opens, in milliseconds, whatever the file says
+    /// Time until the event opens, in milliseconds, whatever the file says
     #[arg(long, value_name = "MS", value_parser = stampede_sale::parse_opens_in)]
     opens_in_ms: Option<OpensIn>,
 
@@ -64,7 +64,7 @@ struct Seeded {
     orders: Vec<SeededOrder>,
 }
 
-/// An order, and who may read it.
+/// An order, and the buyer who may read it.
 #[derive(Debug, Serialize)]
 struct SeededOrder {
     order_id: OrderId,
@@ -111,7 +111,7 @@ async fn place_orders(client: &Client, args: &Args, created: &Created) -> anyhow
 }
 
 impl Seeded {
-    /// For a shell: what the plans of `ghz-bench` read from the environment.
+    /// Returns the variables that the plans of `ghz-bench` read, as a shell assigns them.
     fn assignments(&self) -> String {
         // Thirteen digits that distinguish the buyers of one run from those of another.
         let run = rand::random_range(0..10_u64.pow(13));

@@ -24,11 +24,11 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Role::Operator)]
     role: Role,
 
-    /// Whose token it is, a new user's by default: what was done with a request_id is repeated by the same user only
+    /// User of the token, a new one by default: a request_id is repeated by the same user only
     #[arg(long, value_name = "USER_ID")]
     user: Option<UserId>,
 
-    /// How many to make, each of a new user
+    /// Number of tokens, each of a new user
     #[arg(long, default_value_t = 1, conflicts_with = "user", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     count: u32,
 
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long)]
     csv: bool,
 
-    /// How long it is valid, in seconds
+    /// Lifetime of the token, in seconds
     #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..=31_536_000))]
     ttl_s: u32,
 
@@ -48,15 +48,15 @@ pub struct Args {
     #[arg(long, requires = "mesh_secret", conflicts_with_all = ["count", "csv"])]
     mesh: bool,
 
-    /// The secret by which the processes of the mesh know each other
+    /// The secret by which the processes of the mesh authenticate each other
     #[arg(long, env = "STAMPEDE_MESH_SECRET", hide_env_values = true)]
     mesh_secret: Option<String>,
 
-    /// Whose call it is: an operator's, the gateway's, or that of a service for itself, which has no other role
+    /// Caller: an operator, the gateway, or a service for itself, which has no other role
     #[arg(long, requires = "mesh", value_name = "NAME", default_value = "operator")]
     from: Caller,
 
-    /// The call is for whom the metadata x-stampede-user names: for load tests, which cannot sign for each user
+    /// The call is for the user in the metadata x-stampede-user: for load tests, which cannot sign for each user
     #[arg(long, requires = "mesh", conflicts_with = "user")]
     any_user: bool,
 }
@@ -114,12 +114,12 @@ fn csv(made: &[Made]) -> String {
     std::iter::once("user,token".to_owned()).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// A token of a new operator, valid for an hour.
+/// Returns a token of a new operator, valid for an hour.
 pub fn operator_token(secret: &str) -> anyhow::Result<String> {
     sign(UserId::random(), Role::Operator, 3_600, secret)
 }
 
-/// A token of this buyer, valid for an hour.
+/// Returns a token of this buyer, valid for an hour.
 pub fn buyer_token(user: UserId, secret: &str) -> anyhow::Result<String> {
     sign(user, Role::Buyer, 3_600, secret)
 }

@@ -1,5 +1,5 @@
-//! Compares what was acknowledged to buyers with what is stored: every order and coupon is there, and no order is back
-//! in a state that it had left.
+//! Compares acknowledged orders and coupons with the stored ones: every one is there, and no order is back in a state
+//! that it had left.
 
 use super::{hex, named::Named, sources::Sources, verdict::Audit};
 use crate::acknowledged::{Acknowledged, Shown};
@@ -21,7 +21,7 @@ const ORDERS: &str = "SELECT o.id, o.state, o.version FROM JSON_TABLE(?, '$[*]' 
 const COUPONS: &str = "SELECT c.id FROM JSON_TABLE(?, '$[*]' COLUMNS (id VARCHAR(32) PATH '$')) m \
      STRAIGHT_JOIN {coupon}.coupons c ON c.id = UNHEX(m.id)";
 
-/// Everything that was acknowledged to a buyer is still there.
+/// Compares everything that was acknowledged to a buyer.
 pub async fn compare(sources: &Sources, file: Option<&Path>, audit: &mut Audit) -> anyhow::Result<()> {
     let Some(file) = file else {
         audit.leave_out("what was acknowledged to buyers: give --acknowledged FILE, as simulate wrote it");

@@ -25,7 +25,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
             unstored.push(format!("{} ({})", stored.campaign, progress.pending));
         }
         if !progress.ready {
-            // Nothing is ranked in it until all that is stored has been loaded.
+            // Redis ranks no claim in it until all that is stored has been loaded.
             unknown += 1;
             continue;
         }
@@ -52,7 +52,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Claims that are ranked and not stored yet, as lines for the reader.
+/// Returns the claims that are ranked and not stored yet, as lines for the reader.
 pub async fn pending(sources: &Sources) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
     for stored in campaigns(sources).await? {

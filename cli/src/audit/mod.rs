@@ -1,6 +1,6 @@
-//! `stampede audit`: waits until the mesh is quiet, then holds every promise against what is stored.
+//! `stampede audit`: waits until the mesh is quiet, then checks every promise against the stored data.
 //!
-//! It only reads. Each check queries for what breaks a promise: the promise holds if there are no rows. They are
+//! It only reads. Each check queries for breaches of a promise: the promise holds if there are no rows. They are
 //! counted, and the first of them named. While something still moves nothing is proven, so then the audit fails as
 //! well.
 
@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
     pub kafka_topic_prefix: String,
 
-    /// The payment provider whose records are compared; without it that comparison is left out, and said so
+    /// The payment provider whose records are compared; without it that comparison is left out, and named as such
     #[arg(long, env = "STAMPEDE_PROVIDER_URL")]
     pub provider_url: Option<String>,
 
@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub acknowledged: Option<PathBuf>,
 
-    /// Longest wait until nothing moves any more, in seconds; what still moves then fails the audit
+    /// Longest wait until nothing moves any more, in seconds; if something still moves then, the audit fails
     #[arg(long, default_value_t = 60)]
     pub quiet_deadline_s: u64,
 
@@ -87,7 +87,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let still_moving = quiet::wait(&sources, Duration::from_secs(args.quiet_deadline_s), output).await?;
     let written = quiet::last_messages(&sources).await?;
     let mut audit = examine(&sources, &args, output, (retention, still_moving)).await?;
-    // Each statement sees another instant, so what was found may have been on its way between two of them.
+    // Each statement sees another instant, so a breach may have been on its way between two of them.
     if !audit.holds && quiet::last_messages(&sources).await? != written {
         audit.moved("messages that were written while the tables were read");
     }
@@ -115,7 +115,7 @@ async fn examine(
     Ok(audit)
 }
 
-/// An id as `UNHEX` reads it.
+/// Returns an id as `UNHEX` reads it.
 fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02X}")).collect()
 }

@@ -1,17 +1,17 @@
-//! What breaks a rule: counted to the last, and named up to a bound, so that an audit that finds millions of breaches
-//! needs no more memory than one that finds a few.
+//! The breaches of a rule: all counted, and named up to a bound, so that an audit that finds millions of breaches needs
+//! no more memory than one that finds a few.
 
 use serde::Serialize;
 
 /// Most breaches of one rule that are named.
 pub const MOST_NAMED: usize = 1_000;
 
-/// What was found, how often, and whose the first of them are.
+/// Breaches: their number, and the first of them by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Named {
-    /// How often.
+    /// Number of breaches.
     count: usize,
-    /// Where: the ids of the first, with what was found.
+    /// The ids of the first, with details.
     named: Vec<String>,
 }
 
@@ -24,24 +24,24 @@ impl Named {
         }
     }
 
-    /// Adds what was found elsewhere.
+    /// Adds other breaches.
     pub fn merge(&mut self, other: Self) {
         let unnamed = other.count - other.named.len();
         self.extend(other.named);
         self.count += unnamed;
     }
 
-    /// How often.
+    /// Returns the number of breaches.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The names of the first.
+    /// Returns the names of the first.
     pub fn names(&self) -> &[String] {
         &self.named
     }
 
-    /// Whether nothing was found.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

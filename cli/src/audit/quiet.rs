@@ -47,7 +47,7 @@ const MOVING: &[(&str, &str)] = &[
     ),
 ];
 
-/// Waits until nothing moves, `deadline` at most. Returns what still moves.
+/// Waits until nothing moves, `deadline` at most. Returns the counts that still move.
 pub async fn wait(sources: &Sources, deadline: Duration, output: Output) -> anyhow::Result<Vec<String>> {
     let until = Instant::now() + deadline;
     let mut last_report = Instant::now();
@@ -64,8 +64,9 @@ pub async fn wait(sources: &Sources, deadline: Duration, output: Output) -> anyh
     }
 }
 
-/// Returns what still moves. Asks Kafka and compares row by row only once every count is zero, since that is slow. Each
-/// statement is short: a long one would keep the servers from cleaning up behind the rush that is waited for.
+/// Returns the counts that still move. Queries Kafka and compares row by row only once every count is zero, since that
+/// is slow. Each statement is short: a long one would keep the servers from cleaning up behind the rush that is waited
+/// for.
 ///
 /// A message may be applied between the counts and the comparison and cause another one. So the mesh is quiet only if
 /// no message was written in between.
@@ -99,7 +100,7 @@ async fn still_moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
     Ok(moving)
 }
 
-/// A number that changes with every message that is written.
+/// Returns a number that changes with every message that is written.
 pub async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
     let last = Service::ALL.map(|service| format!("(SELECT COALESCE(MAX(id), 0) FROM {{{service}}}.outbox)"));
     sources.count(&format!("SELECT {}", last.join(" + "))).await

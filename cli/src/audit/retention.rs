@@ -1,7 +1,7 @@
-//! Retention: an audit long after a sale must not take for lost what was purged.
+//! Retention: an audit long after a sale must not report purged messages as lost.
 //!
-//! The outboxes purge by age, Kafka by its own retention. A purged row cannot be distinguished from a lost one, so what
-//! is older than the shorter of them is not compared, and the audit says so.
+//! The outboxes purge by age, Kafka by its own retention. A purged row cannot be distinguished from a lost one, so
+//! messages that are older than the shorter of them are not compared, and the audit notes that.
 
 use super::{sources::Sources, verdict::Audit};
 use stampede_vocab::Timestamp;
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Relays keep what they have sent for a day; a little less, since clocks differ.
 const OUTBOX_KEPT: Duration = Duration::from_secs(24 * 60 * 60 - 10 * 60);
 
-/// From when on everything is kept.
+/// The time from which on everything is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     /// An outbox has every message that was written since then.
@@ -18,12 +18,12 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// As of now.
+    /// Returns the retention as of now.
     pub fn now() -> Self {
         Self { outboxes_since: Timestamp::now().minus(OUTBOX_KEPT) }
     }
 
-    /// Says what is older than the outboxes reach.
+    /// Notes how much is older than the outboxes reach.
     pub async fn note(self, sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
         let before_us = self.outboxes_since.micros();
         let older = sources
@@ -44,7 +44,7 @@ impl Retention {
     }
 }
 
-/// A time for people.
+/// Returns a time for people.
 pub fn readable(at: Timestamp) -> String {
     jiff::Timestamp::from_microsecond(at.micros()).map_or_else(|_| at.micros().to_string(), |at| format!("{at:.0}"))
 }

@@ -36,7 +36,7 @@ impl Sources {
         Ok(Self { db, redis, kafka, schema_prefix: args.schema_prefix.clone() })
     }
 
-    /// `sql` with `{order}` and the like replaced by the schemas' names.
+    /// Returns `sql` with `{order}` and the like replaced by the schemas' names.
     fn query(&self, sql: &str) -> AssertSqlSafe<String> {
         let mut sql = sql.to_owned();
         for service in Service::ALL {
@@ -59,7 +59,7 @@ impl Sources {
         Ok(())
     }
 
-    /// The one number that `sql` yields.
+    /// Returns the one number that `sql` yields.
     pub async fn count(&self, sql: &str) -> anyhow::Result<i64> {
         let sql = format!("SELECT CAST(({sql}) AS SIGNED)");
         let mut connection = self.db.acquire().await?;
@@ -68,13 +68,13 @@ impl Sources {
         Ok(count.unwrap_or(0))
     }
 
-    /// The rows that `sql` yields.
+    /// Returns the rows that `sql` yields.
     pub async fn rows(&self, sql: &str) -> anyhow::Result<Vec<MySqlRow>> {
         let mut connection = self.db.acquire().await?;
         sqlx::query(self.query(sql)).fetch_all(&mut *connection).await.with_context(|| sql.to_owned())
     }
 
-    /// The rows that `sql` yields with `value` in the place of its `?`.
+    /// Returns the rows that `sql` yields with `value` in the place of its `?`.
     pub async fn rows_with<T>(&self, sql: &str, value: T) -> anyhow::Result<Vec<MySqlRow>>
     where
         T: for<'v> Encode<'v, MySql> + Type<MySql>,
@@ -85,7 +85,7 @@ impl Sources {
     }
 }
 
-/// The text form of an id, by the prefix of its kind; hex for what is not an id.
+/// Returns the text form of an id, by the prefix of its kind; hex for anything that is not an id.
 fn readable(kind: &str, bytes: &[u8]) -> String {
     let text = match kind {
         EventId::PREFIX => EventId::try_from_bytes(bytes).map(|id| id.to_string()),

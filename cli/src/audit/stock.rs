@@ -94,7 +94,7 @@ async fn snapshot(stock: &Stock, event: EventId, items: &[Ledger]) -> anyhow::Re
     Ok(stock.snapshot(event, &ids).await?)
 }
 
-/// The units of each buyer of an item.
+/// Returns the units of each buyer of an item.
 async fn buyers_in_ledger(sources: &Sources, item: ItemId) -> anyhow::Result<Buyers> {
     let rows = sources
         .rows(&format!(
@@ -108,7 +108,7 @@ async fn buyers_in_ledger(sources: &Sources, item: ItemId) -> anyhow::Result<Buy
         .collect()
 }
 
-/// The buyers of whom Redis has other units than `wanted`, or some on hold.
+/// Returns the buyers of whom Redis has other units than `wanted`, or some on hold.
 async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buyers) -> anyhow::Result<Named> {
     let (mut committed, mut held) = (Buyers::new(), Buyers::new());
     let mut cursor = Some(0);
@@ -164,7 +164,7 @@ async fn orphan_holds(sources: &Sources, stock: &Stock) -> anyhow::Result<Vec<St
     Ok(found.into_values().collect())
 }
 
-/// Items by event, of those that Redis is still kept right for.
+/// Returns the items by event, of those that Redis is still kept in sync for.
 async fn ledger_by_event(sources: &Sources) -> anyhow::Result<BTreeMap<EventId, Vec<Ledger>>> {
     let rows = sources
         .rows(&format!(

@@ -18,7 +18,7 @@ pub const PROMISES: [&str; 8] = [
 /// The number of a promise, 1 to 8.
 pub type Number = usize;
 
-/// Everything that was found.
+/// The result of all checks.
 #[derive(Debug, Serialize)]
 pub struct Audit {
     /// Whether the audit found no breach, and nothing moved meanwhile.
@@ -28,7 +28,7 @@ pub struct Audit {
     /// Lists what still moved when the wait was over, or what moved while breaches were found; empty if the mesh was
     /// quiescent. As long as there is any, nothing is proven.
     pub still_moving: Vec<String>,
-    /// Lists the comparisons that were left out, and why: not asked for, or no longer retained.
+    /// Lists the comparisons that were left out, and the reason: not requested, or no longer retained.
     pub left_out: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ pub struct Promise {
     pub number: Number,
     /// In a few words.
     pub promise: &'static str,
-    /// Whether nothing breaks it.
+    /// Whether it has no breach.
     pub holds: bool,
     /// Numbers of things that were compared.
     pub figures: Vec<Figure>,
@@ -51,7 +51,7 @@ pub struct Promise {
 pub struct Figure {
     /// The unit that was counted.
     pub name: String,
-    /// How many.
+    /// The number.
     pub value: i64,
 }
 
@@ -60,13 +60,13 @@ pub struct Figure {
 pub struct Breach {
     /// The rule that is broken.
     pub what: String,
-    /// How often, and where.
+    /// The number of breaches, and the first of them.
     #[serde(flatten)]
     pub found: Named,
 }
 
 impl Audit {
-    /// Nothing found so far, but what still moves.
+    /// Returns a result without breaches, with all that still moves.
     pub fn new(still_moving: Vec<String>) -> Self {
         let promise = |(index, promise): (usize, &&'static str)| Promise {
             number: index + 1,
@@ -84,7 +84,7 @@ impl Audit {
         self.promise(number).figures.push(Figure { name: name.into(), value });
     }
 
-    /// Notes what breaks a promise, next to what broke the same rule before; nothing if nothing was found.
+    /// Notes breaches of a promise, next to others of the same rule; nothing if there are none.
     pub fn breach(&mut self, number: Number, what: impl Into<String>, found: Named) {
         if found.is_empty() {
             return;
@@ -99,7 +99,7 @@ impl Audit {
         }
     }
 
-    /// Notes what moved while it was compared, unless something did before: either way nothing is proven.
+    /// Notes that something moved while it was compared, unless something did before: either way nothing is proven.
     pub fn moved(&mut self, what: impl Into<String>) {
         self.holds = false;
         if self.still_moving.is_empty() {
@@ -107,7 +107,7 @@ impl Audit {
         }
     }
 
-    /// Notes what could not be compared, and why.
+    /// Notes a comparison that could not be made, and the reason.
     pub fn leave_out(&mut self, what: impl Into<String>) {
         self.left_out.push(what.into());
     }

@@ -1,9 +1,9 @@
-//! How far the consumer group of each service has come, by the offsets that it has committed.
+//! The progress of the consumer group of each service, by the offsets that it has committed.
 //!
 //! A service stores the offset of a message once the transaction of its effect is committed, so whatever lies below the
-//! committed offset has taken effect. Asking for the offsets of a group does not join it.
+//! committed offset has taken effect. Reading the offsets of a group does not join it.
 
-use super::{READ_TIMEOUT, Records, Span, client, oldest, partitions, patiently, spans};
+use super::{READ_TIMEOUT, Records, Span, client, oldest, partitions, spans, with_retry};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -33,7 +33,7 @@ pub struct Groups(Arc<Inner>);
 /// The committed offset of each partition of a topic; a partition of which none was ever committed is left out.
 pub type Committed = HashMap<i32, i64>;
 
-/// What a reader has yet to read of the topic of a writer.
+/// The records of the topic of a writer that a reader has yet to read.
 #[derive(Debug, Clone)]
 pub struct Behind {
     pub writer: Service,
@@ -107,9 +107,9 @@ impl Groups {
     pub async fn read(&self, topic: String) -> anyhow::Result<Records> {
         let inner = self.0.clone();
         let found = spawn_blocking(move || {
-            // Every mesh has a service that reads, and any client can ask for the ends of any topic.
-            let asker = &inner.groups[0].client;
-            let spans = spans(asker, &topic, &partitions(asker, &topic)?)?;
+            // Every mesh has a service that reads, and any client can query the ends of any topic.
+            let client = &inner.groups[0].client;
+            let spans = spans(client, &topic, &partitions(client, &topic)?)?;
             Ok::<_, anyhow::Error>((inner.brokers.clone(), topic, spans))
         });
         let (brokers, topic, spans) = found.await??;
@@ -119,11 +119,11 @@ impl Groups {
 
 impl Group {
     fn committed(&self, writer: Service, prefix: &str) -> anyhow::Result<Committed> {
-        let mut asked = TopicPartitionList::new();
+        let mut queried = TopicPartitionList::new();
         for partition in self.reads.iter().filter(|(read, _)| *read == writer).flat_map(|(_, partitions)| partitions) {
-            asked.add_partition(&writer.topic(prefix), *partition);
+            queried.add_partition(&writer.topic(prefix), *partition);
         }
-        let answered = patiently(|| self.client.committed_offsets(asked.clone(), READ_TIMEOUT))?;
+        let answered = with_retry(|| self.client.committed_offsets(queried.clone(), READ_TIMEOUT))?;
         let mut committed = Committed::new();
         for element in answered.elements() {
             element.error()?;
@@ -135,13 +135,13 @@ impl Group {
     }
 }
 
-/// Records of a partition that are not read. A group that has committed nothing begins at the first one.
+/// Returns how many records of a partition are not read. A group that has committed nothing begins at the first one.
 fn left(span: Span, committed: &Committed) -> i64 {
     let next = committed.get(&span.partition).copied().unwrap_or(span.low).max(span.low);
     (span.high - next).max(0)
 }
 
-/// The records that are not read, and the first of them in each partition.
+/// Returns how many records are not read, and the first of them in each partition.
 fn left_of(ends: &[Span], committed: &Committed) -> (i64, Vec<(i32, i64)>) {
     let unread = ends.iter().map(|span| (span, left(*span, committed))).filter(|(_, count)| *count > 0);
     let unread: Vec<_> = unread.collect();

@@ -1,4 +1,4 @@
-//! Kafka as the operator's commands read it: what a topic has, and how far each consumer group has come.
+//! Kafka as the operator's commands read it: the records of a topic, and the progress of each consumer group.
 
 mod groups;
 mod oldest;
@@ -22,10 +22,10 @@ use std::{
 /// Longest wait for one answer of Kafka, and for the next message while there must be one.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Pause between two tries of one question.
+/// Pause between two tries of a query.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Longest wait of one look for a message.
+/// Longest wait of one poll for a message.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The offsets of one partition.
@@ -36,29 +36,29 @@ pub struct Span {
     high: i64,
 }
 
-/// Returns the next message; `None` if there is none for now, or the client has lost a connection, which it makes anew by
-/// itself. Whoever calls it again has a deadline.
+/// Returns the next message; `None` if there is none for now, or the client has lost a connection, which it makes anew
+/// by itself. Callers that repeat it have a deadline.
 fn next(client: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
     match client.poll(POLL_TIMEOUT).transpose() {
-        Err(error) if is_passing(&error) => Ok(None),
+        Err(error) if is_transient(&error) => Ok(None),
         outcome => outcome,
     }
 }
 
-/// Asks until there is an answer, or an error that does not pass by itself. It blocks, for twice [`READ_TIMEOUT`] at
-/// most.
-fn patiently<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+/// Retries a query while it fails for a transient reason. It blocks, for twice [`READ_TIMEOUT`] at most.
+fn with_retry<T>(query: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let until = Instant::now() + READ_TIMEOUT;
     loop {
-        match ask() {
-            Err(error) if is_passing(&error) && Instant::now() < until => thread::sleep(PAUSE),
+        match query() {
+            Err(error) if is_transient(&error) && Instant::now() < until => thread::sleep(PAUSE),
             outcome => return outcome,
         }
     }
 }
 
-/// Returns whether it passes by itself, as a lost connection does, or the move of a leader or of a group's coordinator.
-fn is_passing(error: &KafkaError) -> bool {
+/// Returns whether the error is transient, as a lost connection is, or the move of a leader or of a group's
+/// coordinator.
+fn is_transient(error: &KafkaError) -> bool {
     let Some(code) = error.rdkafka_error_code() else { return false };
     matches!(
         code,
@@ -100,10 +100,10 @@ fn partitions(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
     Ok(found.partitions().iter().map(|partition| partition.id()).collect())
 }
 
-/// Returns what each of these partitions has.
+/// Returns the offsets of each of these partitions.
 fn spans(client: &BaseConsumer, topic: &str, partitions: &[i32]) -> anyhow::Result<Vec<Span>> {
     let span = |partition: &i32| {
-        let (low, high) = patiently(|| client.fetch_watermarks(topic, *partition, READ_TIMEOUT))?;
+        let (low, high) = with_retry(|| client.fetch_watermarks(topic, *partition, READ_TIMEOUT))?;
         Ok(Span { partition: *partition, low, high })
     };
     partitions.iter().map(span).collect()

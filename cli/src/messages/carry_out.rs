@@ -1,4 +1,4 @@
-//! Says what a decision would change, and if it is to be done, does it and waits for its end.
+//! Prints the changes of a decision, and if they are to be made, makes them and waits for their end.
 
 use super::{
     decide::{self, Act, Record, Verdict},
@@ -17,13 +17,13 @@ pub struct Job<'j> {
     pub schemas: &'j Schemas,
     pub verdict: Verdict,
     pub act: &'j Act,
-    /// Who and why; nothing is changed without.
+    /// The author and the reason; nothing is changed without.
     pub record: Option<Arc<Record>>,
     pub output: Output,
 }
 
 impl Job<'_> {
-    /// Prints what it changes, changes it, and prints what has become of it. Returns whether that is as it was decided.
+    /// Prints the changes, makes them, and prints the result. Returns whether that is as it was decided.
     pub async fn run(self, plan: Plan, outlooks: Vec<Outlook>) -> anyhow::Result<bool> {
         let chains = plan.chains.clone();
         let mut report = Report::of(plan, outlooks, self.verdict);
@@ -31,7 +31,7 @@ impl Job<'_> {
             print_text(report.plan_text())?;
         }
         let Some(record) = &self.record else {
-            return self.only_said(&report).map(|()| true);
+            return self.print_plan(&report).map(|()| true);
         };
         let waited = !self.act.no_wait;
         self.change(&chains, record, &mut report).await?;
@@ -43,7 +43,7 @@ impl Job<'_> {
         Ok(report.is_good(waited))
     }
 
-    fn only_said(&self, report: &Report) -> anyhow::Result<()> {
+    fn print_plan(&self, report: &Report) -> anyhow::Result<()> {
         match self.output.json {
             true => print_json(report),
             false if report.keys.is_empty() => Ok(()),

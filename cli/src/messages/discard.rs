@@ -1,4 +1,4 @@
-//! `stampede messages discard`: skips dead letters for good, and says before what is without them.
+//! `stampede messages discard`: skips dead letters for good, and prints the consequences before.
 
 use super::{
     carry_out::Job,
@@ -43,7 +43,7 @@ pub struct Args {
     server: Server,
 }
 
-/// Discards, and returns whether all were skipped.
+/// Discards. Returns whether all were skipped.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let target = Target::of(args.id, &args.filter, &args.server.kafka_topic_prefix)?;
     let record = args.act.decision()?;

@@ -1,4 +1,4 @@
-//! Which dead letters are meant, by what they are.
+//! The filter of dead letters.
 
 use super::{
     id::{LetterId, consumers},
@@ -11,7 +11,7 @@ use stampede_proto::messages;
 use stampede_vocab::{Service, Timestamp};
 use std::time::Duration;
 
-/// Which dead letters; all of these have to be so.
+/// Conditions on dead letters; all of these have to hold.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Filter {
     /// Only of this topic: its name, or that of the service that writes to it
@@ -65,7 +65,7 @@ fn parse_type(text: &str) -> Result<String, String> {
 }
 
 impl Filter {
-    /// Whether it lets everything through.
+    /// Returns whether it lets everything through.
     pub fn is_empty(&self) -> bool {
         let Self { topic, consumer, key, message_type, older_than } = self;
         topic.is_none() && consumer.is_none() && key.is_none() && message_type.is_none() && older_than.is_none()
@@ -98,7 +98,7 @@ fn topic_name(text: &str, prefix: &str) -> anyhow::Result<String> {
 }
 
 impl Wanted {
-    /// The consumers whose letters may be meant, in the order of [`Service::ALL`].
+    /// Returns the consumers whose letters it may select, in the order of [`Service::ALL`].
     pub fn consumers(&self) -> impl Iterator<Item = Service> {
         let only = self.consumer;
         consumers().filter(move |consumer| only.is_none_or(|only| only == *consumer))
@@ -122,7 +122,7 @@ impl Wanted {
     }
 }
 
-/// Which dead letters something is done about: one, or those that a filter lets through.
+/// The dead letters of a decision: one, or those that a filter selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     One(LetterId),
@@ -130,7 +130,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Of an id and a filter, of which one has to be given.
+    /// Makes it of an id and a filter, of which exactly one has to be given.
     pub fn of(id: Option<LetterId>, filter: &Filter, topic_prefix: &str) -> anyhow::Result<Self> {
         match id {
             Some(_) if !filter.is_empty() => {

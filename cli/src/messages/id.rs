@@ -13,7 +13,7 @@ pub struct LetterId {
     pub row: i64,
 }
 
-/// The services that apply messages, in the order of [`Service::ALL`].
+/// Returns the services that apply messages, in the order of [`Service::ALL`].
 pub fn consumers() -> impl Iterator<Item = Service> {
     Service::ALL.into_iter().filter(|service| service.reads().next().is_some())
 }

@@ -1,4 +1,4 @@
-//! `stampede messages lag`: what waits to be sent, to be read, or for a decision.
+//! `stampede messages lag`: counts messages to be sent, to be read, and to be decided on.
 
 use super::{
     id::{by_name, consumers},
@@ -19,7 +19,7 @@ use std::{
     fmt::{self, Display},
 };
 
-/// Show what waits: messages to be sent and to be read, parked keys and dead letters.
+/// Count messages to be sent and to be read, parked keys and dead letters.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   stampede messages lag
@@ -35,14 +35,14 @@ pub struct Args {
     server: Server,
 }
 
-/// What waits.
+/// The lag of all services.
 #[derive(Debug, Serialize)]
 struct Lag {
     outboxes: Vec<Outbox>,
     consumers: Vec<Consumer>,
 }
 
-/// What a service has written and not sent.
+/// The unsent messages of a service.
 #[derive(Debug, Serialize)]
 struct Outbox {
     #[serde(serialize_with = "by_name")]
@@ -52,7 +52,7 @@ struct Outbox {
     oldest_unsent_age_s: Option<f64>,
 }
 
-/// What a service has not read or not applied of one topic.
+/// The messages of one topic that a service has not read or not applied.
 #[derive(Debug, Serialize)]
 struct Consumer {
     #[serde(serialize_with = "by_name")]
@@ -66,7 +66,7 @@ struct Consumer {
     set_aside: SetAside,
 }
 
-/// What a service has set aside of one topic.
+/// The dead letters of a service of one topic.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
 struct SetAside {
     parked_keys: i64,
@@ -98,7 +98,7 @@ struct ParkedRow {
     parked: i64,
 }
 
-/// Prints what waits.
+/// Prints the lag.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
     let prefix = &args.server.kafka_topic_prefix;
     let schemas = Schemas::new(&args.server);
@@ -113,7 +113,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
 async fn outboxes(schemas: &Schemas, prefix: &str) -> anyhow::Result<Vec<Outbox>> {
     let mut outboxes = Vec::new();
     for service in Service::ALL {
-        // Only what lies above the lowest floor is read.
+        // Only rows above the lowest floor are read.
         let query = Statement::new(
             "SELECT COUNT(*) AS messages, MIN(o.created_us) AS oldest_us FROM outbox o JOIN outbox_leases l \
              ON l.partition_no = o.partition_no WHERE o.id > (SELECT COALESCE(MIN(COALESCE(floor_id, 0)), 0) \
@@ -164,7 +164,7 @@ async fn all_consumers(schemas: &Schemas, unread: Unread, prefix: &str) -> anyho
     Ok(all)
 }
 
-/// What a service has set aside, by topic.
+/// Returns the dead letters of a service, by topic.
 async fn set_aside(schemas: &Schemas, consumer: Service) -> anyhow::Result<BTreeMap<String, SetAside>> {
     let letters = Statement::new(
         "SELECT topic, state, COUNT(*) AS letters, MIN(set_aside_us) AS oldest_us FROM dead_letters \

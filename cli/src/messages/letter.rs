@@ -1,4 +1,4 @@
-//! A dead letter in short: what lists and plans say of it.
+//! A dead letter in short, as lists and plans have it.
 
 use super::{
     id::{LetterId, by_name},
@@ -18,7 +18,7 @@ const REASON: usize = 60;
 pub const COLUMNS: &str = "id, kind, state, topic, partition_no, record_offset, message_key, message_type, reason, \
      set_aside_us, attempts, last_error";
 
-/// What is stored of it.
+/// The stored columns of a dead letter.
 #[derive(Debug, FromRow)]
 pub struct Row {
     id: i64,
@@ -55,13 +55,13 @@ pub struct Summary {
     pub set_aside_time: String,
     pub age_s: f64,
     pub reason: String,
-    /// How often it was replayed, and why that failed the last time.
+    /// Number of its replays; `last_error` is why the last one failed.
     pub attempts: i32,
     pub last_error: Option<String>,
 }
 
 impl Summary {
-    /// What is stored at this consumer, as of now.
+    /// Returns a row of this consumer in short, as of now.
     pub fn of(consumer: Service, row: Row, now: Timestamp) -> Self {
         Self {
             id: LetterId { consumer, row: row.id },
@@ -81,19 +81,19 @@ impl Summary {
         }
     }
 
-    /// Whether it is a message: what is none can neither be replayed nor has anything behind it.
+    /// Returns whether it is a message: a record that is none can neither be replayed nor has anything behind it.
     pub fn is_message(&self) -> bool {
         self.kind != "UNREADABLE"
     }
 
-    /// The name of its message within the package; the full one of another package, `-` for none.
+    /// Returns the name of its message within the package; the full one of another package, `-` for none.
     pub fn name(&self) -> String {
         let name = messages::name(&self.message_type).unwrap_or(&self.message_type);
         if name.is_empty() { "-".to_owned() } else { printable(name, 128) }
     }
 }
 
-/// The letters as a table for people.
+/// Returns the letters as a table for people.
 pub fn letters_table(letters: &[Summary]) -> Table {
     let mut all = table(["id", "state", "kind", "message", "key", "topic and offset", "age", "why"], []);
     for letter in letters {
@@ -110,7 +110,7 @@ pub fn letters_table(letters: &[Summary]) -> Table {
 pub mod tests {
     use super::*;
 
-    /// A letter of the payment service.
+    /// Returns a letter of the payment service.
     pub fn letter(row: i64, message: &str, key: &str) -> Summary {
         let row = Row {
             id: row,

@@ -38,7 +38,7 @@ pub struct Args {
     server: Server,
 }
 
-/// What was decided.
+/// The state of dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StateFilter {
     /// Not done with: WAITING or REPLAY
@@ -51,7 +51,7 @@ enum StateFilter {
     Replayed,
     /// Skipped for good
     Discarded,
-    /// Whatever was decided
+    /// In any state
     All,
 }
 
@@ -72,7 +72,7 @@ impl StateFilter {
 #[derive(Debug, Serialize)]
 struct Page {
     letters: Vec<Summary>,
-    /// What `--after` gets the next page with; none on the last.
+    /// The value of `--after` for the next page; none on the last.
     next_after: Option<LetterId>,
 }
 
@@ -114,7 +114,7 @@ async fn read(schemas: &Schemas, wanted: &Wanted, args: &Args, now: Timestamp) -
     Ok(page(letters, most))
 }
 
-/// From which row on a consumer's letters are wanted; `None` if all of them were on earlier pages.
+/// Returns the row from which on a consumer's letters are listed; `None` if all of them were on earlier pages.
 fn after(last: Option<LetterId>, consumer: Service) -> Option<i64> {
     match last {
         Some(last) if consumer < last.consumer => None,
@@ -123,7 +123,7 @@ fn after(last: Option<LetterId>, consumer: Service) -> Option<i64> {
     }
 }
 
-/// The page of these letters, of which there is one more if it is not the last page.
+/// Returns the page of these letters, of which there is one more if it is not the last page.
 fn page(mut letters: Vec<Summary>, most: usize) -> Page {
     let is_last = letters.len() <= most;
     letters.truncate(most);

@@ -1,7 +1,8 @@
-//! `stampede messages`: what is on its way between the services, what they could not apply, and the way back for it.
+//! `stampede messages`: messages on their way between the services, those that could not be applied, and decisions on
+//! them.
 //!
-//! It works on the tables of the services, while they run. A decision is only written down here, with who and why; the
-//! service that has set a message aside carries it out.
+//! It works on the tables of the services, while they run. A decision is only recorded here, with its author and the
+//! reason; the service that has set a message aside carries it out.
 
 mod carry_out;
 pub(crate) mod decide;
@@ -24,7 +25,7 @@ mod wait;
 use crate::output::Output;
 use clap::Subcommand;
 
-/// See what waits between the services, and decide on messages that could not be applied.
+/// List messages that wait between the services, and decide on those that could not be applied.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples, next to a running `cargo xtask up`:
   . .stampede/up/secrets.env
@@ -36,14 +37,14 @@ pub struct Args {
     verb: Verb,
 }
 
-/// What to do.
+/// A command on messages.
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show what waits: messages to be sent and to be read, parked keys and dead letters
+    /// Count messages to be sent and to be read, parked keys and dead letters
     Lag(lag::Args),
     /// List dead letters
     List(list::Args),
-    /// Show one dead letter: its headers, its payload, what was decided, and what waits behind it
+    /// Show one dead letter: its headers, its payload, the decision on it, and the letters behind it
     Show(show::Args),
     /// Let dead letters be applied again, once: each key with all that waits behind it, in its order
     Replay(replay::Args),
@@ -51,7 +52,7 @@ enum Verb {
     Discard(discard::Args),
 }
 
-/// Obeys, and returns whether all is as it should be.
+/// Runs the command. Returns whether all is as it should be.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     match args.verb {
         Verb::Lag(args) => lag::run(args, output).await.map(|()| true),

@@ -1,5 +1,4 @@
-//! What is, and what will be, without the messages that an operator thinks of discarding: the order that they are
-//! about, and how its money and units come to their end.
+//! The state now, and the consequences of discarding messages: of their order, and of its money and units.
 
 use super::{
     plan::{Chain, Plan},
@@ -16,12 +15,12 @@ use std::{
     fmt::{self, Display},
 };
 
-/// What is without some messages of a key.
+/// The consequences of discarding messages of a key.
 #[derive(Debug, Serialize)]
 pub struct Outlook {
     /// The order that they are about; none for those of an event.
     pub order: Option<OrderNow>,
-    /// What follows, once for each type of message.
+    /// The consequences, once for each type of message.
     pub without: Vec<Without>,
 }
 
@@ -45,7 +44,7 @@ pub struct PaymentNow {
     pub refunded_minor: i64,
 }
 
-/// What follows if a message never takes effect.
+/// The consequence if a message never takes effect.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Without {
     /// Its name; empty for a record that is no message.
@@ -53,7 +52,7 @@ pub struct Without {
     pub then: &'static str,
 }
 
-/// For whoever reads it: what follows if it never takes effect there.
+/// The consequence for the reader if a message never takes effect there.
 const CONSEQUENCES: &[(Service, &str, &str)] = &[
     (
         Service::Payment,
@@ -141,7 +140,7 @@ const COUPON_IS_SETTLED: &str =
 const UNKNOWN: &str = "nothing is known of such a message: `stampede audit` says whether all is well without it";
 const NO_MESSAGE: &str = "it is no message of ours: nothing is missing, unless its sender meant it as one";
 
-/// Looks at what the plan is about, key by key.
+/// Reads the state of the orders of the plan, key by key.
 pub async fn read(schemas: &Schemas, plan: &Plan) -> anyhow::Result<Vec<Outlook>> {
     let ids = order_ids(schemas, plan).await?;
     let mut distinct: Vec<OrderId> = ids.values().copied().collect();
@@ -155,7 +154,7 @@ pub async fn read(schemas: &Schemas, plan: &Plan) -> anyhow::Result<Vec<Outlook>
     Ok(plan.chains.iter().map(outlook).collect())
 }
 
-/// The orders that the keys are about. A payment knows its order, and the key of anything else is no order.
+/// Returns the orders of the keys. A payment knows its order, and the key of anything else is no order.
 async fn order_ids(schemas: &Schemas, plan: &Plan) -> anyhow::Result<HashMap<String, OrderId>> {
     let keys = || plan.chains.iter().map(|chain| &chain.key.key);
     let mut ids: HashMap<String, OrderId> = keys().filter_map(|key| Some((key.clone(), key.parse().ok()?))).collect();

@@ -1,13 +1,13 @@
-//! The payload of a message as somebody can read it.
+//! The payload of a message in a readable form.
 
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::Serialize;
 use serde_json::Value;
 use stampede_proto::DESCRIPTOR_SET;
 
-/// Most bytes that are shown of what is not understood.
+/// Most bytes that are shown of a payload that cannot be decoded.
 const SHOWN: usize = 16 * 1_024;
-/// Fields have the names of the contract, and those that are not set are there too.
+/// Fields have the names of the contract, and unset ones are written too.
 const OPTIONS: SerializeOptions = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
 
 /// A payload.
@@ -15,14 +15,14 @@ const OPTIONS: SerializeOptions = SerializeOptions::new().use_proto_field_name(t
 pub struct Payload {
     /// Its size.
     pub bytes: usize,
-    /// What it says, if its type is known and it can be decoded.
+    /// Its fields, if its type is known and it can be decoded.
     pub decoded: Option<Value>,
     /// Its first bytes in hexadecimal digits, if it cannot.
     pub hex: Option<String>,
 }
 
 impl Payload {
-    /// The payload of a message of this type.
+    /// Returns the payload of a message of this type.
     pub fn of(message_type: &str, bytes: &[u8]) -> Self {
         let decoded = decoded(message_type, bytes);
         let hex = decoded.is_none().then(|| hex(bytes));
@@ -36,7 +36,7 @@ fn decoded(message_type: &str, bytes: &[u8]) -> Option<Value> {
     message.serialize_with_options(serde_json::value::Serializer, &OPTIONS).ok()
 }
 
-/// The first bytes in hexadecimal digits.
+/// Returns the first bytes in hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! What a decision is about: keys, and their letters that nobody has decided on.
+//! The plan of a decision: keys, and their letters that nobody has decided on.
 
 use super::{
     filter::{Target, Wanted},
@@ -33,7 +33,7 @@ pub struct Chain {
     pub letters: Vec<Summary>,
 }
 
-/// What a decision is about.
+/// The keys of a decision.
 #[derive(Debug, Default)]
 pub struct Plan {
     pub chains: Vec<Chain>,
@@ -42,14 +42,14 @@ pub struct Plan {
 }
 
 impl Key {
-    /// The key of this letter.
+    /// Returns the key of this letter.
     pub fn of(letter: &Summary) -> Self {
         Self { consumer: letter.consumer, topic: letter.topic.clone(), key: letter.key.clone() }
     }
 }
 
 impl Plan {
-    /// The letters of these, by their keys.
+    /// Groups these letters by their keys.
     fn of(letters: Vec<Summary>, has_more: bool) -> Self {
         let mut chains: Vec<Chain> = Vec::new();
         for letter in letters {
@@ -63,8 +63,8 @@ impl Plan {
     }
 }
 
-/// Reads the letters themselves that are meant, at most so many: those that wait, and the one that is named also if it
-/// is to be replayed and was not yet.
+/// Reads the selected letters themselves, at most so many: those that wait, and the one that is named also if it is to
+/// be replayed and was not yet.
 pub async fn letters(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Plan> {
     let now = Timestamp::now();
     let wanted = match target {
@@ -90,8 +90,8 @@ pub async fn letters(schemas: &Schemas, target: &Target, most: usize) -> anyhow:
     Ok(Plan::of(letters, has_more))
 }
 
-/// Reads the keys of the letters that are meant, at most so many, each with all its letters. Fails if the one letter
-/// that is meant is no message.
+/// Reads the keys of the selected letters, at most so many, each with all its letters. Fails if the one selected letter
+/// is no message.
 pub async fn whole_keys(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Plan> {
     let (now, mut has_more, mut all) = (Timestamp::now(), false, Vec::new());
     let mut room = most;
@@ -121,7 +121,7 @@ pub async fn whole_keys(schemas: &Schemas, target: &Target, most: usize) -> anyh
 /// Topic and key.
 type Name = (String, String);
 
-/// The keys of the letters that are meant, by consumer; of each consumer one more than so many if there are.
+/// Returns the keys of the selected letters, by consumer; of each consumer one more than so many if there are.
 async fn keys(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Vec<(Service, Vec<Name>)>> {
     match target {
         Target::One(id) => Ok(vec![(id.consumer, vec![key_of(schemas, *id).await?])]),
@@ -152,7 +152,7 @@ async fn keys_of(schemas: &Schemas, wanted: &Wanted, consumer: Service, most: us
     schemas.read(consumer, "dead letters", query).await
 }
 
-/// The letters of a consumer that nobody has decided on.
+/// Returns a query for the letters of a consumer that nobody has decided on.
 fn waiting() -> Statement {
     Statement::concat(["SELECT ", COLUMNS, " FROM dead_letters WHERE state = 'WAITING'"])
 }

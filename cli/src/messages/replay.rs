@@ -1,4 +1,4 @@
-//! `stampede messages replay`: lets a service apply again what it has set aside, whole keys in their order.
+//! `stampede messages replay`: lets a service apply dead letters again, whole keys in their order.
 
 use super::{
     carry_out::Job,
@@ -42,7 +42,7 @@ pub struct Args {
     server: Server,
 }
 
-/// Replays, and returns whether all took effect.
+/// Replays. Returns whether all took effect.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let target = Target::of(args.id, &args.filter, &args.server.kafka_topic_prefix)?;
     let record = args.act.decision()?;

@@ -1,4 +1,4 @@
-//! What a decision would change, or what has become of it, for people and as JSON.
+//! The changes or the result of a decision, for people and as JSON.
 
 use super::{
     decide::{Decided, Record, Verdict, name_of},
@@ -20,12 +20,12 @@ const ERROR: usize = 500;
 pub struct Report {
     /// Nothing was changed.
     pub dry_run: bool,
-    /// What the letters become: REPLAY or DISCARDED.
+    /// The new state of the letters: REPLAY or DISCARDED.
     pub decision: &'static str,
-    /// Who has decided and why; none if nothing was changed.
+    /// The author and the reason; none if nothing was changed.
     pub record: Option<Record>,
     pub keys: Vec<KeyReport>,
-    /// More was meant than is here.
+    /// There are more keys or letters than these.
     pub has_more: bool,
 }
 
@@ -36,16 +36,16 @@ pub struct KeyReport {
     pub key: Key,
     /// The letters that nobody had decided on, in their order.
     pub letters: Vec<Summary>,
-    /// What is without them; of what is discarded only.
+    /// The consequences, if they are discarded.
     pub outlook: Option<Outlook>,
     /// Those that were decided on; fewer than `letters` if somebody else was faster.
     pub decided: Option<Vec<LetterId>>,
-    /// What has become of them.
+    /// The result.
     pub outcome: Option<Outcome>,
 }
 
 impl Report {
-    /// What a plan would change. There is an outlook for each key, or none at all.
+    /// Returns the changes of a plan. There is an outlook for each key, or none at all.
     pub fn of(plan: Plan, outlooks: Vec<Outlook>, verdict: Verdict) -> Self {
         let mut outlooks = outlooks.into_iter();
         let keys = plan.chains.into_iter().map(|chain| KeyReport {
@@ -62,7 +62,7 @@ impl Report {
         Self { dry_run: true, decision, record: None, keys: keys.collect(), has_more: plan.has_more }
     }
 
-    /// Notes what has become of each key, in their order.
+    /// Notes the result of each key, in their order.
     pub fn done(&mut self, record: Record, decided: Vec<Decided>, outcomes: Vec<Outcome>) {
         (self.dry_run, self.record) = (false, Some(record));
         for (key, (decided, outcome)) in self.keys.iter_mut().zip(decided.into_iter().zip(outcomes)) {
@@ -70,7 +70,7 @@ impl Report {
         }
     }
 
-    /// Whether something was decided on each key and, if that was waited for, is as it was decided.
+    /// Returns whether something was decided on each key and, if that was waited for, was carried out.
     pub fn is_good(&self, waited: bool) -> bool {
         let is_good = |key: &KeyReport| {
             let outcome = key.outcome.as_ref();
@@ -80,7 +80,7 @@ impl Report {
         !self.keys.is_empty() && self.keys.iter().all(is_good)
     }
 
-    /// What it would change.
+    /// Returns the changes as text.
     pub fn plan_text(&self) -> String {
         if self.keys.is_empty() {
             return "nothing of it waits for a decision: `stampede messages list --state all` has what was decided"
@@ -107,12 +107,12 @@ impl Report {
         text
     }
 
-    /// What to do next.
+    /// Returns the next step of the operator.
     pub fn hint(&self) -> String {
         format!("nothing was changed: add --yes --why TEXT to do it for {} keys", self.keys.len())
     }
 
-    /// What has become of it.
+    /// Returns the result as text.
     pub fn outcome_text(&self, waited: bool) -> String {
         let mut text = String::new();
         for key in &self.keys {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slower_of_two_operators_is_told() {
+    fn the_slower_of_two_operators_learns_of_it() {
         let slower = done(&[], Outcome::default());
         assert!(!slower.is_good(true) && !slower.is_good(false));
         assert!(slower.outcome_text(true).contains("somebody else"), "{}", slower.outcome_text(true));

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 /// Longest wait for the database, and for one statement or transaction.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the messages are.
+/// The database of the services, and the prefixes of names.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Server {
     /// The database server, without a schema, with the right to read and write: mysql://user:password@host:port
@@ -61,7 +61,7 @@ impl Schemas {
             .context("the database cannot be reached: check --database-url and --schema-prefix")
     }
 
-    /// The rows that a query yields in the schema of a service. `what` is what it reads, for the error.
+    /// Returns the rows that a query yields in the schema of a service. `what` names them in an error.
     pub async fn read<T>(&self, service: Service, what: &str, mut query: Statement) -> anyhow::Result<Vec<T>>
     where
         T: for<'r> FromRow<'r, MySqlRow>,

@@ -18,16 +18,16 @@ use std::fmt::{self, Display};
 
 /// Most letters of the key that are shown.
 const CHAIN: usize = 100;
-/// Longest text of others that people are shown.
+/// Longest text of others in the output for people.
 const TEXT: usize = 2_000;
 
-/// Show one dead letter: its headers, its payload, what was decided, and what waits behind it.
+/// Show one dead letter: its headers, its payload, the decision on it, and the letters behind it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   stampede messages show payment-17
   stampede messages show payment-17 -o json | jq '.payload.decoded'")]
 pub struct Args {
-    /// Which: an id that `messages list` prints
+    /// Id of the letter, as `messages list` prints it
     #[arg(value_name = "ID")]
     id: LetterId,
 
@@ -35,7 +35,7 @@ pub struct Args {
     server: Server,
 }
 
-/// What is stored beside a [`Row`].
+/// The stored columns beside those of a [`Row`].
 #[derive(Debug, FromRow)]
 struct Rest {
     record_key: Option<Vec<u8>>,
@@ -63,7 +63,7 @@ struct Shown {
     /// Every header as it came.
     headers: Value,
     payload: Payload,
-    /// When Kafka took the copy.
+    /// When Kafka acknowledged the copy.
     copied_time: Option<String>,
     /// The last decision; none if nobody has decided.
     decided: Option<Decided>,
@@ -87,14 +87,14 @@ struct ParkRow {
     parked_us: i64,
 }
 
-/// Since when the key is parked.
+/// The parked key, since this time.
 #[derive(Debug, Serialize)]
 struct Parked {
     from_offset: i64,
     since: String,
 }
 
-/// Prints it.
+/// Prints the letter.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
     let schemas = Schemas::new(&args.server);
     let shown = read(&schemas, args.id).await?;
@@ -157,7 +157,7 @@ async fn park(schemas: &Schemas, letter: &Summary) -> anyhow::Result<Option<Park
     Ok(rows.into_iter().next().map(parked))
 }
 
-/// The letters of the same key, and one more than are shown if there are.
+/// Returns the letters of the same key, and one more than are shown if there are.
 async fn chain(schemas: &Schemas, letter: &Summary, now: Timestamp) -> anyhow::Result<Vec<Summary>> {
     let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM dead_letters WHERE topic = "]);
     query.push_bind(&letter.topic).push(" AND message_key = ").push_bind(&letter.key);

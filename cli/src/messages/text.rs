@@ -3,7 +3,8 @@
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 
-/// Foreign text as it may stand on a terminal: on one line, without control characters, and no longer than this.
+/// Returns foreign text as it may stand on a terminal: on one line, without control characters, and no longer than
+/// this.
 pub fn printable(text: &str, longest: usize) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     let mut printed: String = text.chars().take(longest).map(plain).collect();
@@ -13,17 +14,17 @@ pub fn printable(text: &str, longest: usize) -> String {
     printed
 }
 
-/// A time of so many microseconds after the epoch, as JSON has it; the number for what is no time.
+/// Returns a time of so many microseconds after the epoch, as JSON has it; the number if it is out of range.
 pub fn time(micros: i64) -> String {
     jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |at| at.to_string())
 }
 
-/// The time that has passed since then, in seconds.
+/// Returns the time that has passed since then, in seconds.
 pub fn seconds_since(micros: i64, now: Timestamp) -> f64 {
     now.since(Timestamp::from_micros(micros)).as_secs_f64()
 }
 
-/// An age in the largest unit of which it has two.
+/// Returns an age in the largest unit of which it has two.
 pub fn age(seconds: f64) -> String {
     for (unit, name) in [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")] {
         if seconds >= 2.0 * unit {

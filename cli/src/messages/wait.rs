@@ -1,4 +1,4 @@
-//! Waits until the services have carried decisions out, and says what became of each key.
+//! Waits until the services have carried decisions out, and reports the result of each key.
 
 use super::{
     decide::{Act, Decided, by_consumer},
@@ -20,18 +20,18 @@ const POLL_INTERVAL: Duration = Duration::from_millis(400);
 /// Time between two lines of progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What became of a key.
+/// The result of a decision on a key.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Outcome {
     /// Letters that took effect.
     pub replayed: usize,
     /// Letters that were skipped.
     pub discarded: usize,
-    /// Letters that the service has not come to yet.
+    /// Letters that the service has not handled yet.
     pub pending: usize,
     /// Letters that wait for another decision: one that failed again, and those behind it.
     pub waiting: usize,
-    /// What failed, and why.
+    /// The letters that failed, and the errors.
     pub failed: Vec<Failed>,
     /// Whether later messages of the key are still set aside.
     pub parked: bool,
@@ -61,13 +61,13 @@ struct ParkRow {
 }
 
 impl Outcome {
-    /// Whether nothing more will happen by itself: the letters are done with or wait, and the key has been let go
-    /// unless something of it still waits.
+    /// Returns whether nothing more will happen by itself: the letters are done with or wait, and the key is not parked
+    /// any more unless a letter of it still waits.
     fn is_final(&self) -> bool {
         self.pending == 0 && (!self.parked || self.open > 0)
     }
 
-    /// Whether it is as it was decided.
+    /// Returns whether the decision was carried out.
     pub fn is_good(&self) -> bool {
         self.is_final() && self.waiting == 0
     }
@@ -85,7 +85,7 @@ impl Outcome {
     }
 }
 
-/// Waits until each key has come to an end, or the deadline. Returns what became of each, in the order of `decided`.
+/// Waits until each key has come to an end, or the deadline. Returns the result of each, in the order of `decided`.
 pub async fn wait(schemas: &Schemas, decided: &[Decided], act: &Act, output: Output) -> anyhow::Result<Vec<Outcome>> {
     let until = Instant::now() + Duration::from_secs(act.deadline_s);
     let mut last_report = Instant::now();

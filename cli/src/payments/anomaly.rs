@@ -1,4 +1,4 @@
-//! An anomaly as it is stored and shown, and what can be decided on it.
+//! An anomaly as it is stored and shown, and the decisions that it allows.
 
 use crate::{
     messages::{
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// Longest detail in a table.
 const DETAIL: usize = 60;
-/// Longest text of others that people are shown.
+/// Longest text of others in the output for people.
 const TEXT: usize = 2_000;
 
 const COLUMNS: &str = "a.id, a.payment_id, a.attempt, a.subject, a.kind, a.detail, a.state, a.found_us, a.verdict, \
@@ -29,7 +29,7 @@ const TABLES: &str = "anomalies a LEFT JOIN payments p ON p.id = a.payment_id \
      LEFT JOIN attempts t ON t.payment_id = a.payment_id AND t.attempt = a.attempt \
      LEFT JOIN refunds r ON r.payment_id = a.payment_id AND r.attempt = a.attempt";
 
-/// What is stored of it, and how its payment stands.
+/// The stored anomaly, and the state of its payment.
 #[derive(Debug, FromRow)]
 struct Row {
     id: i64,
@@ -58,17 +58,17 @@ struct Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Verdict {
-    /// Ask the provider again
+    /// Query the provider again
     Retry,
     /// The buyer has not paid by this charge, or has the money back already
     Declined,
     /// The buyer has the whole money back; the goods come back
     Refunded,
-    /// It was looked at, and nothing is to be changed
+    /// It was reviewed, and nothing is to be changed
     Noted,
 }
 
-/// An anomaly, and how its payment stands.
+/// An anomaly, and the state of its payment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Anomaly {
     pub id: i64,
@@ -89,7 +89,7 @@ pub struct Anomaly {
     attempt_state: Option<String>,
     provider_charge_id: Option<String>,
     refund_state: Option<String>,
-    /// What can be decided now.
+    /// The decisions that are possible now.
     pub verdicts: Vec<Verdict>,
     decided: Option<Decided>,
     settled_time: Option<String>,
@@ -105,7 +105,7 @@ struct Decided {
 }
 
 impl Anomaly {
-    /// Returns whether this decision was carried out. One that the provider was faster than is not.
+    /// Returns whether this decision was carried out. One that came later than the provider's outcome is not.
     pub fn is_settled_as(&self, verdict: Verdict) -> bool {
         let decided = self.decided.as_ref().filter(|_| self.state == "SETTLED");
         decided.is_some_and(|decided| decided.verdict == verdict.as_str())
@@ -126,7 +126,9 @@ impl Verdict {
     /// Returns what it does.
     pub const fn effect(self) -> &'static str {
         match self {
-            Self::Retry => "the provider is asked again; what it never took is sent again while it keeps the key",
+            Self::Retry => {
+                "the provider is queried again; a request that it never received is sent again while it keeps the key"
+            }
             Self::Declined => "the attempt is declined, and its order goes on without that money",
             Self::Refunded => "the refund is done, its order is refunded, and units, gift and coupon come back",
             Self::Noted => "nothing is changed; it is not listed as open any more",
@@ -134,10 +136,10 @@ impl Verdict {
     }
 }
 
-/// The kind of a refund of the whole charge that the payment service has not asked for.
+/// The kind of a refund of the whole charge that the payment service has not requested.
 const REFUNDED_ELSEWHERE: &str = "REFUNDED_ELSEWHERE";
 
-/// How the payment, the attempt and the refund stand that an anomaly is about.
+/// The states of the payment, the attempt and the refund of an anomaly.
 #[derive(Debug, Clone, Copy, Default)]
 struct Standing<'a> {
     payment: Option<&'a str>,
@@ -145,8 +147,8 @@ struct Standing<'a> {
     refund: Option<&'a str>,
 }
 
-/// Returns what can be decided on an anomaly. What is parked has to go on, so it cannot only be noted. What was given
-/// back by hand as a whole is booked, or noted if the buyer keeps the goods.
+/// Returns the decisions that an anomaly allows. A parked charge or refund has to go on, so it cannot only be noted. A
+/// refund of the whole by hand is booked, or noted if the buyer keeps the goods.
 fn verdicts(state: &str, (subject, kind): (&str, &str), now: Standing<'_>) -> Vec<Verdict> {
     if state != "OPEN" {
         return Vec::new();

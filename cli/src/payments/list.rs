@@ -30,14 +30,14 @@ pub struct Args {
     server: Server,
 }
 
-/// What has become of them.
+/// The state of anomalies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StateFilter {
     /// Nobody has decided, or it is not carried out yet
     Open,
     /// Done with
     Settled,
-    /// Whatever has become of them
+    /// In any state
     All,
 }
 
@@ -55,7 +55,7 @@ impl StateFilter {
 #[derive(Debug, Serialize)]
 struct Page {
     anomalies: Vec<Anomaly>,
-    /// What `--after` gets the next page with; none on the last.
+    /// The value of `--after` for the next page; none on the last.
     next_after: Option<i64>,
 }
 

@@ -1,7 +1,7 @@
-//! `stampede payments`: what the payment provider says and the payments cannot be, and the way out of it.
+//! `stampede payments`: anomalies, where the payment provider's records contradict the payments, and decisions on them.
 //!
-//! It works on the tables of the payment service, while that runs. A decision is only written down here, with who and
-//! why; the payment service carries it out. None approves a charge.
+//! It works on the tables of the payment service, while that runs. A decision is only recorded here, with its author
+//! and the reason; the payment service carries it out. None approves a charge.
 
 mod anomaly;
 mod list;
@@ -12,7 +12,7 @@ mod show;
 use crate::output::Output;
 use clap::Subcommand;
 
-/// See charges and refunds that are parked, and settle them.
+/// List charges and refunds that are parked, and settle them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples, next to a running `cargo xtask up`:
   . .stampede/up/secrets.env
@@ -25,18 +25,18 @@ pub struct Args {
     verb: Verb,
 }
 
-/// What to do.
+/// A command on anomalies.
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List anomalies of charges and refunds
     List(list::Args),
-    /// Show one anomaly: what the provider said, how its payment stands, and what can be decided
+    /// Show one anomaly: the provider's record, the state of its payment, and the decisions that are possible
     Show(show::Args),
     /// Decide on an anomaly, or on all of a kind
     Settle(settle::Args),
 }
 
-/// Obeys, and returns whether all is as it should be.
+/// Runs the command. Returns whether all is as it should be.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     match args.verb {
         Verb::List(args) => list::run(args, output).await.map(|()| true),

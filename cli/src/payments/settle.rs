@@ -1,5 +1,5 @@
-//! `stampede payments settle`: writes a decision on an anomaly down, with who and why, and waits until the payment
-//! service has carried it out.
+//! `stampede payments settle`: records a decision on an anomaly, with its author and the reason, and waits until the
+//! payment service has carried it out.
 
 use super::{
     anomaly::{self, Anomaly, Verdict},
@@ -33,12 +33,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(400);
   stampede payments settle --kind REFUSED --as retry --yes --why 'the proxy answered 404'
 
 Without --yes nothing is changed: it says what would be. Nothing approves a charge but the provider's own answer, for which
-`--as retry` asks again. Look at the provider's records before `--as declined` and `--as refunded`: there is no way back.
+`--as retry` queries it again. Read the provider's records before `--as declined` and `--as refunded`: these are final.
 
 Exit code 0: it is settled, or nothing was to be changed. 1: it was not carried out before the deadline, or somebody else
-had decided, or the provider has told the end before. 2: it could not do its work.")]
+had decided, or the provider had reported the end before. 2: it could not do its work.")]
 pub struct Args {
-    /// Which: an id that `payments list` prints
+    /// Id of the anomaly, as `payments list` prints it
     #[arg(value_name = "ID", required_unless_present = "kind")]
     id: Option<i64>,
 
@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub limit: u32,
 
-    /// What is decided
+    /// The decision
     #[arg(long = "as", value_enum, value_name = "DECISION")]
     pub verdict: Verdict,
 
@@ -61,18 +61,18 @@ pub struct Args {
     pub server: Server,
 }
 
-/// What has become of a decision.
+/// The result of a decision.
 #[derive(Debug, Serialize)]
 struct Report {
     verdict: Verdict,
-    /// None if it was only said what would be.
+    /// None if nothing was changed.
     decided: Option<Record>,
-    /// Whether it is as it was decided.
+    /// Whether it was carried out as decided.
     is_settled: bool,
     anomaly: Anomaly,
 }
 
-/// Decides, and returns whether that was carried out.
+/// Decides. Returns whether that was carried out.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     match (args.id, &args.kind) {
         (Some(id), _) => settle_one(&args, id, output).await,
@@ -111,7 +111,7 @@ async fn find(schemas: &Schemas, id: i64) -> anyhow::Result<Anomaly> {
     found.with_context(|| format!("there is no anomaly {id}: see `stampede payments list`"))
 }
 
-/// Writes the decision on these down. Returns on how many nobody else was faster.
+/// Records the decision on these. Returns on how many nobody else was faster.
 pub async fn decide(schemas: &Schemas, ids: &[i64], verdict: Verdict, record: &Arc<Record>) -> anyhow::Result<u64> {
     let (ids, record, at_us) = (ids.to_vec(), record.clone(), Timestamp::now().micros());
     let decided = schemas.of(Service::Payment).await?.transact("decide_on_anomalies", move |conn| {
@@ -129,7 +129,7 @@ pub async fn pause() {
     sleep(POLL_INTERVAL.mul_f64(random_range(0.5..1.0))).await;
 }
 
-/// Waits until the decision is carried out, or the deadline is over. Returns how it stands then.
+/// Waits until the decision is carried out, or the deadline is over. Returns the anomaly as it is then.
 async fn wait(schemas: &Schemas, id: i64, act: &Act) -> anyhow::Result<Anomaly> {
     let until = Instant::now() + Duration::from_secs(act.deadline_s);
     loop {
@@ -154,7 +154,7 @@ fn report(
     print_text(anomaly.to_string().trim_end())?;
     let outcome = match (decided.is_some(), is_settled, anomaly.state.as_str()) {
         (true, true, _) => "settled".to_owned(),
-        (true, false, "SETTLED") => "not carried out: the provider has told the end before".to_owned(),
+        (true, false, "SETTLED") => "not carried out: the provider had reported the end before".to_owned(),
         (true, false, _) => "decided; the payment service has not carried it out yet".to_owned(),
         (false, _, "OPEN") => format!("would be: {}. Nothing was changed: add --yes --why TEXT", verdict.effect()),
         (false, ..) => "nothing was changed: it was decided on before".to_owned(),

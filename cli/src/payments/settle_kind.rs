@@ -1,4 +1,4 @@
-//! `stampede payments settle --kind`: has the provider asked again about everything that is parked for one reason, as
+//! `stampede payments settle --kind`: has the provider queried again about everything that is parked for one reason, as
 //! after a minute in which a proxy answered in its place.
 
 use super::{
@@ -17,23 +17,23 @@ use tokio::time::Instant;
 /// The kinds for which charges and refunds are parked.
 pub const PARKED_KINDS: [&str; 6] = ["REFUSED", "WRONG_AMOUNT", "UNKNOWN_STATE", "FAILED", "KEY_EXPIRED", "NO_ANSWER"];
 
-/// What has become of a decision on many.
+/// The result of a decision on many.
 #[derive(Debug, Serialize)]
 struct Report {
     verdict: Verdict,
     kind: String,
-    /// How many it is about.
+    /// Number of anomalies.
     found: usize,
     /// There are more of this kind.
     has_more: bool,
-    /// None if it was only said what would be.
+    /// None if nothing was changed.
     decided: Option<Record>,
-    /// How many are as it was decided.
+    /// Number of those that were carried out as decided.
     settled: usize,
     anomalies: Vec<Anomaly>,
 }
 
-/// Decides, and returns whether all was carried out.
+/// Decides. Returns whether all was carried out.
 pub async fn run(args: &Args, kind: &str, output: Output) -> anyhow::Result<bool> {
     let verdict = args.verdict;
     ensure!(verdict == Verdict::Retry, "--kind goes with --as retry alone: whatever else is decided, is one by one");
@@ -55,7 +55,7 @@ pub async fn run(args: &Args, kind: &str, output: Output) -> anyhow::Result<bool
     Ok(settled == found || args.act.no_wait)
 }
 
-/// The first of those that are parked for this reason, and whether there are more.
+/// Returns the first of those that are parked for this reason, and whether there are more.
 async fn parked(schemas: &Schemas, kind: &str, most: usize) -> anyhow::Result<(Vec<Anomaly>, bool)> {
     let mut found = anomaly::read(schemas, |query| {
         query.push("a.state = 'OPEN' AND a.kind = ").push_bind(kind);
@@ -70,7 +70,7 @@ async fn parked(schemas: &Schemas, kind: &str, most: usize) -> anyhow::Result<(V
     Ok((found, has_more))
 }
 
-/// Waits until the decisions are carried out, or the deadline is over. Returns how they stand then.
+/// Waits until the decisions are carried out, or the deadline is over. Returns the anomalies as they are then.
 async fn wait(schemas: &Schemas, ids: &[i64], args: &Args) -> anyhow::Result<Vec<Anomaly>> {
     let until = Instant::now() + Duration::from_secs(args.act.deadline_s);
     loop {

@@ -7,13 +7,13 @@ use crate::{
 };
 use anyhow::Context;
 
-/// Show one anomaly: what the provider said, how its payment stands, and what can be decided.
+/// Show one anomaly: the provider's record, the state of its payment, and the decisions that are possible.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   stampede payments show 17
   stampede payments show 17 -o json | jq '.verdicts'")]
 pub struct Args {
-    /// Which: an id that `payments list` prints
+    /// Id of the anomaly, as `payments list` prints it
     #[arg(value_name = "ID")]
     id: i64,
 

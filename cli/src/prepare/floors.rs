@@ -1,7 +1,8 @@
 //! The floors of an outbox before the first relay that keeps them.
 //!
-//! A relay of an earlier release lists what it has not sent, and raises no floor. So the floor of its outbox is 0, or where
-//! this has raised it, however long ago, and the first relay that goes by it would send everything since then again.
+//! A relay of an earlier release lists its unsent messages, and raises no floor. So the floor of its outbox is 0, or
+//! where this command has raised it, however long ago, and the first relay that uses it would send everything since
+//! then again.
 
 use anyhow::{Context, bail};
 use sqlx::{Connection, MySqlConnection};
@@ -9,11 +10,11 @@ use stampede_db::DbError;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Longest wait for transactions that use the outbox. Who writes a message waits as well meanwhile.
+/// Longest wait for transactions that use the outbox. Writers of messages wait as well meanwhile.
 const LOCK_TIMEOUT: &str = "SET SESSION lock_wait_timeout = 3";
 /// Tries to lock it.
 const TRIES: u32 = 5;
-/// Longest pause before the next try, in which whoever has waited goes on.
+/// Longest pause before the next try, in which those that waited go on.
 const RETRY_AFTER: Duration = Duration::from_secs(4);
 
 /// The lock waits for transactions that have written messages, and lets no other begin: an id that is not visible then is
@@ -76,8 +77,8 @@ async fn raise_locked(conn: &mut MySqlConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether there are messages above a floor that were never listed, sent or not: those of a release that has no list have
-/// ids of their own.
+/// Returns whether there are messages above a floor that were never listed, sent or not: those of a release that has no
+/// list have ids of their own.
 async fn has_unlisted(conn: &mut MySqlConnection) -> anyhow::Result<bool> {
     let floor: Option<u64> =
         sqlx::query_scalar("SELECT MIN(floor_id) FROM outbox_leases").fetch_one(&mut *conn).await?;

@@ -19,7 +19,7 @@ pub struct Bars {
 }
 
 impl Bars {
-    /// Bars for this sale.
+    /// Returns the bars for this sale.
     pub fn new(sale: &Sale, buyers: usize) -> Self {
         let all = MultiProgress::new();
         let text = || all.add(ProgressBar::no_length().with_style(style("{msg}")));
@@ -62,7 +62,7 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        // A terminal that is gone has nothing left to be cleared.
+        // A terminal that is closed has nothing left to be cleared.
         let _ = self.all.clear();
     }
 }

@@ -1,4 +1,4 @@
-//! One buyer's way from the door to an accepted order: claims a coupon, orders, comes back. What becomes of the order
+//! One buyer's way from the door to an accepted order: claims a coupon, orders, comes back. The rest of an order's life
 //! is in `payer`.
 
 use super::{
@@ -35,7 +35,7 @@ impl Buyer {
         &self.stage.plan.buyers[self.number]
     }
 
-    /// Their authorization.
+    /// Returns their authorization.
     pub fn token(&self) -> &HeaderValue {
         &self.stage.tokens[self.number]
     }
@@ -53,7 +53,7 @@ impl Buyer {
         }
     }
 
-    /// Whether a coupon was issued to this request.
+    /// Returns whether a coupon was issued to this request.
     async fn claim_as(&self, request_id: &str, intent: Intent<'_>, due: Instant) -> bool {
         let stage = &self.stage;
         let campaign = stage.campaign.expect("claims are planned for sales with a campaign only");
@@ -75,7 +75,7 @@ impl Buyer {
         }
     }
 
-    /// Orders, and leads the order to its end.
+    /// Orders, and follows the order to its end.
     pub async fn buy(self) {
         self.stage.stats.arrived();
         if let Some(order) = self.order().await {
@@ -86,7 +86,7 @@ impl Buyer {
         }
     }
 
-    /// An accepted order, if they get one.
+    /// Returns an accepted order, if they get one.
     async fn order(&self) -> Option<Order> {
         let plan = self.plan();
         let opening = self.stage.timeline.instant(self.stage.timeline.open_time);
@@ -107,8 +107,8 @@ impl Buyer {
         }
     }
 
-    /// Tries again and again for a single unit, until the sale is over. Times are kept even by who is kept waiting for
-    /// an answer: the next try is sent as soon as that is there, and is late by as much.
+    /// Retries for a single unit, until the sale is over. The schedule is kept also while an answer is late: the next
+    /// try is sent as soon as that is there, and is late by as much.
     async fn come_back(&self, first: Instant) -> Option<Order> {
         let stage = &self.stage;
         let closes = stage.timeline.instant(stage.timeline.close_time);
@@ -136,7 +136,7 @@ impl Buyer {
         }
     }
 
-    /// Too much is too much only while the first order counts. One that cannot be read does.
+    /// Reports an excess if the first order counts. One that cannot be read does.
     async fn report_excess(&self, first: &Order, second: &Order) {
         let call = Call::get(format!("/v1/orders/{}", first.order_id)).bearing(self.token()).going_on();
         let state = self.stage.client.call::<Order>(&call).await.map_or(first.state, |order| order.state);
@@ -202,7 +202,7 @@ impl Buyer {
         Call::post("/v1/orders", &order).bearing(self.token())
     }
 
-    /// From at once to when the answer is surely on its way.
+    /// Returns a pause between none and one after which the answer is surely on its way.
     fn cut_after(&self) -> Duration {
         Duration::from_millis((self.number % 16) as u64)
     }
@@ -213,7 +213,7 @@ impl Buyer {
     }
 }
 
-/// When somebody comes back who was there `first`, until it `closes`.
+/// Returns the times at which a buyer comes back who was there `first`, until it `closes`.
 fn come_back_times(first: Instant, every: Duration, closes: Instant) -> impl Iterator<Item = Instant> {
     (1..).map(move |times| first + every * times).take_while(move |due| *due < closes)
 }

@@ -1,5 +1,5 @@
-//! HTTP to the gateway, as a buyer's client does it: kept-alive connections, a deadline for each try, and what passes
-//! by itself is tried again under the same request id. It knows nothing of sales.
+//! HTTP to the gateway, as a buyer's client does it: kept-alive connections, a deadline for each try, and retries of
+//! transient failures under the same request id. It knows nothing of sales.
 
 mod sse;
 mod watch;
@@ -40,10 +40,10 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_TRIES: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// One connection in so many is for requests that go on from an earlier one.
+/// One connection in so many is for requests that follow an earlier one.
 const GOING_ON_SHARE: usize = 4;
 
-/// One request, ready to be sent as often as need be.
+/// One request, ready to be sent any number of times.
 #[derive(Clone)]
 pub struct Call {
     method: Method,
@@ -55,46 +55,46 @@ pub struct Call {
 }
 
 impl Call {
-    /// A request to read.
+    /// Returns a request to read.
     pub fn get(path: impl Into<String>) -> Self {
         Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new(), goes_on: false, due: None }
     }
 
-    /// A request with a body.
+    /// Returns a request with a body.
     pub fn post(path: impl Into<String>, body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).expect("a struct of strings and numbers is always JSON").into();
         Self { method: Method::POST, path: path.into(), token: None, body, goes_on: false, due: None }
     }
 
-    /// The same in the name of the bearer of this token.
+    /// Returns the same in the name of the bearer of this token.
     pub fn bearing(self, token: &HeaderValue) -> Self {
         Self { token: Some(token.clone()), ..self }
     }
 
-    /// The same on a schedule: how late it is really sent is reported.
+    /// Returns the same on a schedule: how late it is really sent is reported.
     pub fn due(self, due: Instant) -> Self {
         Self { due: Some(due), ..self }
     }
 
-    /// The same by somebody who is being served: it does not queue behind those who only arrive.
+    /// Returns the same by somebody who is being served: it does not queue behind those who only arrive.
     pub fn going_on(self) -> Self {
         Self { goes_on: true, ..self }
     }
 }
 
-/// Why there is no good answer.
+/// The failure of a request.
 #[derive(Debug, Clone)]
 pub enum Failure {
-    /// The gateway says no.
+    /// The gateway refuses.
     Refused(Box<Problem>),
     /// No answer came.
     Broken(String),
-    /// An answer came that nobody understands.
+    /// The answer cannot be parsed.
     Unreadable(String),
 }
 
 impl Failure {
-    /// The reason by which it is counted.
+    /// Returns the reason by which it is counted.
     pub fn reason(&self) -> &str {
         match self {
             Self::Refused(problem) => &problem.reason,
@@ -111,7 +111,7 @@ impl Failure {
         }
     }
 
-    /// The gateway's id of the request, if it got so far.
+    /// Returns the gateway's id of the request, if it got so far.
     pub fn trace_id(&self) -> Option<&str> {
         match self {
             Self::Refused(problem) => Some(&problem.trace_id),
@@ -120,7 +120,7 @@ impl Failure {
     }
 
     /// Returns whether a retry may succeed.
-    fn passes(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
             Self::Refused(problem) => matches!(
                 problem.reason.as_str(),
@@ -150,9 +150,9 @@ struct Retry {
 }
 
 impl Retry {
-    /// Waits until it may be tried again. Returns false, at once, if that would not help or was done too often.
+    /// Waits before a retry. Returns false, at once, if that would not help or was done too often.
     async fn pause(&mut self, failure: &Failure, stats: &Stats) -> bool {
-        if !failure.passes() || self.tries + 1 >= MAX_TRIES {
+        if !failure.is_transient() || self.tries + 1 >= MAX_TRIES {
             return false;
         }
         stats.tried_again(failure.reason());
@@ -162,7 +162,7 @@ impl Retry {
     }
 }
 
-/// Talks to one gateway. Shared by all buyers.
+/// A client of one gateway. Shared by all buyers.
 pub struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
     gateway: Authority,
@@ -183,12 +183,12 @@ struct Traffic {
     most: usize,
 }
 
-/// How many requests were under way at a time.
+/// The concurrency of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InFlight {
-    /// The most that there were.
+    /// The most that were under way at a time.
     pub peak: usize,
-    /// The most that there may be.
+    /// The most that may be under way at a time.
     pub most: usize,
     /// Requests that had to wait in the client for one of those.
     pub queued: usize,
@@ -227,9 +227,9 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Client {
-    /// A client of the gateway at `url`, with at most so many requests under way.
+    /// Returns a client of the gateway at `url`, with at most so many requests under way.
     ///
-    /// One in [`GOING_ON_SHARE`] is kept for those who are being served and for second tries: were there as many
+    /// One in [`GOING_ON_SHARE`] is kept for buyers who are being served and for retries: were there as many
     /// connections as buyers, nobody would queue behind strangers.
     pub fn new(url: &Uri, max_connections: usize, stats: Arc<Stats>) -> anyhow::Result<Self> {
         ensure!(url.scheme_str() == Some("http"), "--gateway-url must begin with http://, but is {url}");
@@ -249,21 +249,21 @@ impl Client {
         Ok(Self { pool, gateway, arriving, going_on, watches, traffic, stats })
     }
 
-    /// Forgets how many requests there were under way so far: what counts begins now.
+    /// Resets the peak of requests under way: the measurement begins now.
     pub fn begin(&self) {
         self.traffic.peak.store(0, Ordering::Relaxed);
         self.traffic.queued.store(0, Ordering::Relaxed);
         self.traffic.queued_watches.store(0, Ordering::Relaxed);
     }
 
-    /// How many requests were under way at a time.
+    /// Returns the concurrency of requests.
     pub fn in_flight(&self) -> InFlight {
         let Traffic { peak, queued, queued_watches, most, .. } = &self.traffic;
         let [peak, queued, queued_watches] = [peak, queued, queued_watches].map(|count| count.load(Ordering::Relaxed));
         InFlight { peak, most: *most, queued, queued_watches }
     }
 
-    /// Sends the request, again where that may help, and reads the answer.
+    /// Sends the request, retries where that may help, and reads the answer.
     pub async fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
         let mut retry = Retry::default();
         loop {
@@ -318,7 +318,7 @@ impl Client {
     }
 
     /// Sends the request on a connection of its own, and cuts that `after` the last byte, without reading the answer.
-    /// Whether the gateway has acted by then is anybody's guess.
+    /// The gateway may or may not have acted by then.
     pub async fn send_and_cut(&self, call: &Call, after: Duration) {
         let _under_way = self.traffic.enter(&self.arriving).await;
         self.note_sent(call.due);
@@ -371,7 +371,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     read(status, body).map_or_else(|unreadable| unreadable, Failure::Refused)
 }
 
-/// The whole chain of causes, of which hyper's own text says the least.
+/// Returns the whole chain of causes, of which hyper's own text has the least.
 fn broken(error: &(dyn Error + 'static)) -> Failure {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -413,11 +413,11 @@ mod tests {
 
     #[test]
     fn only_what_passes_by_itself_is_tried_again() {
-        assert!(refused("NOT_READY", None).passes());
-        assert!(Failure::Broken("cut".into()).passes());
-        assert!(!refused("SOLD_OUT", None).passes());
-        assert!(!refused("INTERNAL", None).passes());
-        assert!(!Failure::Unreadable("?".into()).passes());
+        assert!(refused("NOT_READY", None).is_transient());
+        assert!(Failure::Broken("cut".into()).is_transient());
+        assert!(!refused("SOLD_OUT", None).is_transient());
+        assert!(!refused("INTERNAL", None).is_transient());
+        assert!(!Failure::Unreadable("?".into()).is_transient());
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub async fn play(stage: &Arc<Stage>) {
     }
 }
 
-/// Everything that is to happen, in the order of time.
+/// Returns all errands, in the order of time.
 fn schedule(stage: &Stage) -> Vec<(Instant, usize, Errand)> {
     let timeline = &stage.timeline;
     let opening = timeline.instant(timeline.open_time);

@@ -1,4 +1,4 @@
-//! Which refusals and ends the crowd reckons with. Everything else is an anomaly.
+//! The refusals and ends that the crowd expects. All others are anomalies.
 
 use super::{
     client::Failure,
@@ -11,10 +11,10 @@ use stampede_sale::{Item, Sale};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 
-/// How much the clocks of the mesh and of the crowd may differ.
-const CLOCKS_DIFFER: Duration = Duration::from_millis(250);
+/// Largest expected skew between the clocks of the mesh and of the crowd.
+const MAX_CLOCK_SKEW: Duration = Duration::from_millis(250);
 
-/// Lists what can run out in this sale, and what has to.
+/// The resources that can run out in this sale, and those that have to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectations {
     coupons_run_out: bool,
@@ -91,21 +91,21 @@ impl Expectations {
         }
     }
 
-    /// Whether nothing of an item may be left in the end.
+    /// Returns whether nothing of an item may be left in the end.
     pub fn sells_out(&self, item: usize) -> bool {
         self.must_sell_out[item]
     }
 
-    /// Whether no gift of an item may be left in the end.
+    /// Returns whether no gift of an item may be left in the end.
     pub fn gives_all(&self, item: usize) -> bool {
         self.must_give_all[item]
     }
 
-    /// Whether a request with this intent may be refused so. The answer came `now`; the sale is to close at
-    /// `close_time`.
+    /// Returns whether this failure is expected of a request with this intent. The answer came `now`; the sale is to
+    /// close at `close_time`.
     pub fn allow(&self, intent: Intent<'_>, failure: &Failure, now: Timestamp, close_time: Timestamp) -> bool {
         let Failure::Refused(problem) = failure else { return false };
-        let is_past = |at: Timestamp| now.plus(CLOCKS_DIFFER) >= at;
+        let is_past = |at: Timestamp| now.plus(MAX_CLOCK_SKEW) >= at;
         match (intent, problem.reason.as_str()) {
             (Intent::Claim | Intent::ClaimTwice, "SOLD_OUT") => self.coupons_run_out,
             (Intent::Claim | Intent::ClaimTwice, "CAMPAIGN_CLOSED") => is_past(close_time),
@@ -125,35 +125,35 @@ impl Expectations {
         }
     }
 
-    /// Whether the item that is said to be sold out can be.
+    /// Returns whether the item that the problem names can be sold out.
     fn runs_out(&self, problem: &Problem, lines: &[PlannedLine]) -> bool {
         let named = problem.field.as_deref().and_then(line_of).and_then(|line| lines.get(line));
         named.is_some_and(|line| self.units_run_out[line.item])
     }
 }
 
-/// The line in a field such as `lines[1].units`.
+/// Returns the line in a field such as `lines[1].units`.
 fn line_of(field: &str) -> Option<usize> {
     field.strip_prefix("lines[")?.split_once(']')?.0.parse().ok()
 }
 
-/// Whether all gifts are sure to go with an item that sells out. A gift that comes back goes with the next line, so
-/// there have to be lines enough after the first ones that took them.
+/// Returns whether all gifts are sure to go with an item that sells out. A gift that comes back goes with the next
+/// line, so there have to be lines enough after the first ones that took them.
 fn gifts_go(item: &Item, most_units_a_line: u64) -> bool {
     let lines = u64::from(item.units.get()) / most_units_a_line.max(1);
     item.gift.as_ref().is_some_and(|gift| lines >= 2 * u64::from(gift.units.get_ref().get()))
 }
 
-/// Whether an order in this state got there while its buyer was still waiting for it. Whether it expired before its
-/// time is checked when the sale is over.
+/// Returns whether an order in this state got there while its buyer was still waiting for it. Whether it expired before
+/// its time is checked when the sale is over.
 fn ended_by_itself(problem: &Problem) -> bool {
     let state = problem.metadata.get("state").map_or("", String::as_str);
     state == state_name(OrderState::Expired)
 }
 
-/// Whether a payment that was taken in time may lead there with this card. The provider answers for a good card at
-/// once, so nothing but the goods may come of it; where it does not answer in time, the order may expire meanwhile, and
-/// what is captured after that buys the units again or goes back.
+/// Returns whether an accepted payment with this card may lead to the state of the order. The provider answers for a
+/// good card at once, so only FULFILLED is right; where it does not answer in time, the order may expire meanwhile, and
+/// money that is captured after that buys the units again or goes back.
 pub fn leads_there(card: Card, order: &Order) -> bool {
     match order.state {
         OrderState::Fulfilled => !card.is_declined(),
@@ -164,14 +164,14 @@ pub fn leads_there(card: Card, order: &Order) -> bool {
     }
 }
 
-/// About how many of so many units go back on sale, because their buyers walk away.
+/// Estimates how many of so many units go back on sale, because their buyers walk away.
 fn returning(sale: &Sale, units: u64) -> u64 {
     let walk_away =
         [&sale.crowd.abandon_percent, &sale.crowd.cancel_percent].map(|percent| percent.get_ref().probability());
     (units as f64 * walk_away.iter().sum::<f64>()).ceil() as u64
 }
 
-/// A state as reports and problems name it.
+/// Returns the name of a state in reports and problems.
 pub fn state_name(state: OrderState) -> &'static str {
     state.as_str_name().trim_start_matches("ORDER_STATE_")
 }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_expected_only_where_somebody_asked_for_it() {
+    fn a_reason_is_expected_only_of_a_request_that_may_cause_it() {
         assert!(allowed(Intent::OrderEarly(LINES), "EVENT_NOT_OPEN", BEFORE));
         assert!(!allowed(Intent::Order(LINES), "EVENT_NOT_OPEN", BEFORE));
         assert!(allowed(Intent::OrderOverLimit(LINES), "LIMIT_REACHED", BEFORE));

@@ -18,7 +18,8 @@ pub struct Follow {
     pay_window: watch::Sender<Option<Duration>>,
 }
 
-/// Whether an order in this state has reached an end. An expired one may still be paid late; that is left to the audit.
+/// Returns whether an order in this state has reached an end. An expired one may still be paid late; the audit checks
+/// that.
 pub const fn is_end(state: OrderState) -> bool {
     match state {
         OrderState::Fulfilled | OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => true,
@@ -123,7 +124,7 @@ mod tests {
         let window = Duration::from_secs(6);
         let payable = order(OrderState::AwaitingPayment, 1);
         let pay_deadline = Some(payable.update_time.plus(window));
-        // Declined since: when it could first be paid is not known any more.
+        // Declined since: its first payable time is not known any more.
         follow.record(&Order { version: 3, pay_deadline, ..payable });
         assert_eq!(*follow.pay_window.borrow(), None);
         follow.record(&Order { pay_deadline, ..payable });

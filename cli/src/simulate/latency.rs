@@ -15,10 +15,10 @@ pub struct Latency {
     lately: Histogram<u64>,
 }
 
-/// How long one kind of thing took, in milliseconds.
+/// Latencies of one kind, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Percentiles {
-    /// How many there were.
+    /// Number of latencies.
     pub count: u64,
     /// Half took no longer.
     pub p50_ms: f64,
@@ -43,7 +43,7 @@ impl Latency {
         self.lately.saturating_record(took_us);
     }
 
-    /// All of them.
+    /// Returns the percentiles of all of them.
     pub fn percentiles(&self) -> Percentiles {
         percentiles(&self.all)
     }
@@ -79,13 +79,13 @@ pub struct RateMeter {
 /// The rate of events of one kind.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Rate {
-    /// How many there were.
+    /// Number of events.
     pub count: usize,
-    /// Time that the middle 98 of 100 took, in seconds: the stragglers at both ends say nothing of how fast it was.
+    /// Time that the middle 98 of 100 took, in seconds: the stragglers at both ends are left out.
     pub busy_s: f64,
-    /// How many of these a second in that time.
+    /// Events a second in that time.
     pub per_s: f64,
-    /// How many in the best second of all.
+    /// Most events in one second.
     pub best_per_s: usize,
 }
 
@@ -108,7 +108,7 @@ impl RateMeter {
         Rate { count, busy_s, per_s, best_per_s: self.best_second() }
     }
 
-    /// The most within any second; the times are in order.
+    /// Returns the most within any second; the times are in order.
     fn best_second(&self) -> usize {
         let mut first = 0;
         let mut best = 0;

@@ -1,5 +1,5 @@
-//! The operator's list of an event's orders. It shows what has become of those that nobody watches: that were never
-//! paid, or whose buyer never had an answer.
+//! The operator's list of an event's orders. It has the states of those that nobody watches: that were never paid, or
+//! whose buyer never had an answer.
 
 use super::{
     client::{Call, Client, Failure},
@@ -32,8 +32,8 @@ pub async fn read(operator: &Client, token: &HeaderValue, event: EventId) -> Res
     }
 }
 
-/// Reads the list until all orders have ended, and returns it as it is then. It is bounded by the deadline of the whole
-/// simulation. Nobody may be about to act on an order any more.
+/// Polls the list until all orders have ended, and returns it as it is then. The deadline of the whole simulation
+/// bounds it. Nobody may be about to act on an order any more.
 pub async fn until_all_ended(operator: &Client, token: &HeaderValue, event: EventId, follow: &Follow) -> Vec<Order> {
     loop {
         let listed = read(operator, token, event).await;
@@ -48,7 +48,8 @@ pub async fn until_all_ended(operator: &Client, token: &HeaderValue, event: Even
     }
 }
 
-/// Orders that wait for their payment end at their deadline, so no earlier than the last of these.
+/// Returns the pause before the next read. Orders that wait for their payment end at their deadline, so no earlier than
+/// the last of these.
 fn time_to_next_read(open: &[Order], now: Timestamp) -> Duration {
     let waiting = open.iter().filter(|order| order.state == OrderState::AwaitingPayment);
     let last_deadline = waiting.filter_map(|order| order.pay_deadline).max();

@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// Time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// Polls of one set of latencies; a plain line is written as often.
+/// Polls for each set of latencies; a plain line is written as often.
 const POLLS_PER_LINE: u32 = 5;
 
 /// Shows the sale, until dropped.
@@ -27,7 +27,7 @@ pub async fn show(stage: &Stage, sale: &Sale, operator: &Client, on_terminal: bo
     tokio::join!(watch_stock(stage, operator, &stocks), draw(stage, sale, &stocks, on_terminal));
 }
 
-/// Reads the stock again and again. An answer that fails or takes its time holds nothing up but the next one.
+/// Polls the stock. An answer that fails or is late delays nothing but the next poll.
 async fn watch_stock(stage: &Stage, operator: &Client, stocks: &Mutex<Vec<Stock>>) {
     let call = Call::get(format!("/v1/events/{}/stock", stage.event));
     loop {
@@ -64,7 +64,7 @@ async fn draw(stage: &Stage, sale: &Sale, stocks: &Mutex<Vec<Stock>>, on_termina
     }
 }
 
-/// The stock of each item, in the order of the sale file.
+/// Returns the stock of each item, in the order of the sale file.
 pub fn in_order(items: &[ItemId], mut stocks: Vec<Stock>) -> Vec<Stock> {
     stocks.sort_by_key(|stock| items.iter().position(|item| *item == stock.item_id));
     stocks

@@ -1,12 +1,12 @@
 //! `stampede simulate`: a whole sale through the gateway, as its buyers and its operator would do it.
 //!
-//! [`sale`] is the file, [`plan`] what each buyer will do, drawn from it; [`setup`] makes the event, [`crowd`] sends
+//! [`sale`] is the file, [`plan`] the actions of each buyer, drawn from it; [`setup`] makes the event, [`crowd`] sends
 //! the buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`list`] waits for orders that nobody watches;
-//! [`stats`] and [`follow`] keep what came of it, [`live`] shows, [`report`] sums up. It knows nothing of the mesh but
-//! its HTTP interface.
+//! [`stats`] and [`follow`] keep the outcomes, [`live`] shows them, [`report`] sums up. It knows nothing of the mesh
+//! but its HTTP interface.
 //!
-//! The load is open: requests are due at times that are drawn beforehand, whether or not answers come. What bounds it
-//! is how many may be under way at a time; how late requests were really sent because of that is reported.
+//! The load is open: requests are due at times that are drawn beforehand, whether or not answers come. It is bounded by
+//! the number of requests under way at a time; the delay that this causes is reported.
 
 mod bars;
 mod buyer;
@@ -79,11 +79,11 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_AUTH_SECRET", value_name = "SECRET", hide_env_values = true)]
     auth_secret: String,
 
-    /// How long the mesh lets an order wait for its payment, in milliseconds, whatever the file says
+    /// Time for which the mesh lets an order wait for its payment, in milliseconds, whatever the file says
     #[arg(long, env = "STAMPEDE_PAY_WINDOW_MS", value_name = "MS", value_parser = stampede_sale::parse_pay_window)]
     pay_window_ms: Option<PayWindow>,
 
-    /// How many buyers come, whatever the file says
+    /// Number of buyers, whatever the file says
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     buyers: Option<u32>,
 
@@ -109,7 +109,7 @@ pub struct Args {
     deadline_s: u32,
 }
 
-/// Runs the sale and reports; false if something came of it that the crowd did not expect.
+/// Runs the sale and reports. Returns false if there was an anomaly.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let sale = Sale::load(&args.sale)?;
     let sale = match args.pay_window_ms {
@@ -132,7 +132,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     Ok(report.as_expected)
 }
 
-/// Raises the limit of open files as far as it goes, and refuses a crowd that it does not suffice for: its connections
+/// Raises the limit of open files as far as it goes. Refuses a crowd that it does not suffice for: its connections
 /// would break where the gateway's do not.
 fn allow_connections(count: u16, buyers: usize) -> anyhow::Result<()> {
     let allowed = rlimit::increase_nofile_limit(rlimit::INFINITY).context("the limit of open files cannot be read")?;
@@ -183,7 +183,7 @@ async fn set_up(
 }
 
 /// Plays the crowd until every order has reached an end, and returns these; none if time is up before. Fails if the
-/// mesh sells on other terms than the sale reckons with.
+/// mesh sells on other terms than the sale expects.
 async fn play(
     stage: &Arc<Stage>,
     sale: &Sale,

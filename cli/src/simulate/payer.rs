@@ -1,5 +1,5 @@
 //! One buyer's way from an accepted order to its end: pays, cancels or forgets it. They watch it only while they wait
-//! for what comes of the payment.
+//! for the outcome of the payment.
 
 use super::{
     buyer::Buyer,
@@ -13,7 +13,7 @@ use stampede_proto::order::v1::OrderState;
 use tokio::time::{Instant, sleep};
 
 impl Buyer {
-    /// Does with the order what was planned. Who had to come back for it is eager, and pays.
+    /// Ends the order as planned. A buyer who had to come back for it is eager, and pays.
     pub async fn finish(&self, order: Order) {
         match self.plan().ending {
             Ending::Abandons if !self.plan().comes_back => {}
@@ -49,7 +49,7 @@ impl Buyer {
     }
 
     /// Returns the order once its payment is not under way any more, and watches it until then; none if it cannot be
-    /// watched, which is an anomaly. It is bounded by the deadline of the whole simulation.
+    /// watched, which is an anomaly. The deadline of the whole simulation bounds it.
     async fn once_paid(&self, order: Order) -> Option<Order> {
         if order.state != OrderState::Paying {
             return Some(order);
@@ -69,7 +69,7 @@ impl Buyer {
         }
     }
 
-    /// Pays once, and returns the order as that has left it; none if the payment was refused at once.
+    /// Pays once, and returns the order after that; none if the payment was refused at once.
     async fn pay_with(&self, order: &Order, request_id: &str, card: Card) -> Option<Order> {
         let due = Instant::now();
         let body = PayOrder { request_id, payment_method: card.token() };
@@ -88,8 +88,8 @@ impl Buyer {
         Some(outcome)
     }
 
-    /// Sends it, twice at once if this buyer clicks everything twice. That not both are taken or both refused is an
-    /// anomaly.
+    /// Sends a request, twice at once if this buyer clicks everything twice. If one is accepted and the other refused,
+    /// that is an anomaly.
     async fn send(&self, call: &Call, step: Step) -> Result<Order, Failure> {
         let client = &self.stage.client;
         if !self.plan().double_clicks {

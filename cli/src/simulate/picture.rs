@@ -4,9 +4,9 @@ use super::{expect::state_name, latency::Percentiles, stats::Glance, step::Timed
 use stampede_proto::order::v1::OrderState;
 use std::{collections::BTreeMap, fmt::Write as _};
 
-/// All that is shown.
+/// The figures of a picture.
 pub struct Picture {
-    /// Time to the opening, or since.
+    /// Time until the opening, or since.
     pub phase: String,
     /// Counts so far.
     pub glance: Glance,
@@ -14,12 +14,12 @@ pub struct Picture {
     pub stocks: Vec<Stock>,
     /// Orders by state, as far as answers have shown it.
     pub states: BTreeMap<OrderState, usize>,
-    /// How long each thing took lately.
+    /// Latencies since the last picture.
     pub latencies: BTreeMap<Timed, Percentiles>,
 }
 
 impl Picture {
-    /// All of it in one line.
+    /// Returns all of it in one line.
     pub fn line(&self) -> String {
         let Glance { arrivals, coupons, orders, .. } = self.glance;
         let left: Vec<_> = self.stocks.iter().map(|stock| stock.left_units.to_string()).collect();
@@ -33,7 +33,7 @@ impl Picture {
         line
     }
 
-    /// Orders by state.
+    /// Returns the orders by state as text.
     pub fn states_text(&self) -> String {
         let states = self.states.iter();
         let texts: Vec<_> =
@@ -41,7 +41,7 @@ impl Picture {
         texts.join(", ").replace('_', " ")
     }
 
-    /// How long steps take now, of those that are done.
+    /// Returns the latencies of accepted steps as text.
     pub fn latencies_text(&self) -> String {
         let done = self.latencies.iter().filter(|(timed, _)| timed.is_done());
         let text = |(timed, took): (&Timed, &Percentiles)| {

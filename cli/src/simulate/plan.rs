@@ -1,5 +1,5 @@
-//! Plans what each buyer of the crowd does and when: drawn once from the sale file and a seed, before anything is sent.
-//! No time, no I/O: the same seed gives the same crowd.
+//! Plans the actions of each buyer of the crowd and their times: drawn once from the sale file and a seed, before
+//! anything is sent. No clock, no I/O: the same seed gives the same crowd.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rand_distr::{Distribution, Exp};
@@ -16,9 +16,9 @@ pub struct Plan {
 /// The plan of one buyer.
 #[derive(Debug, PartialEq)]
 pub struct BuyerPlan {
-    /// When they claim a coupon, from when claims open; never without a campaign.
+    /// Time at which they claim a coupon, from when claims open; never without a campaign.
     pub claims_after: Option<Duration>,
-    /// When they order, from the opening.
+    /// Time at which they order, from the opening.
     pub orders_after: Duration,
     /// They order so long before the opening too.
     pub early_by: Option<Duration>,
@@ -34,7 +34,7 @@ pub struct BuyerPlan {
     pub goes_over_limit: bool,
     /// Comes back when it is sold out.
     pub comes_back: bool,
-    /// How the buyer ends the order.
+    /// The end that the buyer gives the order.
     pub ending: Ending,
 }
 
@@ -47,7 +47,7 @@ pub struct PlannedLine {
     pub units: u32,
 }
 
-/// How a buyer ends an order.
+/// The end that a buyer gives an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// Nothing: it expires.
@@ -58,7 +58,7 @@ pub enum Ending {
     Pays(Card),
 }
 
-/// How the first card behaves.
+/// The behaviour of the first card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Card {
     /// Is charged.
@@ -79,7 +79,7 @@ impl Card {
     const DECLINED: [Self; 2] = [Self::Declined, Self::InsufficientFunds];
     const TIMED_OUT: [Self; 3] = [Self::TimeoutCaptured, Self::TimeoutLost, Self::Late];
 
-    /// The provider's token of it.
+    /// Returns the provider's token of it.
     pub const fn token(self) -> &'static str {
         match self {
             Self::Good => "pm_card_ok",
@@ -91,12 +91,12 @@ impl Card {
         }
     }
 
-    /// Whether the provider does not answer for it in time.
+    /// Returns whether the provider does not answer for it in time.
     pub const fn is_slow(self) -> bool {
         matches!(self, Self::TimeoutCaptured | Self::TimeoutLost | Self::Late)
     }
 
-    /// Whether a payment with it fails for good.
+    /// Returns whether a payment with it fails for good.
     pub const fn is_declined(self) -> bool {
         matches!(self, Self::Declined | Self::InsufficientFunds)
     }
@@ -113,19 +113,20 @@ impl Plan {
         Self { buyers: orders.into_iter().zip(claims).map(buyer).collect() }
     }
 
-    /// Units of each item that the crowd would take in all if everybody got what they want.
+    /// Returns the units of each item that the crowd would take in all if everybody got what they want.
     pub fn demand(&self, items: usize) -> Vec<u64> {
         units_by_item(items, self.buyers.iter().flat_map(|buyer| &buyer.lines))
     }
 
-    /// Units of each item that those would take who come back for it, and for nothing else: whatever is left of the
-    /// other items, they can have it.
+    /// Returns the units of each item that buyers would take who come back for it, and for nothing else: whatever is
+    /// left of the other items, they can have it.
     pub fn demand_coming_back(&self, items: usize) -> Vec<u64> {
         let coming_back = self.buyers.iter().filter(|buyer| buyer.comes_back && buyer.lines.len() == 1);
         units_by_item(items, coming_back.flat_map(|buyer| &buyer.lines))
     }
 
-    /// The demand if those who go over the limit got all that they try for: more than that the crowd never takes.
+    /// Returns the demand if those who go over the limit got all that they try for: more than that the crowd never
+    /// takes.
     pub fn demand_at_most(&self, limits: &[u32]) -> Vec<u64> {
         let mut demand = self.demand(limits.len());
         for line in self.buyers.iter().filter(|buyer| buyer.goes_over_limit).map(|buyer| buyer.lines[0]) {
@@ -143,7 +144,8 @@ fn units_by_item<'l>(items: usize, lines: impl Iterator<Item = &'l PlannedLine>)
     units
 }
 
-/// When each of `count` independent visitors comes: the gaps are exponential, so that about all come within `spread`.
+/// Draws when each of `count` independent visitors comes: the gaps are exponential, so that about all come within
+/// `spread`.
 fn poisson_stream(count: u32, spread: Duration, rng: &mut StdRng) -> Vec<Duration> {
     let rate_per_s = f64::from(count) / spread.as_secs_f64();
     let gaps = Exp::new(rate_per_s).expect("the bounds of the sale file make the rate positive");
@@ -156,7 +158,7 @@ fn poisson_stream(count: u32, spread: Duration, rng: &mut StdRng) -> Vec<Duratio
     arrivals
 }
 
-/// A stream of its own, dealt out anew: the first to claim need not be the first to order.
+/// Draws a stream of claims, shuffled: the first to claim need not be the first to order.
 fn claim_stream(campaign: Option<&Campaign>, buyers: u32, rng: &mut StdRng) -> Vec<Option<Duration>> {
     let Some(campaign) = campaign else { return vec![None; buyers as usize] };
     let mut claims = poisson_stream(buyers, campaign.spread_ms.millis(), rng);
@@ -266,7 +268,7 @@ timed_out_cards_percent = 3
         Plan::draw(&Sale::parse("test", SALE).unwrap(), 10_000, seed)
     }
 
-    /// Share of the buyers that are so, in percent.
+    /// Returns the share of the buyers that are so, in percent.
     fn share(plan: &Plan, is_so: impl Fn(&BuyerPlan) -> bool) -> f64 {
         let count = plan.buyers.iter().filter(|buyer| is_so(buyer)).count();
         100.0 * f64::from(u32::try_from(count).unwrap()) / 10_000.0
@@ -279,7 +281,7 @@ timed_out_cards_percent = 3
     }
 
     #[test]
-    fn shares_are_as_asked() {
+    fn shares_are_as_configured() {
         let plan = drawn(1);
         let pays = |card: fn(Card) -> bool| move |buyer: &BuyerPlan| matches!(buyer.ending, Ending::Pays(c) if card(c));
         let shares = [
@@ -293,10 +295,10 @@ timed_out_cards_percent = 3
             (88.0 * 0.20, share(&plan, pays(Card::is_declined))),
             (88.0 * 0.03, share(&plan, pays(|card| Card::TIMED_OUT.contains(&card)))),
         ];
-        for (asked, drawn) in shares {
+        for (wanted, drawn) in shares {
             // Five standard deviations of a binomial share, in percent.
-            let tolerance = 5.0 * f64::sqrt(asked * (100.0 - asked) / 10_000.0);
-            assert!((asked - drawn).abs() < tolerance, "{asked} % were asked for, {drawn} % were drawn");
+            let tolerance = 5.0 * f64::sqrt(wanted * (100.0 - wanted) / 10_000.0);
+            assert!((wanted - drawn).abs() < tolerance, "{wanted} % were wanted, {drawn} % were drawn");
         }
     }
 

@@ -26,19 +26,19 @@ pub struct Report {
     pub campaign_id: Option<CampaignId>,
     /// The seed of the crowd.
     pub seed: u64,
-    /// How many came.
+    /// Number of buyers.
     pub buyers: usize,
     /// From the opening to the last order's end, in seconds.
     pub took_s: f64,
-    /// How long after its time the event opened, in milliseconds; none if it did not.
+    /// Delay of the opening of the event, in milliseconds; none if it did not open.
     pub opened_late_ms: Option<f64>,
-    /// How often each came of each step.
+    /// Number of outcomes of each kind, by step.
     pub outcomes: BTreeMap<&'static str, BTreeMap<String, u64>>,
-    /// How long each thing took.
+    /// Latencies by kind.
     pub latencies: BTreeMap<Timed, Percentiles>,
-    /// How far the load was as open as it was meant to be.
+    /// The load as it was really sent.
     pub load: Load,
-    /// How fast the mesh was.
+    /// The throughput of the mesh.
     pub rates: Rates,
     /// Orders by state.
     pub orders: BTreeMap<&'static str, usize>,
@@ -57,22 +57,22 @@ pub struct Report {
     pub acknowledged: Acknowledged,
 }
 
-/// How far the load was as open as it was meant to be.
+/// The load as it was really sent: its delays, and the bound that caused them.
 #[derive(Debug, Serialize)]
 pub struct Load {
-    /// How late requests were really sent, from when they were due.
+    /// Delay of requests, from when they were due.
     pub sent_late: Percentiles,
     /// The most requests that were under way at a time.
     pub in_flight_peak: usize,
     /// The most that may be.
     pub in_flight_most: usize,
-    /// Requests that had to wait for that.
+    /// Requests that had to wait because of that bound.
     pub queued: usize,
     /// Watches that had to wait until others had ended.
     pub queued_watches: usize,
 }
 
-/// How fast the mesh was.
+/// The throughput of the mesh.
 #[derive(Debug, Serialize)]
 pub struct Rates {
     /// Coupons issued, by when each was acknowledged.
@@ -114,9 +114,9 @@ pub struct ItemLeft {
 /// Anomalies, counted, with the first ones whole.
 #[derive(Debug, Serialize)]
 pub struct Unexpected {
-    /// How often.
+    /// Number of all.
     pub count: u64,
-    /// How often each.
+    /// Number of each.
     pub by_outcome: BTreeMap<String, u64>,
     /// The first ones.
     pub first: Vec<Anomaly>,
@@ -131,7 +131,7 @@ pub struct Aftermath {
 }
 
 impl Report {
-    /// Puts the figures together.
+    /// Computes the report.
     pub fn of(sale: &Sale, stage: &Stage, seed: u64, aftermath: &Aftermath) -> Self {
         anomalies(sale, stage, aftermath).into_iter().for_each(|anomaly| stage.stats.record_anomaly(anomaly));
         let totals = stage.stats.totals();

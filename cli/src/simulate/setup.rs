@@ -1,5 +1,5 @@
-//! Creates what the crowd needs: a token for each buyer, the event, the campaign, the staged stock. All of it goes
-//! through the gateway, by an operator.
+//! Creates the data that the crowd needs: a token for each buyer, the event, the campaign, the staged stock. All of it
+//! goes through the gateway, by an operator.
 
 use super::{
     client::{Call, Client, Failure},
@@ -29,7 +29,7 @@ pub struct Created {
     pub campaign: Option<CampaignId>,
 }
 
-/// An authorization header for a token.
+/// Returns an authorization header for a token.
 pub fn bearer(token: &str) -> anyhow::Result<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).context("a token that no header can carry")?;
     value.set_sensitive(true);
@@ -110,8 +110,7 @@ async fn create_campaign(
     Ok(Some(created.campaign_id))
 }
 
-/// Waits until the stock is on the shelf. The news travels from service to service, and has to arrive before the
-/// opening.
+/// Waits until the stock is staged. The message travels from service to service, and has to arrive before the opening.
 async fn staged(client: &Client, event: EventId, timeline: &Timeline) -> anyhow::Result<()> {
     let call = Call::get(format!("/v1/events/{event}/stock"));
     let opening = timeline.instant(timeline.open_time);

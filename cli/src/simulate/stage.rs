@@ -1,4 +1,4 @@
-//! The state that all buyers of one sale share: the sale as the mesh knows it, their tokens, and where they report.
+//! The state that all buyers of one sale share: the sale as the mesh has it, their tokens, and the counters.
 
 use super::{
     client::{Client, Failure},
@@ -19,13 +19,13 @@ use tokio::time::Instant;
 
 /// A sale that is about to begin.
 pub struct Stage {
-    /// Talks to the gateway for the crowd.
+    /// The client of the crowd.
     pub client: Client,
-    /// Where everything is counted.
+    /// The counters.
     pub stats: Arc<Stats>,
-    /// Where the orders are.
+    /// The known orders.
     pub follow: Follow,
-    /// When things happen.
+    /// The times of the sale.
     pub timeline: Timeline,
     /// Each buyer's plan.
     pub plan: Plan,
@@ -42,7 +42,7 @@ pub struct Stage {
     pub campaign: Option<CampaignId>,
     /// The refusals that are expected of this sale.
     pub expectations: Expectations,
-    /// How often those come back who do.
+    /// Pause between two visits of a buyer who comes back.
     pub come_back_every: Duration,
 }
 

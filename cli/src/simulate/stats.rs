@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-/// How many unexpected outcomes are kept with all they say.
+/// Number of unexpected outcomes that are kept with all details.
 const KEPT: usize = 20;
 
 /// An outcome that the crowd did not expect.
@@ -23,7 +23,7 @@ pub struct Anomaly {
     pub step: Option<Step>,
     /// The buyer, by number.
     pub buyer: Option<usize>,
-    /// When, in milliseconds from the opening.
+    /// Time of it, in milliseconds from the opening.
     pub at_ms: Option<i64>,
     /// The outcome, by its name in the report.
     pub outcome: String,
@@ -34,7 +34,7 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
-    /// One about the sale as a whole.
+    /// Returns one about the sale as a whole.
     pub fn of_sale(outcome: &str, detail: impl Into<String>) -> Self {
         let (step, buyer, at_ms, trace_id) = (None, None, None, None);
         Self { step, buyer, at_ms, outcome: outcome.into(), detail: detail.into(), trace_id }
@@ -73,22 +73,22 @@ pub struct Glance {
 
 /// Figures when the sale is over.
 pub struct Totals {
-    /// How often each came of each step.
+    /// Number of outcomes of each kind, by step.
     pub outcomes: BTreeMap<Step, BTreeMap<String, u64>>,
-    /// How long each thing took.
+    /// Latencies by kind.
     pub latencies: BTreeMap<Timed, Percentiles>,
-    /// How late requests were really sent, from when they were due.
+    /// Delay of requests, from when they were due.
     pub sent_late: Percentiles,
     /// Requests that were sent again, by the reason.
     pub tried_again: BTreeMap<String, u64>,
     pub acknowledged: Acknowledged,
-    /// How fast coupons were issued.
+    /// Rate of issued coupons.
     pub claims: Rate,
-    /// How fast orders were accepted.
+    /// Rate of accepted orders.
     pub orders: Rate,
     /// The first unexpected outcomes.
     pub anomalies: Vec<Anomaly>,
-    /// How often there was each unexpected outcome.
+    /// Number of unexpected outcomes of each kind.
     pub anomaly_counts: BTreeMap<String, u64>,
 }
 
@@ -162,7 +162,7 @@ impl Stats {
         }
     }
 
-    /// Figures as they are now.
+    /// Returns the figures as they are now.
     pub fn glance(&self) -> Glance {
         let figures = self.figures();
         Glance {
@@ -180,7 +180,7 @@ impl Stats {
         lately.filter(|(_, percentiles)| percentiles.count > 0).collect()
     }
 
-    /// Figures of the whole sale.
+    /// Returns the figures of the whole sale.
     pub fn totals(&self) -> Totals {
         let mut figures = self.figures();
         Totals {

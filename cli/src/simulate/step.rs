@@ -18,30 +18,30 @@ pub enum Step {
     Cancel,
 }
 
-/// How a step was answered. What was refused is often faster than what was done, so each is timed by itself.
+/// The kind of an answer. A refusal is often faster than an acceptance, so each is timed by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Answer {
-    /// It was done.
+    /// Accepted.
     Accepted,
-    /// It had been done before, by the other click.
+    /// Accepted before, by the other click.
     Repeated,
-    /// It was refused.
+    /// Refused.
     Refused,
 }
 
 /// A latency that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timed {
-    /// A step, from when it was due to its answer; a payment that was taken, to its outcome.
+    /// A step, from when it was due to its answer; an accepted payment, to its outcome.
     Step(Step, Answer),
-    /// From when the payment was taken to when the order was fulfilled, by its own times; with a good card only.
+    /// From when the payment was accepted to when the order was fulfilled, by its own times; with a good card only.
     PayToFulfilled,
     /// From when the order was accepted to when it was fulfilled, by its own times. Its buyer's thinking is in it.
     OrderToFulfilled,
 }
 
 impl Step {
-    /// Its name in reports.
+    /// Returns its name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Claim => "claim",
@@ -54,7 +54,7 @@ impl Step {
 }
 
 impl Timed {
-    /// Its name in reports.
+    /// Returns its name in reports.
     pub const fn name(self) -> &'static str {
         use Answer::{Accepted, Refused, Repeated};
         match self {
@@ -74,7 +74,7 @@ impl Timed {
         }
     }
 
-    /// Whether it is a step that was done.
+    /// Returns whether it is an accepted step.
     pub const fn is_done(self) -> bool {
         matches!(self, Self::Step(_, Answer::Accepted))
     }

@@ -55,7 +55,7 @@ impl Report {
         table
     }
 
-    /// `order to fulfilled` is no figure of the mesh alone.
+    /// Writes the load. `order to fulfilled` is no figure of the mesh alone.
     fn write_load(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Load { sent_late, in_flight_peak, in_flight_most, queued, queued_watches } = &self.load;
         let Percentiles { p50_ms, p99_ms, max_ms, .. } = sent_late;

@@ -1,4 +1,4 @@
-//! Whether the mesh sells on the terms that the sale reckons with.
+//! Checks that the mesh sells on the terms that the sale expects.
 
 use super::{plan::Ending, stage::Stage};
 use stampede_sale::Sale;

@@ -1,4 +1,4 @@
-//! When things happen in this sale, on the timer's clock and on the wall's. The wall clock is read once, at the start.
+//! The times of this sale, on the timer's clock and on the wall's. The wall clock is read once, at the start.
 
 use stampede_vocab::Timestamp;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// A sale that opens `opens_in` from now.
+    /// Returns the times of a sale that opens `opens_in` from now.
     pub fn from_now(opens_in: Duration, lasts: Duration, claims_before: Duration) -> Self {
         let start_at = Timestamp::now();
         let open_time = start_at.plus(opens_in);
@@ -31,22 +31,22 @@ impl Timeline {
         }
     }
 
-    /// The instant on the timer's clock of a time after the start.
+    /// Returns the instant on the timer's clock of a time after the start.
     pub fn instant(&self, at: Timestamp) -> Instant {
         self.start + at.since(self.start_at)
     }
 
-    /// The time on the wall's clock of an instant after the start.
+    /// Returns the time on the wall's clock of an instant after the start.
     pub fn time(&self, instant: Instant) -> Timestamp {
         self.start_at.plus(instant.duration_since(self.start))
     }
 
-    /// The time now.
+    /// Returns the time now.
     pub fn now(&self) -> Timestamp {
         self.time(Instant::now())
     }
 
-    /// Milliseconds from the opening to `instant`; negative before it.
+    /// Returns the milliseconds from the opening to `instant`; negative before it.
     pub fn since_opening_ms(&self, instant: Instant) -> i64 {
         (self.time(instant).micros() - self.open_time.micros()) / 1_000
     }

@@ -1,7 +1,7 @@
 //! The JSON messages of the gateway, with only the fields that a buyer or the report needs.
 //!
-//! The generated messages of the contract neither read nor write JSON, and what reads it for them costs more than the
-//! crowd should (`docs/decisions/0015`). A test holds what is read here against the contract.
+//! The generated messages of the contract neither read nor write JSON, and a converter for them costs more than the
+//! crowd should (`docs/decisions/0015`). A test compares the fields here with the contract.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use stampede_proto::order::v1::OrderState;
@@ -157,12 +157,12 @@ pub struct Order {
 }
 
 impl Order {
-    /// When it could first be paid, as long as nothing has happened to it since.
+    /// Returns when it could first be paid, as long as nothing has happened to it since.
     pub fn payable_since(&self) -> Option<Timestamp> {
         (self.state == OrderState::AwaitingPayment && self.version == 1).then_some(self.create_time)
     }
 
-    /// Whether its time to be paid was over when it last changed.
+    /// Returns whether its time to be paid was over when it last changed.
     pub fn is_overdue(&self) -> bool {
         self.pay_deadline.is_some_and(|deadline| self.update_time >= deadline)
     }
@@ -174,7 +174,7 @@ pub struct OrderPage {
     pub next_page_token: String,
 }
 
-/// The one shape of an error.
+/// The format of all errors.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Problem {
     pub reason: String,
@@ -186,7 +186,7 @@ pub struct Problem {
     pub retry_after_ms: Option<u64>,
 }
 
-/// A time as JSON has it.
+/// Returns a time as JSON has it.
 pub fn rfc3339(at: Timestamp) -> String {
     jiff::Timestamp::from_microsecond(at.micros()).expect("the times of a sale are within centuries").to_string()
 }
@@ -204,7 +204,7 @@ fn time_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time
     Option::<&str>::deserialize(deserializer)?.map(parse_time).transpose()
 }
 
-/// 64-bit numbers are strings in JSON.
+/// Reads a 64-bit number, which is a string in JSON.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     <&str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
@@ -235,7 +235,7 @@ mod tests {
         contract.get_message_by_name(&format!("stampede.{name}")).unwrap_or_else(|| panic!("there is no {name}"))
     }
 
-    /// Tells whoever reads a struct from it the names of the struct's fields, as an error.
+    /// Fails to deserialize a struct, with the names of its fields as the error.
     struct NamesOfFields;
 
     impl<'de> Deserializer<'de> for NamesOfFields {

@@ -1,4 +1,4 @@
-//! `stampede token --mesh`: the entry by which a service knows who calls its own port.
+//! `stampede token --mesh`: the entry by which a service authenticates the caller of its own port.
 
 use super::{Args, Role};
 use crate::output::{Output, print_json, print_text};

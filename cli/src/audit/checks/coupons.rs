@@ -1,4 +1,4 @@
-//! Promise 2: who got a coupon, and whom it serves.
+//! Promise 2: the owners of coupons, and the orders that use them.
 
 use super::{
     Check,
@@ -41,7 +41,7 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'cmp' AS kind, campaign_id AS id, CONCAT('user ', LOWER(HEX(user_id)), ' has ', COUNT(*)) AS detail \
               FROM {coupon}.coupons GROUP BY campaign_id, user_id HAVING COUNT(*) > 1",
     },
-    // Both are by the clock of Redis and by the very times that were staged there, so nothing is to spare.
+    // Both are by the clock of Redis and by the very times that were staged there, so there is no tolerance.
     Check {
         promise: 2,
         what: "a coupon was claimed outside its campaign's time",

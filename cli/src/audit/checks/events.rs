@@ -1,5 +1,5 @@
-//! Promises 5, 6 and 8: when events turn, what becomes of the orders of a cancelled one, when orders are taken, and in
-//! what order.
+//! Promises 5, 6 and 8: the times of transitions of events, the orders of cancelled ones, the times of orders, and
+//! their ranks of arrival.
 
 use super::{
     Check,
@@ -22,7 +22,7 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'evt' AS kind, id, CONCAT(closes_at_us - closed_at_us, ' us early') AS detail FROM {event}.events \
               WHERE state = 'CLOSED' AND closed_at_us < closes_at_us",
     },
-    // The clock of the database is another one than that which decided. Machines on NTP agree to 20 ms by far.
+    // The clock of the database is not the one that decided. Machines on NTP agree to 20 ms by far.
     Check {
         promise: 6,
         what: "an event could be seen to turn before its time, by the clock of the database",
@@ -71,8 +71,8 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.created_us - e.closes_at_us, ' us late') AS detail FROM {order}.orders o \
               STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND e.state <> 'CANCELLED' AND o.created_us > e.closes_at_us + 30000000",
     },
-    // The event service tells inventory at once, and inventory grants nothing while it is away. Only one that goes on and
-    // can be reached neither so nor by Kafka sells for longer, and then the promise is broken.
+    // The event service notifies inventory at once, and inventory grants nothing while it is away. Only one that goes
+    // on and can be reached neither so nor by Kafka sells for longer, and then the promise is broken.
     Check {
         promise: 6,
         what: "an order was taken over 30 s after the event was cancelled",
@@ -80,7 +80,8 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.created_us - e.closed_at_us, ' us late') AS detail FROM {order}.orders o \
               STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND e.state = 'CANCELLED' AND o.created_us > e.closed_at_us + 30000000",
     },
-    // Until the end is noted the orders are on their way to it; those that were accepted later are found by the next look.
+    // Until the end is noted the orders are on their way to it; those that were accepted later are found by the next
+    // poll.
     Check {
         promise: 5,
         what: "an order of a cancelled event has not ended with it",
@@ -129,9 +130,9 @@ pub const CHECKS: &[Check] = &[
     },
 ];
 
-/// Events open and close within `within_ms` of their time (p99), as others could see it: after the commit. A time that had
-/// passed before it was set counts from then on. Where nobody noted when it could be seen, what the transition itself
-/// wrote counts, which is from before its commit; the figures say how often.
+/// Checks that events open and close within `within_ms` of their time (p99), as others could see it: after the commit.
+/// A time that had passed before it was set counts from then on. Where nobody noted when it could be seen, the time of
+/// the transition itself counts, which is from before its commit; the figures have the number of these.
 pub async fn punctuality(sources: &Sources, within_ms: u64, audit: &mut Audit) -> anyhow::Result<()> {
     let late = sources
         .rows(

@@ -1,11 +1,11 @@
-//! How much was compared.
+//! Numbers of compared rows.
 
 use crate::audit::{
     sources::Sources,
     verdict::{Audit, Number},
 };
 
-/// Something that is counted, so that the reader sees what was compared.
+/// Rows that are counted, so that the reader sees how much was compared.
 struct Counted {
     promise: Number,
     name: &'static str,
@@ -26,7 +26,7 @@ pub async fn note(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the reader sees only where it has happened.
+/// Rows that are shown only where there are any.
 const RARE: &[Counted] = &[Counted {
     promise: 3,
     name: "late captures refunded after an operator's decline",

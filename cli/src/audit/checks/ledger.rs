@@ -1,4 +1,4 @@
-//! Promise 1: what the event offers, the stock, the ledger and the lines of orders say the same.
+//! Promise 1: the items of the event, the stock, the ledger and the lines of orders agree.
 
 use super::{
     Check,
@@ -94,7 +94,8 @@ pub const CHECKS: &[Check] = &[
               WHERE o.id {page} AND o.state NOT IN ('PENDING', 'REJECTED') AND l.order_id IS NULL \
               AND NOT (o.state = 'CANCELLED' AND o.pay_deadline_us IS NULL)",
     },
-    // The ledger refuses what was granted outside of the window as it knows it then; a cancellation reaches it later than
+    // The ledger refuses units that were granted outside of the window as it knows it then; a cancellation reaches it
+    // later than it was made.
     // it was made.
     Check {
         promise: 1,

@@ -1,8 +1,8 @@
 //! The checks that SQL alone can make: each query yields the breaches of a promise. The rows that each query reads are
 //! counted too, so that the reader sees how much was compared.
 //!
-//! What a check reads of a large table it reads in pages ([`table`]), unless it compares rows of many orders with each
-//! other, by an index that has them side by side.
+//! A check reads a large table in pages ([`table`]), unless it compares rows of many orders with each other, by an
+//! index that has them side by side.
 //!
 //! A query on states lists the allowed ones, so that an unknown state is always found.
 
@@ -28,7 +28,7 @@ pub use events::punctuality;
 /// Time between two lines of progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Something that must not be found.
+/// A rule, whose breaches must not be found.
 struct Check {
     promise: Number,
     what: &'static str,
@@ -41,23 +41,24 @@ struct Check {
     sql: &'static str,
 }
 
-/// Whether the ledger row `l` is void: its units went back because its order was never written, so the order may be
-/// placed anew, for something else.
+/// Holds if the ledger row `l` is void: its units went back because its order was never written, so the order may be
+/// placed anew, with other items.
 const VOID: &str = "(l.state = 'RELEASED' AND l.granted_at_us IS NULL AND l.request_fingerprint IS NOT NULL)";
 
-/// Whether an operator has declined the attempt that the refund `r` is of. If the provider has captured it all the
+/// Holds if an operator has declined the attempt that the refund `r` is of. If the provider has captured it all the
 /// same, that was known to be possible, and the money goes back.
 const GIVEN_UP: &str = "EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = r.payment_id \
      AND n.attempt = r.attempt AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED')";
 
-/// What is hashed in front of the id of an order for that of its payment, as `PaymentId::derive` has it: the root of
-/// all derived ids, the kind, and the length of what follows. The payments have no key by order.
+/// The bytes that are hashed in front of the id of an order for that of its payment, as `PaymentId::derive` has it: the
+/// root of all derived ids, the kind, and the length of what follows. The payments have no key by order.
 const PAYMENT_ROOT: &str = "x'5A3D4F109C1E4B7A8F4E2D617C0B93E57061790000000000000010'";
 /// The id that is made of the SHA-1 hash `h` (UUID version 5).
 const PAYMENT_ID: &str = "UNHEX(CONCAT(LEFT(h, 12), '5', SUBSTRING(h, 14, 3), \
      SUBSTRING('89ab89ab89ab89ab', CONV(SUBSTRING(h, 17, 1), 16, 10) + 1, 1), SUBSTRING(h, 18, 15)))";
 
-/// What the view `all_order_lines` has of the orders of a page. The view itself would lay out the lines of all orders.
+/// The rows of the view `all_order_lines` for the orders of a page. The view itself would lay out the lines of all
+/// orders.
 const LINES: &str = "(SELECT order_id, item_id, units, unit_price_minor, gift_units FROM {order}.order_lines \
      WHERE order_id {page} UNION ALL SELECT w.id, UNHEX(j.item), j.units, j.price, j.gifts FROM {order}.orders w, {packed} \
      WHERE w.id {page})";
@@ -71,7 +72,7 @@ const PACKED: &str = "JSON_TABLE(CASE WHEN JSON_VALID(w.line_list) THEN w.line_l
      item CHAR(32) PATH '$.item', units INT PATH '$.units', price BIGINT PATH '$.price', gifts INT PATH '$.gifts')) AS j";
 
 impl Check {
-    /// The statement that covers a page, or all.
+    /// Returns the statement that covers a page, or all.
     fn statement(&self, page: Option<Page>) -> String {
         let sql = self.sql.replace("{void}", VOID).replace("{given_up}", GIVEN_UP).replace("{lines}", LINES);
         let sql = sql.replace("{lines_of_payments}", LINES_OF_PAYMENTS).replace("{packed}", PACKED);
@@ -80,10 +81,10 @@ impl Check {
     }
 }
 
-/// A check, and what it has found so far.
+/// A check, and its breaches so far.
 type Checked = (&'static Check, Named);
 
-/// Runs every query and notes what it found. A page has `page_rows` rows.
+/// Runs every query and notes the breaches. A page has `page_rows` rows.
 pub async fn run(sources: &Sources, page_rows: u32, output: Output, audit: &mut Audit) -> anyhow::Result<()> {
     figures::note(sources, audit).await?;
     let all = [ledger::CHECKS, coupons::CHECKS, money::CHECKS, orders::CHECKS, events::CHECKS];
@@ -116,7 +117,7 @@ async fn run_over(
     Ok(())
 }
 
-/// Says now and then how far the pages are.
+/// Reports the progress of the pages at an interval.
 struct Progress {
     output: Output,
     last_report: Instant,
@@ -136,7 +137,8 @@ impl Progress {
 mod tests {
     use super::*;
 
-    /// A check that is not said to be over a page would have the statement refused, or read all for each page.
+    /// Checks that a check over a table has a page: without, its statement would read all rows for each page; with a
+    /// page and no table, it would be refused.
     #[test]
     fn a_check_over_a_table_has_a_page_and_no_other_has() {
         let all = [ledger::CHECKS, coupons::CHECKS, money::CHECKS, orders::CHECKS, events::CHECKS];

@@ -1,4 +1,4 @@
-//! Promise 3: what was requested, charged and given back.
+//! Promise 3: requested, charged and refunded money.
 
 use super::{
     Check,
@@ -34,7 +34,7 @@ pub const CHECKS: &[Check] = &[
         promise: 3,
         what: "a payment of another sum than its order's total",
         over: Some(Payments),
-        sql: "SELECT 'pay' AS kind, p.id AS id, CONCAT('total ', o.total_minor, ', asked for ', p.amount_minor, ', captured ', p.captured_minor) AS detail \
+        sql: "SELECT 'pay' AS kind, p.id AS id, CONCAT('total ', o.total_minor, ', requested ', p.amount_minor, ', captured ', p.captured_minor) AS detail \
               FROM {payment}.payments p JOIN {order}.orders o ON o.id = p.order_id \
               WHERE p.id {page} AND (p.amount_minor <> o.total_minor OR HEX(p.currency) <> HEX(o.currency) \
               OR p.captured_minor <> CASE WHEN p.captured_attempt IS NULL THEN 0 ELSE p.amount_minor END)",

@@ -1,4 +1,4 @@
-//! Promises 4 and 5: an order that anybody knows of exists, ends, and has at its end what belongs to it.
+//! Promises 4 and 5: an order that anybody knows of exists, ends, and has the goods, units and money of its end.
 
 use super::{
     Check,
@@ -84,7 +84,7 @@ pub const CHECKS: &[Check] = &[
         promise: 5,
         what: "a reservation was neither confirmed nor given back",
         over: None,
-        sql: "SELECT 'ord' AS kind, order_id AS id, CONCAT('asked for at ', asked_at_us, ' us') AS detail FROM {inventory}.reservations \
+        sql: "SELECT 'ord' AS kind, order_id AS id, CONCAT('requested at ', asked_at_us, ' us') AS detail FROM {inventory}.reservations \
               WHERE asked_at_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 60000000",
     },
     // The goods of an order that is one row are its lines and gifts as of its fulfilment. Those of an order that was

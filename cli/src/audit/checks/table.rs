@@ -21,7 +21,7 @@ impl Table {
     pub const ALL: [Self; 7] =
         [Self::Orders, Self::Goods, Self::Ledger, Self::Payments, Self::Attempts, Self::Refunds, Self::Coupons];
 
-    /// Its name, and the column of the id.
+    /// Returns its name, and the column of the id.
     const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Orders => ("{order}.orders", "id"),
@@ -50,12 +50,12 @@ impl Page {
         Self { from, to }
     }
 
-    /// The condition that a column meets on this page.
+    /// Returns the condition that a column meets on this page.
     pub fn condition(self) -> String {
         format!("BETWEEN UNHEX('{:032X}') AND UNHEX('{:032X}')", self.from, self.to)
     }
 
-    /// How much of the table has been read with it: ids are spread evenly.
+    /// Returns how much of the table has been read with it: ids are spread evenly.
     pub fn percent(self) -> u128 {
         ((self.to >> 64) * 100) >> 64
     }
@@ -75,7 +75,7 @@ impl<'s> Pages<'s> {
         Self { sources, table, rows, next: Some(0) }
     }
 
-    /// Returns the next page; nothing at the end.
+    /// Returns the next page; `None` at the end.
     pub async fn next(&mut self) -> anyhow::Result<Option<Page>> {
         let Some(from) = self.next else { return Ok(None) };
         let (table, id) = self.table.names();

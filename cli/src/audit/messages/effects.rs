@@ -20,20 +20,20 @@ use stampede_proto::{
 use stampede_vocab::{CouponId, EventId, ItemId, OrderId, PaymentId, Service, field};
 use std::collections::HashMap;
 
-/// How far a service has come with a topic, and which of its messages had no effect there.
+/// The progress of a service in a topic, and its messages that had no effect there.
 pub struct Reading {
     pub reader: Service,
     /// The committed offset of each partition.
     pub committed: HashMap<i32, i64>,
-    /// What it has set aside.
+    /// Its dead letters.
     pub letters: Letters,
-    /// How many messages were compared with its state.
+    /// Number of messages that were compared with its state.
     pub effects: usize,
     /// The messages that had none.
     pub without_effect: Named,
 }
 
-/// What a message says, as far as a rule needs it.
+/// The fields of a message that a rule needs.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 struct Facts {
     /// Place of the message in its batch.
@@ -52,8 +52,8 @@ struct Facts {
 }
 
 impl Reading {
-    /// Compares a batch of the topic of `writer` with the state of the reader. What it has not read yet is left out, and
-    /// what it has set aside.
+    /// Compares a batch of the topic of `writer` with the state of the reader. Leaves out messages that it has not read
+    /// yet, and those that it has set aside.
     pub async fn compare(&mut self, sources: &Sources, writer: Service, batch: &[Carried]) -> anyhow::Result<()> {
         let takes = self.reader.takes(writer);
         let mut by_rule: HashMap<&str, Vec<Facts>> = HashMap::new();
@@ -90,14 +90,14 @@ async fn broken(sources: &Sources, rule: &Rule, facts: &[Facts]) -> anyhow::Resu
     rows.iter().map(|row| Ok(usize::try_from(row.try_get::<i64, _>(0)?)?)).collect()
 }
 
-/// Reads what a message says; one entry, or one for each item of an event.
+/// Reads the fields of a message; one entry, or one for each item of an event.
 fn facts(name: &str, payload: &[u8]) -> anyhow::Result<Vec<Facts>> {
     let one = match name {
         proto::PaymentRequested::NAME => {
-            let asked = proto::PaymentRequested::decode(payload)?;
-            let money = stored_amount("amount", asked.amount.as_ref())?;
+            let requested = proto::PaymentRequested::decode(payload)?;
+            let money = stored_amount("amount", requested.amount.as_ref())?;
             let (amount, currency) = (money.minor_units, money.currency.to_string());
-            Facts { number: asked.attempt, amount, currency, ..of_order(&asked.order_id, "")? }
+            Facts { number: requested.attempt, amount, currency, ..of_order(&requested.order_id, "")? }
         }
         proto::RefundRequested::NAME => of_order(&proto::RefundRequested::decode(payload)?.order_id, "")?,
         proto::OrderPaidLate::NAME => of_order(&proto::OrderPaidLate::decode(payload)?.order_id, "")?,
@@ -180,16 +180,16 @@ mod tests {
     }
 
     #[test]
-    fn what_an_order_says_is_told_of_its_payment_and_coupon_too() {
+    fn facts_of_an_order_are_of_its_payment_and_coupon_too() {
         let order = OrderId::from_uuid(uuid::Uuid::from_u128(7));
         let coupon = CouponId::from_uuid(uuid::Uuid::from_u128(8));
         let message = proto::OrderExpired { order_id: order.to_string(), coupon_id: coupon.to_string() };
         let (message_type, payload) = encode(&message);
-        let told = facts(name(&message_type).unwrap(), &payload).unwrap();
+        let facts = facts(name(&message_type).unwrap(), &payload).unwrap();
         assert_eq!(
-            (told[0].id.as_str(), told[0].coupon.as_str()),
+            (facts[0].id.as_str(), facts[0].coupon.as_str()),
             (hex(order.as_bytes()).as_str(), hex(coupon.as_bytes()).as_str())
         );
-        assert_eq!(told[0].payment, hex(PaymentId::derive(order).as_bytes()));
+        assert_eq!(facts[0].payment, hex(PaymentId::derive(order).as_bytes()));
     }
 }

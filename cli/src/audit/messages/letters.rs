@@ -1,4 +1,4 @@
-//! Dead letters: the table of each consumer has them, and keeps them. What Kafka has is a copy.
+//! Dead letters: the table of each consumer has them, and keeps them. Kafka has copies.
 
 use super::meeting::named;
 use crate::{
@@ -10,7 +10,7 @@ use stampede_proto::messages;
 use stampede_vocab::Service;
 use std::collections::{HashMap, HashSet};
 
-/// What a reader has set aside of the topic of a writer.
+/// The dead letters of a reader of the topic of a writer.
 #[derive(Default)]
 pub struct Letters {
     /// Place and id of those that were never replayed.

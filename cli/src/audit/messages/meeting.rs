@@ -23,20 +23,20 @@ pub struct Seen {
     pub written_us: i64,
 }
 
-/// What was found so far.
+/// The comparison so far.
 #[derive(Default)]
 pub struct Meeting {
     messages: HashMap<String, Waiting>,
     /// Ids of these messages by the numbers of their rows, where those are not the ids.
     numbers: HashMap<String, String>,
     records: HashMap<String, Seen>,
-    /// How many have met.
+    /// Number of pairs.
     pairs: usize,
     /// Hashes of both names of each.
     met: HashSet<u64>,
-    /// Records whose id has met already: repeats, unless they say something else.
+    /// Records whose id has met already: repeats, unless they differ.
     again: HashMap<String, Vec<Content>>,
-    /// Messages that Kafka has otherwise than the outbox.
+    /// Messages that differ between Kafka and the outbox.
     pub altered: Named,
     /// Ids that name two messages.
     pub reused: Named,
@@ -48,7 +48,7 @@ impl Meeting {
         self.pairs
     }
 
-    /// Takes a message of the outbox.
+    /// Adds a message of the outbox.
     pub fn message(&mut self, message: &Written) {
         let (id, key) = (&message.id, &message.content.key);
         if self.met.contains(&hash(id)) || self.messages.contains_key(id) {
@@ -76,7 +76,7 @@ impl Meeting {
         self.messages.insert(id.clone(), waiting);
     }
 
-    /// Takes a record of Kafka.
+    /// Adds a record of Kafka.
     pub fn record(&mut self, record: &Carried) {
         let id = &self.numbers.get(&record.id).unwrap_or(&record.id).clone();
         let content = Content::of_record(record);
@@ -126,7 +126,7 @@ impl Meeting {
     }
 }
 
-/// Names a message by its aggregate.
+/// Returns the name of a message with that of its aggregate.
 pub fn named(key: &str, id: &str) -> String {
     format!("{key} (message {id})")
 }

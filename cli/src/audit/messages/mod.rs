@@ -1,8 +1,8 @@
 //! Messages: each was sent, is in Kafka as it was written, came in order, and took effect at each consumer; none is a
 //! dead letter, and none came from nowhere.
 //!
-//! Compared is what an outbox still has; see [`Retention`]. The outbox and its topic are read side by side, in pages and
-//! batches, so that a day of messages needs little memory and no long statement.
+//! The audit compares the messages that an outbox still has; see [`Retention`]. The outbox and its topic are read side
+//! by side, in pages and batches, so that a day of messages needs little memory and no long statement.
 
 mod effects;
 mod letters;
@@ -35,7 +35,7 @@ use stampede_vocab::{Service, Timestamp};
 use states::Tallies;
 use transitions::Published;
 
-/// How many messages were compared.
+/// Numbers of compared messages.
 #[derive(Default)]
 struct Compared {
     sent: usize,
@@ -43,7 +43,7 @@ struct Compared {
     effects: usize,
 }
 
-/// What the outboxes say of the states of their services.
+/// The states of services by their outboxes.
 struct States {
     orders: Tallies,
     events: Published,
@@ -84,12 +84,12 @@ struct Topic<'s> {
 }
 
 impl<'s> Topic<'s> {
-    /// Reads how far the relay and the readers are. What they have done by then can be seen by whoever reads later.
+    /// Reads the progress of the relay and of the readers. Their effects by then can be seen by later reads.
     async fn of(sources: &'s Sources, args: &Args, writer: Service, audit: &mut Audit) -> anyhow::Result<Self> {
         let floors = Floors::of(sources, writer).await?;
         let mut readers = Vec::new();
         for reader in writer.readers() {
-            // The letters after the offsets: what was passed over until then is among them.
+            // The letters after the offsets: messages that were passed over until then are among them.
             let committed = sources.kafka.committed(writer, reader).await?;
             let letters = Letters::of(sources, args, (writer, reader), audit).await?;
             letters.compare_copies(sources, args, (writer, reader), audit).await?;
@@ -109,15 +109,15 @@ impl<'s> Topic<'s> {
                 reading.compare(self.sources, self.writer, &batch).await?;
             }
             self.take(&batch);
-            // Neither side gets far ahead of the other, so that what waits for the other stays little.
+            // Neither side gets far ahead of the other, so that few messages wait for the other.
             let newest_us = batch.iter().map(|record| record.written_us).max().unwrap_or(i64::MIN);
             while !pages.has_reached(newest_us) {
-                self.turn(&mut pages, states).await?;
+                self.read_page(&mut pages, states).await?;
             }
         }
         self.whole_since = records.finish().await?;
         while !pages.has_reached(i64::MAX - 1) {
-            self.turn(&mut pages, states).await?;
+            self.read_page(&mut pages, states).await?;
         }
         self.compare_repeats().await
     }
@@ -130,7 +130,7 @@ impl<'s> Topic<'s> {
     }
 
     /// Reads a page of the outbox.
-    async fn turn(&mut self, pages: &mut Pages<'_>, states: &mut States) -> anyhow::Result<()> {
+    async fn read_page(&mut self, pages: &mut Pages<'_>, states: &mut States) -> anyhow::Result<()> {
         for message in pages.next().await? {
             self.meeting.message(&message);
             match self.writer {
@@ -159,7 +159,7 @@ impl<'s> Topic<'s> {
         readings.flat_map(move |reading| reading.letters.discarded(name))
     }
 
-    /// Notes what was found.
+    /// Notes the breaches.
     fn report(mut self, retention: Retention, compared: &mut Compared, audit: &mut Audit) {
         let writer = self.writer;
         audit.figure(7, format!("messages on {writer}"), i64::try_from(self.records).unwrap_or(i64::MAX));

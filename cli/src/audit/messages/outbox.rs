@@ -11,7 +11,7 @@ use std::{
 /// Rows of one page.
 const PAGE: usize = 1_000;
 
-/// What a message says, and under which headers. The same in the outbox and in Kafka.
+/// The content of a message: its payload and headers. The same in the outbox and in Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The writer.
@@ -26,7 +26,7 @@ pub struct Content {
 }
 
 impl Content {
-    /// Returns what a record of Kafka says.
+    /// Returns the content of a record of Kafka.
     pub fn of_record(record: &Carried) -> Self {
         Self {
             source: record.source.clone(),
@@ -37,7 +37,7 @@ impl Content {
         }
     }
 
-    /// Returns what differs, in words; empty if nothing does.
+    /// Returns the differences, in words; empty if there are none.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let parts = [
             ("source", self.source != other.source),
@@ -123,11 +123,11 @@ impl<'s> Pages<'s> {
     }
 }
 
-/// Up to where each partition of an outbox is sent.
+/// The number up to which each partition of an outbox is sent.
 pub struct Floors(HashMap<u16, u64>);
 
 impl Floors {
-    /// Reads the floors of `writer`. To be called before its topic is read: what is below them is in Kafka by then.
+    /// Reads the floors of `writer`. To be called before its topic is read: messages below them are in Kafka by then.
     pub async fn of(sources: &Sources, writer: Service) -> anyhow::Result<Self> {
         let sql =
             format!("SELECT partition_no, CAST(COALESCE(floor_id, 0) AS UNSIGNED) FROM {{{writer}}}.outbox_leases");
@@ -142,7 +142,7 @@ impl Floors {
     }
 }
 
-/// Counts the messages of `writer` that are not known to be sent. Reads only what lies above the lowest floor.
+/// Counts the messages of `writer` that are not known to be sent. Reads only rows above the lowest floor.
 pub async fn unsent(sources: &Sources, writer: Service) -> anyhow::Result<i64> {
     let sql = format!(
         "SELECT COUNT(*) FROM {{{writer}}}.outbox o JOIN {{{writer}}}.outbox_leases l ON l.partition_no = o.partition_no \

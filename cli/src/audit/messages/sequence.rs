@@ -6,34 +6,34 @@ use std::collections::HashMap;
 
 /// The messages of one aggregate so far.
 #[derive(Default)]
-struct Told {
+struct Versions {
     version: i64,
-    /// Hashes of what they say.
-    said: Vec<u64>,
+    /// Hashes of their contents.
+    seen: Vec<u64>,
 }
 
 /// The versions of each aggregate of a topic.
 #[derive(Default)]
 pub struct Sequence {
-    by_key: HashMap<u64, Told>,
+    by_key: HashMap<u64, Versions>,
     /// Messages that came behind a later one.
     pub out_of_order: Named,
 }
 
 impl Sequence {
-    /// Takes the next record. What was said before may be said again: a relay that takes a partition over repeats, and a
-    /// service that is asked twice answers twice. Two messages with one version are out of order too, since which of
-    /// them is later is undefined.
+    /// Adds the next record. A message may be repeated: a relay that takes a partition over repeats, and a service that
+    /// gets a request twice answers twice. Two messages with one version are out of order too, since which of them is
+    /// later is undefined.
     pub fn record(&mut self, record: &Carried) {
         let Carried { key, message_type, sequence, payload, .. } = record;
-        let says = hash(&(message_type, payload));
-        let told = self.by_key.entry(hash(key)).or_default();
-        if told.said.is_empty() || *sequence > told.version {
-            told.version = *sequence;
-            told.said.push(says);
-        } else if !told.said.contains(&says) {
-            self.out_of_order.push(format!("{key} (version {sequence} after {})", told.version));
-            told.said.push(says);
+        let content = hash(&(message_type, payload));
+        let versions = self.by_key.entry(hash(key)).or_default();
+        if versions.seen.is_empty() || *sequence > versions.version {
+            versions.version = *sequence;
+            versions.seen.push(content);
+        } else if !versions.seen.contains(&content) {
+            self.out_of_order.push(format!("{key} (version {sequence} after {})", versions.version));
+            versions.seen.push(content);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Each state that an order went through has its message, once: what an order has become is held against what was
-//! written about it.
+//! Each state that an order went through has its message, once: the state of an order is compared with the messages
+//! about it.
 //!
 //! The messages of a day are counted by order while the outbox is read; the orders are read in pages by their key.
 
@@ -28,7 +28,7 @@ pub struct Tally {
     refunded: u32,
     last_version: i64,
     /// Whether the money was given back by hand at the provider, and an operator had that booked: then no message has
-    /// asked for it.
+    /// requested it.
     is_given_back: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct Tally {
 pub struct Tallies {
     by_order: HashMap<OrderId, Tally>,
     /// Orders whose request to pay an operator has discarded.
-    not_asked: HashSet<String>,
+    not_requested: HashSet<String>,
 }
 
 /// An order as it is stored.
@@ -53,11 +53,11 @@ struct Stored {
 const ORDERS: &str = "SELECT id, state, version, payment_attempts, fulfilled_at_us IS NOT NULL, created_us \
      FROM {order}.orders WHERE id > ? ORDER BY id LIMIT ";
 
-/// How often each payment was tried.
+/// The number of attempts of each payment.
 const TRIED: &str = "SELECT m.n, COUNT(a.attempt) FROM {messages} \
      LEFT JOIN {payment}.attempts a ON a.payment_id = UNHEX(m.payment) GROUP BY m.n";
 
-/// The orders whose refund was booked and not asked for.
+/// The orders whose refund was booked and not requested.
 const GIVEN_BACK: &str = "SELECT p.order_id FROM {payment}.anomalies n JOIN {payment}.payments p ON p.id = n.payment_id \
      WHERE n.subject = 'REFUND' AND n.kind = 'REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'REFUNDED'";
 
@@ -83,8 +83,8 @@ impl Tallies {
         match messages::name(&message.content.message_type) {
             Some(proto::OrderPlaced::NAME) => tally.placed += 1,
             Some(proto::PaymentRequested::NAME) => {
-                let asked = proto::PaymentRequested::decode(message.payload.as_slice());
-                tally.requested.push(asked.map_or(0, |asked| asked.attempt));
+                let request = proto::PaymentRequested::decode(message.payload.as_slice());
+                tally.requested.push(request.map_or(0, |request| request.attempt));
             }
             Some(proto::OrderFulfilled::NAME) => tally.fulfilled += 1,
             Some(proto::OrderCancelled::NAME) => tally.cancelled += 1,
@@ -96,12 +96,12 @@ impl Tallies {
         }
     }
 
-    /// Leaves out how often these orders were paid: an operator has discarded a request of theirs.
+    /// Leaves out the number of payments of these orders: an operator has discarded a request of theirs.
     pub fn leave_payments_out<'k>(&mut self, orders: impl Iterator<Item = &'k str>) {
-        self.not_asked.extend(orders.map(str::to_owned));
+        self.not_requested.extend(orders.map(str::to_owned));
     }
 
-    /// Compares each order with what was written about it, and with how often its payment was tried.
+    /// Compares each order with the messages about it, and with the number of attempts to pay it.
     pub async fn compare(mut self, sources: &Sources, retention: Retention, audit: &mut Audit) -> anyhow::Result<()> {
         let (mut wrong, mut untried) = (Named::default(), Named::default());
         let (mut after, mut left_out) = (Vec::new(), 0);
@@ -113,10 +113,10 @@ impl Tallies {
             after = last.id.as_bytes().to_vec();
             for (order, tried) in page.iter().zip(tries(sources, &page).await?) {
                 let is_tried = tried == i64::from(order.payment_attempts);
-                if !is_tried && self.not_asked.contains(&order.id.to_string()) {
+                if !is_tried && self.not_requested.contains(&order.id.to_string()) {
                     left_out += 1;
                 } else if !is_tried {
-                    untried.push(format!("{} (asked for {}, tried {tried})", order.id, order.payment_attempts));
+                    untried.push(format!("{} (requested {}, tried {tried})", order.id, order.payment_attempts));
                 }
                 let mut tally = self.by_order.remove(&order.id).unwrap_or_default();
                 tally.is_given_back = given_back.contains(&order.id);
@@ -142,21 +142,21 @@ async fn given_back(sources: &Sources) -> anyhow::Result<HashSet<OrderId>> {
 
 async fn tries(sources: &Sources, page: &[Stored]) -> anyhow::Result<Vec<i64>> {
     let payments = page.iter().map(|order| hex(PaymentId::derive(order.id).as_bytes()));
-    let asked: Vec<_> =
+    let queried: Vec<_> =
         payments.enumerate().map(|(n, payment)| serde_json::json!({"n": n, "payment": payment})).collect();
     let sql = TRIED.replace("{messages}", MESSAGES);
     let mut tries = vec![0; page.len()];
-    for row in sources.rows_with(&sql, serde_json::to_string(&asked)?).await? {
+    for row in sources.rows_with(&sql, serde_json::to_string(&queried)?).await? {
         tries[usize::try_from(row.try_get::<i64, _>(0)?)?] = row.try_get(1)?;
     }
     Ok(tries)
 }
 
 impl Tally {
-    /// Returns what is wrong with the messages of this order. Of an order from before the outbox was purged only what was
-    /// written too often.
+    /// Returns the objections to the messages of this order. Of an order from before the outbox was purged only
+    /// messages that were written too often.
     ///
-    /// An order that waits for another service asks again, so those two messages may be repeated.
+    /// An order that waits for another service repeats its request, so those two messages may be repeated.
     fn objections(&self, order: &Stored, is_kept: bool) -> impl Iterator<Item = String> {
         let is = |states: &[&str]| states.contains(&order.state.as_str());
         let once = |yes: bool| if yes { 1..=1 } else { 0..=0 };
@@ -182,8 +182,8 @@ impl Tally {
             .collect();
         let mut requested = self.requested.clone();
         requested.sort_unstable();
-        let asked: Vec<i32> = (1..=order.payment_attempts).collect();
-        if (is_kept && requested != asked) || requested.windows(2).any(|pair| pair[0] == pair[1]) {
+        let expected: Vec<i32> = (1..=order.payment_attempts).collect();
+        if (is_kept && requested != expected) || requested.windows(2).any(|pair| pair[0] == pair[1]) {
             let name = proto::PaymentRequested::NAME;
             found.push(format!("{} payments, {name} for {requested:?}", order.payment_attempts));
         }
@@ -191,7 +191,7 @@ impl Tally {
         found.into_iter()
     }
 
-    /// Every change writes a message, but that of an order back to be paid.
+    /// Returns the objection to the version. Every change writes a message, but that of an order back to be paid.
     fn version_objection(&self, order: &Stored, is_kept: bool) -> Option<String> {
         let Self { last_version, .. } = *self;
         let silent = i64::from(order.state == "AWAITING_PAYMENT");
@@ -267,10 +267,10 @@ mod tests {
             assert!(!is_right(&wrong, &fulfilled), "{wrong:?}");
         }
         assert!(is_right(&paid, &fulfilled));
-        let not_asked = Tally { fulfilled: 1, refunded: 1, requested: vec![1], ..tally(4) };
-        assert!(!is_right(&not_asked, &order("REFUNDED", 4, 1, true)), "nobody had it booked");
-        let not_asked = Tally { refunded: 0, is_given_back: true, ..not_asked };
-        assert!(!is_right(&not_asked, &order("REFUNDING", 4, 1, true)), "what is booked has ended");
+        let not_requested = Tally { fulfilled: 1, refunded: 1, requested: vec![1], ..tally(4) };
+        assert!(!is_right(&not_requested, &order("REFUNDED", 4, 1, true)), "nobody had it booked");
+        let not_requested = Tally { refunded: 0, is_given_back: true, ..not_requested };
+        assert!(!is_right(&not_requested, &order("REFUNDING", 4, 1, true)), "what is booked has ended");
     }
 
     #[test]

@@ -18,7 +18,7 @@ const TRANSITIONS: [(&str, &str); 3] = [
     (EventCancelled::NAME, "SELECT id, closed_at_us FROM {event}.events WHERE state = 'CANCELLED'"),
 ];
 
-/// How often each transition of each event was published.
+/// The number of publications of each transition of each event.
 pub struct Published {
     counts: [HashMap<String, u32>; TRANSITIONS.len()],
     /// Events that were published as cancelled with refunds.
@@ -27,8 +27,8 @@ pub struct Published {
 
 impl Published {
     /// Begins with the events as they are before any message is read: one that moves while messages are read may be
-    /// published behind what was read. Of old transitions only that they were not published twice is compared, since the
-    /// message may be purged.
+    /// published behind the last one read. Of old transitions only that they were not published twice is compared,
+    /// since the message may be purged.
     pub async fn expected(sources: &Sources, retention: Retention) -> anyhow::Result<Self> {
         let mut published = Self { counts: Default::default(), refunds: HashSet::new() };
         for ((_, moved), counts) in TRANSITIONS.into_iter().zip(&mut published.counts) {
@@ -55,13 +55,13 @@ impl Published {
         }
     }
 
-    /// Whether this is the first message that asks for the refunds of a cancelled event.
+    /// Returns whether this is the first message that requests the refunds of a cancelled event.
     fn adds_refunds(&mut self, message: &Written) -> bool {
         let cancelled = EventCancelled::decode(message.payload.as_slice()).unwrap_or_default();
         cancelled.refund_paid_orders && self.refunds.insert(message.content.key.clone())
     }
 
-    /// Names what was not published, or more than once.
+    /// Names the transitions that were not published, or more than once.
     pub fn compare(self, audit: &mut Audit) {
         for ((message, _), counts) in TRANSITIONS.into_iter().zip(self.counts) {
             let wrong = counts.into_iter().filter(|(_, count)| *count != 1);

@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 /// Payments of one page.
 const PAGE: usize = 1_000;
 
-/// One attempt, and the money that we say it has moved.
+/// One attempt, and the money that it has moved by our records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     pub number: i32,
-    /// Whether we expect nothing of it any more.
+    /// Whether we expect no change of it any more.
     pub has_ended: bool,
     /// Whether it is the one that has paid.
     pub has_captured: bool,
     /// Whether an operator has declined it, knowing that the provider may have captured it.
     pub is_given_up: bool,
-    /// How much of it an operator knows to be refunded at the provider, and has left at that.
+    /// The part of it that an operator knows to be refunded at the provider, and has left at that.
     pub noted_refund: NotedRefund,
     pub captured_minor: i64,
     pub refunded_minor: i64,
@@ -57,7 +57,7 @@ const ATTEMPTS: &str = "SELECT a.payment_id, a.attempt, a.state IN ('APPROVED', 
      (SELECT id FROM {payment}.payments WHERE id > ? ORDER BY id LIMIT {page}) p \
      JOIN {payment}.attempts a ON a.payment_id = p.id";
 
-/// How an attempt stands, apart from its money.
+/// The state of an attempt, apart from its money.
 #[derive(Debug, Clone, Copy, Default)]
 struct Standing {
     has_ended: bool,
@@ -118,7 +118,7 @@ impl<'s> Pages<'s> {
         Self { sources, after: Vec::new() }
     }
 
-    /// Returns the attempts of the payments of the next page; nothing at the end. An attempt that has paid is among them
+    /// Returns the attempts of the payments of the next page; none at the end. An attempt that has paid is among them
     /// even if it is not stored.
     pub async fn next(&mut self) -> anyhow::Result<BTreeMap<PaymentId, Vec<Attempt>>> {
         let payments = self.sources.rows_with(&format!("{PAYMENTS}{PAGE}"), self.after.clone()).await?;

@@ -1,5 +1,5 @@
-//! Compares the provider's records with the attempts to pay, by the idempotency key `<payment>:<attempt>` that each charge
-//! has: every charge is of one of our attempts, and what it captured and gave back is what we say.
+//! Compares the provider's records with the attempts to pay, by the idempotency key `<payment>:<attempt>` that each
+//! charge has: every charge is of one of our attempts, and its captured and refunded amounts are those of our records.
 //!
 //! The records are kept in memory, a few words each; the payments are read in pages by their key.
 
@@ -11,7 +11,7 @@ use anyhow::Context;
 use attempts::{Attempt, NotedRefund, Pages};
 use records::{Charge, Charges, Key, Status};
 
-/// What is wrong, by the rule that is broken.
+/// The breaches, by rule.
 #[derive(Default)]
 struct Found {
     unknown_payment: Named,
@@ -83,7 +83,7 @@ impl Found {
             return;
         }
         if !ours.has_captured {
-            // What an operator has declined may have been captured: then it has to be back as a whole.
+            // A charge that an operator has declined may have been captured: then it has to be refunded as a whole.
             if !ours.is_given_up || theirs.refunded_minor != theirs.amount_minor {
                 self.surplus.push(format!("{key} ({theirs})"));
             }
@@ -106,8 +106,8 @@ impl Found {
     }
 }
 
-/// Whether as much was refunded as we say, or more of which an operator knows. Of a part they do not know that the rest
-/// went back too, and never may more go back than was captured.
+/// Returns whether as much was refunded as our records have, or more of which an operator knows. A refund that they
+/// know of in part may not be of the whole, and none may be of more than was captured.
 fn is_refund_right(ours: &Attempt, theirs: &Charge) -> bool {
     let more = ours.refunded_minor + 1;
     theirs.refunded_minor == ours.refunded_minor
@@ -140,12 +140,12 @@ mod tests {
         }
     }
 
-    /// An attempt that an operator has declined.
+    /// Returns an attempt that an operator has declined.
     fn given_up() -> Attempt {
         Attempt { is_given_up: true, ..ours(0, 0) }
     }
 
-    /// An attempt of which an operator knows that so much more was refunded.
+    /// Returns an attempt of which an operator knows that so much more was refunded.
     fn noted(noted_refund: NotedRefund, captured_minor: i64, refunded_minor: i64) -> Attempt {
         Attempt { noted_refund, ..ours(captured_minor, refunded_minor) }
     }
@@ -154,7 +154,7 @@ mod tests {
         Charge { status, amount_minor, refunded_minor, currency: "EUR".to_owned() }
     }
 
-    /// How often each rule is broken, in the order of the fields.
+    /// Returns how often each rule is broken, in the order of the fields.
     fn broken(ours: &Attempt, theirs: &[Charge]) -> [usize; 5] {
         let mut found = Found::default();
         found.compare(KEY, ours, theirs);

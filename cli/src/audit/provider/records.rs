@@ -31,7 +31,7 @@ struct Page {
     has_more: bool,
 }
 
-/// How a charge stands.
+/// The status of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -43,7 +43,7 @@ pub enum Status {
     Declined,
 }
 
-/// What a charge has moved.
+/// The money that a charge has moved.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Charge {
     pub amount_minor: i64,
@@ -145,7 +145,7 @@ impl Charges {
         keys.into_iter().flat_map(|key| self.take(key).into_iter().map(move |charge| (key, charge))).collect()
     }
 
-    /// Returns what is left.
+    /// Returns the charges that are left.
     pub fn rest(self) -> impl Iterator<Item = (Key, Charge)> {
         self.by_key.into_iter().flat_map(|(key, charges)| charges.into_iter().map(move |charge| (key, charge)))
     }

@@ -1,5 +1,5 @@
 //! Server-sent events, as far as the gateway writes them: one line of JSON an event, of type `problem` if it is the
-//! last one and says why. Events of other types are those of the gateway itself, such as the time.
+//! last one and has the reason. Events of other types are those of the gateway itself, such as the time.
 
 use bytes::BytesMut;
 
@@ -12,19 +12,19 @@ pub struct Events {
 /// One event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Whether it says why the stream ends.
+    /// Whether it has the reason for the end of the stream.
     pub is_error: bool,
     /// Its JSON.
     pub data: Vec<u8>,
 }
 
 impl Events {
-    /// Takes what came.
+    /// Appends bytes that have arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Returns the next whole event. Comments, and what the gateway says of itself, are skipped.
+    /// Returns the next whole event. Skips comments, and events of the gateway itself.
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
             let end = self.buffer.windows(2).position(|two| two == b"\n\n")?;

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Most streams that are open at a time; further ones wait. The gateway allows many more.
 pub const MAX_WATCHES: usize = 2_000;
-/// Longest silence of a live stream: the gateway tells the time every 15 seconds.
+/// Longest silence of a live stream: the gateway sends the time every 15 seconds.
 const MAX_SILENCE: Duration = Duration::from_secs(40);
 
 /// An answer whose body is still to come. Dropping it closes the connection at once.
@@ -22,8 +22,8 @@ struct Stream {
 }
 
 impl Client {
-    /// Reads events until `take` makes something of one, and closes the stream then. Opens a stream that breaks or ends
-    /// before that again, as often as a request is tried again.
+    /// Reads events until `take` returns something for one, and closes the stream then. A stream that breaks or ends
+    /// before that is opened again, as often as a request is retried.
     pub async fn watch<E: DeserializeOwned, T>(
         &self,
         call: &Call,
@@ -82,7 +82,7 @@ impl Client {
         Ok(Stream { response, _connection: connection })
     }
 
-    /// The request as it goes over a connection that no pool has opened.
+    /// Returns the request as it goes over a connection that no pool has opened.
     fn request_by_path(&self, call: &Call) -> Request<Full<Bytes>> {
         let mut request = self.request(call);
         *request.uri_mut() = Uri::try_from(call.path.as_str()).expect("paths are made of ids");
@@ -102,7 +102,7 @@ mod tests {
         net::TcpListener,
     };
 
-    /// A client of something that gives one answer a connection, and closes it.
+    /// Returns a client of a server that gives one answer a connection, and closes it.
     async fn client_of(answers: &'static [&'static str]) -> (Client, Arc<Stats>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
