@@ -31,18 +31,18 @@ const MAX_KEY_CHARS: usize = 255;
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// The shared state of all requests.
+/// The state that all requests share.
 #[derive(Clone)]
 pub(crate) struct ApiState {
     pub processor: Arc<Processor>,
     pub notifier: Notifier,
     pub config: Arc<Config>,
-    /// What happens in the seeded mode; `None` in any other.
+    /// The faults of the seeded mode; `None` in any other.
     pub fates: Option<Arc<Fates>>,
     pub stop: CancellationToken,
 }
 
-/// The routes, with as many requests at once as the configuration allows.
+/// Returns the routes, with as many requests at once as the configuration allows.
 pub(crate) fn router(api: ApiState) -> Router {
     let slots = Arc::new(Semaphore::new(api.config.max_requests_in_flight));
     Router::new()

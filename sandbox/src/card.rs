@@ -1,6 +1,6 @@
-//! The test cards: which payment method token makes a charge end how. No other token is taken.
+//! The test cards: the token of a payment method decides the end of its charge. No other token is accepted.
 
-/// How a charge with this token ends.
+/// The end of a charge with this token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Card {
     /// Captured at once.
@@ -30,13 +30,13 @@ impl Card {
         ("pm_card_late", Card::Late),
     ];
 
-    /// The card of a token, if it is one of the test cards.
+    /// Returns the card of a token, if it is one of the test cards.
     pub(crate) fn parse(token: &str) -> Option<Card> {
         let known = Card::TOKENS.iter().find(|(known, _)| *known == token);
         known.map(|(_, card)| *card)
     }
 
-    /// Why this card is refused; `None` if it is not.
+    /// Returns the reason for which this card is refused; `None` if it is not.
     pub(crate) fn decline_code(self) -> Option<&'static str> {
         match self {
             Card::Declined => Some("card_declined"),

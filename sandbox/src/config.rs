@@ -13,7 +13,7 @@ Example:
   STAMPEDE_WEBHOOK_SECRET=... stampede serve sandbox --journal sandbox.journal \\
     --webhook-url http://127.0.0.1:8080/v1/payments:webhook";
 
-/// What decides how a charge with a good card ends.
+/// The way in which a charge with a good card ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// Its token alone: it is captured.
@@ -34,7 +34,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_SANDBOX_JOURNAL", default_value = "sandbox.journal")]
     pub journal: PathBuf,
 
-    /// Where to post a notice after each capture, decline and refund. None without it.
+    /// URL to post a notice to after each capture, decline and refund. None without it.
     #[arg(long, env = "STAMPEDE_SANDBOX_WEBHOOK_URL", requires = "webhook_secret")]
     pub webhook_url: Option<Uri>,
 
@@ -42,15 +42,15 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET", hide_env_values = true)]
     pub webhook_secret: Option<String>,
 
-    /// How late pm_card_timeout_captured and pm_card_timeout_lost are answered.
+    /// Delay of the answers to pm_card_timeout_captured and pm_card_timeout_lost.
     #[arg(long, env = "STAMPEDE_SANDBOX_SLOW_MS", default_value_t = 3_000)]
     pub slow_ms: u64,
 
-    /// How long pm_card_late stays pending before it is captured.
+    /// Time for which pm_card_late stays pending before it is captured.
     #[arg(long, env = "STAMPEDE_SANDBOX_LATE_MS", default_value_t = 8_000)]
     pub late_ms: u64,
 
-    /// What decides how a charge with pm_card_ok ends.
+    /// The way in which a charge with pm_card_ok ends.
     #[arg(long, env = "STAMPEDE_SANDBOX_MODE", value_enum, default_value_t = Mode::Cards)]
     pub mode: Mode,
 
@@ -58,7 +58,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_SANDBOX_SEED", default_value_t = 1)]
     pub seed: u64,
 
-    /// How often each fault happens in the seeded mode, in percent, comma separated: delay, decline, timeout-before,
+    /// Rate of each fault in the seeded mode, in percent, comma separated: delay, decline, timeout-before,
     /// timeout-after, fail, pending, duplicate-notice, late-notice, reorder-notice.
     #[arg(
         long,
@@ -77,7 +77,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_SANDBOX_MAX_REQUESTS_IN_FLIGHT", default_value_t = 1_024)]
     pub max_requests_in_flight: usize,
 
-    /// How long to wait for requests and notices under way at a stop.
+    /// Longest wait for requests and notices under way at a stop.
     #[arg(long, env = "STAMPEDE_SANDBOX_DRAIN_TIMEOUT_MS", default_value_t = 5_000)]
     pub drain_timeout_ms: u64,
 }

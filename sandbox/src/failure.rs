@@ -7,7 +7,7 @@ use axum::{
 use http::StatusCode;
 use serde_json::json;
 
-/// Why a request was not granted.
+/// The reason for which a request was not granted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
     /// No usable Idempotency-Key.
@@ -45,7 +45,7 @@ pub(crate) enum Failure {
     /// A failure of the provider, as the seeded mode simulates.
     #[error("the provider failed; repeat under the same key")]
     Broken,
-    /// More requests than the sandbox works on at once.
+    /// More requests than the sandbox accepts at once.
     #[error("too many requests at once; repeat under the same key")]
     Busy,
     /// The journal could not be written.

@@ -1,6 +1,6 @@
-//! The seeded mode: some of the requests with a good card meet with what real providers do now and then. What happens
-//! to which is decided by the seed, the idempotency key and nothing else, so that the same seed gives the same troubles
-//! whatever comes first.
+//! The seeded mode: some of the requests with a good card meet with faults of real providers. The seed and the
+//! idempotency key alone decide which request meets with which fault, so the same seed gives the same faults in
+//! whatever order requests come.
 
 use std::{
     collections::HashSet,
@@ -17,7 +17,7 @@ use crate::{card::Card, config::Config, failure::Failure};
 /// Longest time by which notices overtake each other.
 const REORDERED_WITHIN_MS: u64 = 500;
 
-/// What may happen.
+/// A fault of a request or a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
     /// Answered later than others.
@@ -54,7 +54,7 @@ impl Fault {
     ];
 }
 
-/// How often something happens: `timeout-after=2` is two in a hundred.
+/// The rate of a fault: `timeout-after=2` is two in a hundred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultRate {
     fault: Fault,
@@ -78,19 +78,19 @@ impl FromStr for FaultRate {
     }
 }
 
-/// What happens to requests and notices.
+/// The faults of requests and notices.
 pub(crate) struct Fates {
     seed: u64,
     rates: Vec<FaultRate>,
     delay_ms: u64,
     slow: Duration,
     late: Duration,
-    /// What happens to the first request under a key alone, and has happened.
+    /// Faults that only the first request under a key meets with, and that have happened.
     met: Mutex<HashSet<(Fault, String)>>,
 }
 
 impl Fates {
-    /// The fates of this configuration, whatever its mode.
+    /// Returns the fates of this configuration, whatever its mode.
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             seed: config.seed,
@@ -126,7 +126,7 @@ impl Fates {
         }
     }
 
-    /// The card that a charge ends as with: of a good one the fate decides, of every other its token.
+    /// Returns the card by which a charge ends: for a good one the fate decides, for every other its token.
     pub(crate) fn card(&self, card: Card, key: &str) -> Card {
         if card != Card::Ok {
             return card;
@@ -142,7 +142,7 @@ impl Fates {
         fates.into_iter().find(|(fault, _)| self.is(*fault, key)).map_or(Card::Ok, |(_, card)| card)
     }
 
-    /// How long after its time each copy of a notice is sent.
+    /// Returns how long after its time each copy of a notice is sent.
     pub(crate) fn notices(&self, key: &str) -> Vec<Duration> {
         let mut wait = Duration::ZERO;
         if self.is(Fault::LateNotice, key) {
@@ -162,7 +162,7 @@ impl Fates {
         self.met.lock().unwrap_or_else(PoisonError::into_inner).insert((fault, key.to_owned()))
     }
 
-    /// A number that is the same for the same seed, name and key.
+    /// Returns a number that is the same for the same seed, name and key.
     fn draw(&self, name: &str, key: &str) -> u64 {
         let digest = Sha256::digest(format!("{}/{name}/{key}", self.seed));
         digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))

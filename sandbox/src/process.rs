@@ -1,4 +1,4 @@
-//! The life of the process: logs, signals, the port. What it serves is made elsewhere.
+//! The life of the process: logs, signals, the port. The server is built elsewhere.
 
 use std::process::ExitCode;
 

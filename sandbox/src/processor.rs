@@ -37,7 +37,7 @@ pub(crate) struct RefundOrder {
 pub(crate) enum Processed<T> {
     /// For the first time.
     New(T),
-    /// A repeat. It has the present status, which may have changed since.
+    /// A repeat, with the present status, which may have changed since.
     Repeat(T),
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Processor {
 struct State {
     records: Records,
     journal: Journal,
-    /// Keys whose first request was lost on purpose. Not journalled: what was lost left no trace.
+    /// Keys whose first request was lost on purpose. Not journalled: a lost request leaves no trace.
     lost: HashSet<String>,
 }
 
@@ -130,7 +130,7 @@ impl State {
             tracing::error!(error.cause = %error, "the journal cannot be written");
             Failure::JournalFailed
         })?;
-        // After the journal: what is answered from the records survives a kill.
+        // After the journal: answers from the records survive a kill.
         self.records.apply(entry);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How a charge stands.
+/// The status of a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ChargeStatus {
@@ -26,7 +26,7 @@ pub(crate) struct Charge {
     pub currency: String,
     pub payment_method: String,
     pub status: ChargeStatus,
-    /// Why it was declined.
+    /// The reason for which it was declined.
     pub decline_code: Option<String>,
     /// Sum of its refunds; never more than was captured.
     pub refunded_minor: i64,
@@ -56,7 +56,7 @@ pub(crate) struct Refund {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub(crate) enum Entry {
-    /// A charge was taken.
+    /// A charge was accepted.
     Charged(Charge),
     /// A pending charge was captured.
     Captured { charge_id: String },
@@ -112,12 +112,12 @@ impl Records {
         self.charges.get_mut(at)
     }
 
-    /// The id that the next charge gets. Ids grow, so a list by id is a list by age.
+    /// Returns the id that the next charge gets. Ids grow, so a list by id is a list by age.
     pub(crate) fn next_charge_id(&self) -> String {
         format!("ch_{:010}", self.charges.len() + 1)
     }
 
-    /// The id that the next refund gets.
+    /// Returns the id that the next refund gets.
     pub(crate) fn next_refund_id(&self) -> String {
         format!("re_{:010}", self.refunds.len() + 1)
     }
@@ -134,17 +134,19 @@ impl Records {
         self.refund_by_key.get(key).map(|at| &self.refunds[*at])
     }
 
-    /// Charges after one of them, oldest first; from the start without one. `None` if there is no such charge.
+    /// Returns the charges after one of them, oldest first; from the start without one. `None` if there is no such
+    /// charge.
     pub(crate) fn charges_after(&self, id: Option<&str>) -> Option<&[Charge]> {
         after(&self.charges, &self.charge_by_id, id)
     }
 
-    /// Refunds after one of them, oldest first; from the start without one. `None` if there is no such refund.
+    /// Returns the refunds after one of them, oldest first; from the start without one. `None` if there is no such
+    /// refund.
     pub(crate) fn refunds_after(&self, id: Option<&str>) -> Option<&[Refund]> {
         after(&self.refunds, &self.refund_by_id, id)
     }
 
-    /// Ids of the charges that wait to be captured.
+    /// Returns the ids of the charges that wait to be captured.
     pub(crate) fn pending(&self) -> Vec<String> {
         let pending = self.charges.iter().filter(|charge| charge.status == ChargeStatus::Pending);
         pending.map(|charge| charge.id.clone()).collect()

@@ -16,7 +16,7 @@ use crate::{
     webhook::Notifier,
 };
 
-/// Serves until `stop`, then drains what is under way for at most the drain time-out.
+/// Serves until `stop`, then drains requests under way for at most the drain time-out.
 ///
 /// Fails if the journal cannot be opened or replayed.
 pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToken) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use sha2::Sha256;
 /// The header that carries it.
 pub(crate) const HEADER: &str = "stampede-signature";
 
-/// The value of the header for a body that is sent at this time, in seconds since 1970.
+/// Returns the value of the header for a body that is sent at this time, in seconds since 1970.
 pub(crate) fn header(secret: &str, seconds: u64, body: &str) -> String {
     format!("t={seconds},v1={}", sign(secret, &format!("{seconds}.{body}")))
 }

@@ -1,5 +1,5 @@
 //! Notices to the merchant after each capture, decline and refund. Delivery is best effort, as with every provider: the
-//! queue is bounded, tries are few, and what is not delivered is dropped with a warning. The records are the truth.
+//! queue is bounded, tries are few, and an undelivered notice is dropped with a warning. The records are the truth.
 
 use std::{
     sync::Arc,
@@ -49,7 +49,7 @@ pub(crate) struct Notice {
 }
 
 impl Notice {
-    /// The notice of a charge that has ended; none while it is pending.
+    /// Returns the notice of a charge that has ended; none while it is pending.
     pub(crate) fn of_charge(charge: &Charge) -> Option<Notice> {
         let (r#type, status) = match charge.status {
             ChargeStatus::Pending => return None,
@@ -188,20 +188,20 @@ impl Post {
         };
         let answer = answer.context("cannot reach the webhook")?;
         let status = answer.status();
-        // Read to the end, so that the connection can be used again.
+        // Read to the end, so that the connection can be reused.
         timeout(TRY_TIMEOUT, answer.into_body().collect()).await??;
         ensure!(status.is_success(), "answered {status}");
         Ok(())
     }
 }
 
-/// The time that a notice is signed with, anew for each try.
+/// Returns the time that a notice is signed with, anew for each try.
 #[expect(clippy::disallowed_methods, reason = "the sandbox shares no code with the services")]
 fn seconds_now() -> anyhow::Result<u64> {
     Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())
 }
 
-/// Twice as long after each try, give or take half.
+/// Returns the pause before the next try: twice as long after each, give or take half.
 fn pause(attempt: u32) -> Duration {
     let whole = FIRST_PAUSE_MS << attempt;
     Duration::from_millis(rand::random_range(whole / 2..=whole))

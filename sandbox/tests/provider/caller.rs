@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Well over what any step of a test takes.
+/// Well over the time that any step of a test takes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running sandbox.
@@ -23,7 +23,7 @@ pub struct Sandbox {
     server: JoinHandle<anyhow::Result<()>>,
 }
 
-/// A directory for one journal.
+/// Returns a directory for one journal.
 pub fn journal_dir() -> TempDir {
     tempfile::tempdir().expect("a temporary directory can be made")
 }
@@ -46,7 +46,7 @@ impl Sandbox {
         self.ended().await.expect("it stops cleanly");
     }
 
-    /// How it ended.
+    /// Waits for its end. Returns the outcome.
     pub async fn ended(self) -> anyhow::Result<()> {
         let ended = timeout(STEP_TIMEOUT, self.server).await.expect("it ends in time");
         ended.expect("it does not panic")

@@ -1,4 +1,4 @@
-//! Charges: how each card ends, and what a key is good for.
+//! Charges: the end of each card, and the rules of a key.
 
 use std::time::{Duration, Instant};
 
@@ -139,7 +139,7 @@ async fn the_book_is_listed_page_by_page() {
 }
 
 #[tokio::test]
-async fn more_requests_than_allowed_are_told_to_come_back() {
+async fn more_requests_than_allowed_are_refused_for_now() {
     let dir = journal_dir();
     let sandbox = Sandbox::start(&dir, &["--max-requests-in-flight", "1"]).await;
     let (one, two) = tokio::join!(

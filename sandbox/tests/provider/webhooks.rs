@@ -1,4 +1,4 @@
-//! Notices to the merchant: signed, tried again, and sent for every end of a charge or refund.
+//! Notices to the merchant: signed, retried, and sent for every end of a charge or refund.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::caller::{Sandbox, journal_dir};
 const SECRET: &str = "a secret between merchant and provider";
 
 #[tokio::test]
-async fn every_end_is_told_with_a_signature() {
+async fn every_end_is_notified_with_a_signature() {
     let (url, mut notices) = merchant(0).await;
     let dir = journal_dir();
     let flags = ["--webhook-url", &url, "--webhook-secret", SECRET];
@@ -51,7 +51,7 @@ async fn a_notice_that_fails_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_not_told_again() {
+async fn a_repeat_is_not_notified_again() {
     let (url, mut notices) = merchant(0).await;
     let dir = journal_dir();
     let flags = ["--webhook-url", &url, "--webhook-secret", SECRET];
@@ -70,7 +70,7 @@ struct Merchant {
     refusals: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
-/// A merchant that fails the first so many notices; its URL, and what it took.
+/// Starts a merchant that fails the first so many notices. Returns its URL, and the notices that it received.
 async fn merchant(refusals: usize) -> (String, mpsc::UnboundedReceiver<Value>) {
     let (received, notices) = mpsc::unbounded_channel();
     let merchant = Merchant { received, refusals: std::sync::Arc::new(refusals.into()) };
