@@ -1,10 +1,10 @@
-//! Values of a sale file that refuse what cannot be as they are read, so that the parser can name the line.
+//! Values of a sale file that refuse impossible input as they are read, so that the parser can name the line.
 
 use serde::{Deserialize, Deserializer, de::Error};
 use stampede_vocab::{Currency, Money};
 use std::{fmt, time::Duration};
 
-/// Longest title or name that the mesh takes, in characters.
+/// Longest title or name that the mesh accepts, in characters.
 const LONGEST_TITLE: usize = 200;
 
 /// A whole number from `MIN` to `MAX`.
@@ -15,17 +15,17 @@ pub struct Within<const MIN: u32, const MAX: u32>(u32);
 pub type Millis<const MIN: u32, const MAX: u32> = Within<MIN, MAX>;
 
 impl<const MIN: u32, const MAX: u32> Within<MIN, MAX> {
-    /// `value`, if it is within the bounds.
+    /// Returns `value`, if it is within the bounds.
     pub const fn new(value: u32) -> Option<Self> {
         if MIN <= value && value <= MAX { Some(Self(value)) } else { None }
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// So many milliseconds.
+    /// Returns so many milliseconds.
     pub const fn millis(self) -> Duration {
         Duration::from_millis(self.0 as u64)
     }
@@ -50,7 +50,7 @@ impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Within<MIN, MAX> 
 pub struct Percent(f64);
 
 impl Percent {
-    /// The share as a probability, 0 to 1.
+    /// Returns the share as a probability, 0 to 1.
     pub fn probability(self) -> f64 {
         self.0 / 100.0
     }
@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
-/// People write 5 as well as 0.5.
+/// A number as people write it, 5 as well as 0.5.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "must be a number")]
 enum Number {
@@ -89,7 +89,7 @@ impl Number {
 pub struct Title(String);
 
 impl Title {
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -115,12 +115,12 @@ pub struct Price {
 }
 
 impl Price {
-    /// The amount.
+    /// Returns the amount.
     pub fn money(self) -> Money {
         Money::new(i64::from(self.minor_units.get()), self.currency)
     }
 
-    /// The currency.
+    /// Returns the currency.
     pub const fn currency(self) -> Currency {
         self.currency
     }

@@ -8,7 +8,7 @@ const STAGING_MS: u32 = 500;
 
 /// A value that does not go with the others.
 pub struct Fault {
-    /// Where the value begins in the text, in bytes.
+    /// Place in the text where the value begins, in bytes.
     pub offset: usize,
     /// Its field.
     pub field: String,
@@ -38,7 +38,7 @@ pub fn consistent(sale: &Sale) -> Result<(), Fault> {
     crowd_possible(&sale.crowd, sale)
 }
 
-/// The slowest buyers take one and a half of think_ms, once before each of two payments.
+/// Checks that the slowest buyers can pay: they take one and a half of think_ms, once before each of two payments.
 fn payable(sale: &Sale) -> Result<(), Fault> {
     let slowest_ms = 3 * sale.crowd.think_ms.get();
     match &sale.pay_window_ms {
@@ -108,7 +108,7 @@ fn crowd_possible(crowd: &Crowd, sale: &Sale) -> Result<(), Fault> {
     shares(declined, "declined_cards_percent", timed_out, "timed_out_cards_percent")
 }
 
-/// Two shares of the same whole.
+/// Checks two shares of the same whole.
 fn shares(one: &Spanned<Percent>, of_one: &str, other: &Spanned<Percent>, of_other: &str) -> Result<(), Fault> {
     if one.get_ref().probability() + other.get_ref().probability() <= 1.0 {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The sale file: what is sold, and what crowd comes. It says only what can be; it decides nothing about single buyers.
-//! It is a crate of its own so that a contributor's command can check a file before it builds anything.
+//! The sale file: the event with its items, and the crowd. It refuses impossible values; it decides nothing about
+//! single buyers. It is a crate of its own so that a contributor's command can check a file before it builds anything.
 //!
 //! ```
 //! use stampede_sale::{Sale, SaleError};
@@ -44,11 +44,11 @@ pub struct Sale {
     pub items: Spanned<Vec<Item>>,
     /// Coupons to be claimed beforehand.
     pub campaign: Option<Campaign>,
-    /// Who comes.
+    /// The crowd.
     pub crowd: Crowd,
 }
 
-/// How long an order may wait for its payment: 0.1 s to a day.
+/// Time for which an order may wait for its payment: 0.1 s to a day.
 pub type PayWindow = Millis<100, 86_400_000>;
 
 /// Time from when everybody has a token to the opening: 1 s to 1 h.
@@ -66,7 +66,7 @@ pub fn parse_pay_window(text: &str) -> Result<PayWindow, String> {
     value.ok_or_else(|| "expected milliseconds from 100 to 86400000".to_owned())
 }
 
-/// One thing on sale.
+/// One item on sale.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
@@ -74,7 +74,7 @@ pub struct Item {
     pub title: Title,
     /// Price of one unit.
     pub price: Spanned<Price>,
-    /// Units there are.
+    /// Total units.
     pub units: Within<1, 10_000_000>,
     /// Units that one buyer may have.
     pub limit_per_buyer: Spanned<Within<1, 1_000>>,
@@ -88,7 +88,7 @@ pub struct Item {
 pub struct Gift {
     /// Shown to buyers.
     pub title: Title,
-    /// Gifts there are.
+    /// Total gifts.
     pub units: Spanned<Within<1, 10_000_000>>,
 }
 
@@ -98,9 +98,9 @@ pub struct Gift {
 pub struct Campaign {
     /// Shown to buyers.
     pub name: Title,
-    /// Coupons there are.
+    /// Total coupons.
     pub quota: Within<1, 10_000_000>,
-    /// Taken off an order.
+    /// Discount on an order.
     pub discount: Spanned<Price>,
     /// Time from when claims open to the opening of the event.
     pub opens_before_ms: Spanned<Millis<0, 3_600_000>>,
@@ -108,11 +108,11 @@ pub struct Campaign {
     pub spread_ms: Millis<1, 3_600_000>,
 }
 
-/// Who comes, and how they behave. Shares are in percent of all buyers, unless they say otherwise.
+/// The crowd and its behaviour. Shares are in percent of all buyers, unless they say otherwise.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Crowd {
-    /// How many.
+    /// Number of buyers.
     pub buyers: Within<1, 1_000_000>,
     /// Their orders arrive within this time, from the opening.
     pub spread_ms: Spanned<Millis<1, 3_600_000>>,
@@ -131,7 +131,7 @@ pub struct Crowd {
     /// Order before the opening too.
     #[serde(default)]
     pub early_birds_percent: Percent,
-    /// How long before the opening, at most.
+    /// Longest time before the opening.
     #[serde(default = "default_early")]
     pub early_by_ms: Spanned<Millis<1, 60_000>>,
     /// Lose the connection right after ordering, and order again under the same request id.
@@ -143,7 +143,7 @@ pub struct Crowd {
     /// Come back when it is sold out, until they get one unit or it closes. They pay what they get.
     #[serde(default)]
     pub come_back_percent: Percent,
-    /// How often they come back.
+    /// Pause between two visits of a buyer who comes back.
     #[serde(default = "default_come_back")]
     pub come_back_every_ms: Millis<10, 600_000>,
     /// Of the orders: never paid.
@@ -188,7 +188,7 @@ fn default_come_back() -> Millis<10, 600_000> {
     bounded(1_000)
 }
 
-/// Why a sale file was refused.
+/// The reason for which a sale file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SaleError {
     /// It does not exist or cannot be read.
@@ -196,7 +196,7 @@ pub enum SaleError {
     Unreadable {
         /// The file.
         file: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// It is not TOML, has an unknown key, or a value out of bounds.
@@ -204,7 +204,7 @@ pub enum SaleError {
     Malformed {
         /// The file.
         file: String,
-        /// Where, and why.
+        /// The place and the cause.
         source: Box<toml::de::Error>,
     },
     /// Its values do not go together.
@@ -250,13 +250,14 @@ impl Sale {
         Ok(sale)
     }
 
-    /// The same sale on a mesh that was started with this pay window, whatever the file says. Fails if buyers would
-    /// think for longer.
+    /// Returns the same sale on a mesh that was started with this pay window, whatever the file says. Fails if buyers
+    /// would think for longer.
     pub fn with_pay_window(self, window: PayWindow) -> Result<Self, SaleError> {
         Self { pay_window_ms: Some(Spanned::new(0..0, window)), ..self }.checked_again()
     }
 
-    /// The same sale, opening in this time, whatever the file says. Fails if its campaign would be staged too late.
+    /// Returns the same sale, opening in this time, whatever the file says. Fails if its campaign would be staged too
+    /// late.
     pub fn opening_in(self, opens_in: OpensIn) -> Result<Self, SaleError> {
         Self { opens_in_ms: Spanned::new(0..0, opens_in), ..self }.checked_again()
     }

@@ -1,4 +1,4 @@
-//! Sale files that are taken, and those that are refused with their line.
+//! Sale files that are accepted, and those that are refused with their line.
 
 use crate::Sale;
 
@@ -63,7 +63,7 @@ fn the_examples_are_taken() {
     }
 }
 
-/// The keys that the parser lists when it meets an unknown one.
+/// Returns the keys that the parser lists when it meets an unknown one.
 fn keys_beside(known: &str) -> Vec<String> {
     let message = refusal(known, &format!("nonsense = 1\n{known}"));
     let named = message.split_once("expected one of ").unwrap_or_else(|| panic!("no keys in {message}")).1;
