@@ -141,21 +141,22 @@ impl Transitions {
             let (changes, this) = (changes.clone(), this.clone());
             Box::pin(async move {
                 let locked = orders::locked(conn, &read, place).await?;
-                this.apply_to(conn, locked, &changes).await
+                this.apply(conn, locked, &changes).await
             })
         });
         let advanced: Result<Advanced, DbError> = work.await;
         Ok(self.committed(advanced?))
     }
 
-    /// Applies the changes inside the caller's transaction.
-    pub async fn apply(&self, conn: &mut MySqlConnection, changes: &[Change]) -> Result<Advanced, DbError> {
-        let locked = orders::lock(conn, &ids(changes), Lock::Wait).await?;
-        self.apply_to(conn, locked, changes).await
+    /// Locks the orders of these changes inside the caller's transaction. Whatever else that changes comes after it:
+    /// the row of a cancelled event is locked behind the orders, and the messages are written last.
+    pub async fn lock(&self, conn: &mut MySqlConnection, changes: &[Change]) -> Result<Locked, DbError> {
+        orders::lock(conn, &ids(changes), Lock::Wait).await
     }
 
-    /// All that is written goes out together: no statement needs the answer of another.
-    async fn apply_to(
+    /// Applies the changes to their orders, which are locked. All that is written goes out together: no statement needs
+    /// the answer of another.
+    pub async fn apply(
         &self,
         conn: &mut MySqlConnection,
         locked: Locked,

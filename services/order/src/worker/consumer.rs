@@ -62,8 +62,11 @@ impl Handler for Consumer {
     ) -> Boxed<'c, Result<Advanced, HandleError>> {
         Box::pin(async move {
             let Sorted { changes, indexes, cancellations } = sort(batch)?;
+            // In this order, as in every other change: the row of a cancelled event that a batch kept while it waits for an
+            // order would be waited for by whoever changes that order.
+            let locked = self.transitions.lock(conn, &changes).await?;
             self.cancellations.note(conn, &cancellations).await?;
-            let advanced = self.transitions.apply(conn, &changes).await?;
+            let advanced = self.transitions.apply(conn, locked, &changes).await?;
             if let Some((unreadable, error)) = advanced.first_unreadable() {
                 return Err(match error {
                     DbError::Newer(_) => HandleError::Db(error.clone()),

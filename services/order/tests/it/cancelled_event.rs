@@ -16,7 +16,7 @@ use std::time::Duration;
 use tonic::Status;
 
 /// Tells that the event was cancelled now, as its service does.
-async fn event_cancelled(sale: &Sale, version: i64, refund_paid_orders: bool) -> Result<()> {
+pub async fn event_cancelled(sale: &Sale, version: i64, refund_paid_orders: bool) -> Result<()> {
     let (event_id, cancel_time) = (sale.event.to_string(), Some(timestamp(Timestamp::now())));
     let cancelled = EventCancelled { event_id, version, cancel_time, refund_paid_orders };
     let (message_type, payload) = messages::encode(&cancelled);
@@ -42,7 +42,7 @@ async fn cancellation(sale: &Sale) -> Result<Cancellation, Status> {
 }
 
 /// Waits until the orders are counted so: ended, kept, refunds begun, refunds done, remaining.
-async fn counts(sale: &Sale, expected: [i32; 5]) -> Cancellation {
+pub async fn counts(sale: &Sale, expected: [i32; 5]) -> Cancellation {
     eventually(&format!("the orders are counted as {expected:?}"), || async {
         let seen = cancellation(sale).await.ok()?;
         let Cancellation { ended_orders, kept_orders, refunds_begun, refunds_done, remaining_orders, .. } = seen;
@@ -52,7 +52,7 @@ async fn counts(sale: &Sale, expected: [i32; 5]) -> Cancellation {
     .await
 }
 
-async fn settled(sale: &Sale) -> Cancellation {
+pub async fn settled(sale: &Sale) -> Cancellation {
     eventually("every order has ended", || async {
         cancellation(sale).await.ok().filter(|cancellation| cancellation.settle_time.is_some())
     })

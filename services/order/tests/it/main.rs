@@ -11,6 +11,7 @@ mod ending;
 mod frozen;
 mod killed;
 mod listing;
+mod lock_order;
 mod one_row;
 mod paying;
 mod placing;
