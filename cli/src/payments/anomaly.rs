@@ -136,8 +136,18 @@ impl Verdict {
     }
 }
 
-/// The kind of a refund of the whole charge that the payment service has not requested.
+/// The kinds of a refund that the payment service has not requested: of the whole charge, and of a part.
 const REFUNDED_ELSEWHERE: &str = "REFUNDED_ELSEWHERE";
+const PARTLY_REFUNDED_ELSEWHERE: &str = "PARTLY_REFUNDED_ELSEWHERE";
+
+/// Returns the kind that an anomaly has today. An earlier release had one kind for a refund of the whole and of a part;
+/// the detail says which it is, as in "100 EUR of the 500 EUR that ... captured".
+fn kind_of(stored: String, detail: &str) -> String {
+    let amounts =
+        detail.split_once(" of the ").and_then(|(refunded, rest)| Some((refunded, rest.split_once(" that ")?.0)));
+    let is_part = amounts.is_some_and(|(refunded, captured)| refunded != captured);
+    if stored == REFUNDED_ELSEWHERE && is_part { PARTLY_REFUNDED_ELSEWHERE.to_owned() } else { stored }
+}
 
 /// The states of the payment, the attempt and the refund of an anomaly.
 #[derive(Debug, Clone, Copy, Default)]
@@ -210,14 +220,15 @@ impl Row {
             attempt: self.attempt_state.as_deref(),
             refund: self.refund_state.as_deref(),
         };
+        let kind = kind_of(self.kind, &self.detail);
         Anomaly {
             id: self.id,
             key: format!("{payment_id}:{}", self.attempt),
             payment_id,
             order_id: self.order_id.map(|id| OrderId::from_uuid(id).to_string()),
-            verdicts: verdicts(&self.state, (self.subject.as_str(), self.kind.as_str()), standing),
+            verdicts: verdicts(&self.state, (self.subject.as_str(), kind.as_str()), standing),
             subject: self.subject,
-            kind: self.kind,
+            kind,
             detail: self.detail,
             state: self.state,
             found_time: time(self.found_us),
@@ -283,7 +294,7 @@ mod tests {
     fn what_was_given_back_by_hand_is_booked_only_as_a_whole_and_where_it_is_kept() {
         let kept = Standing { payment: Some("CAPTURED"), attempt: Some("APPROVED"), refund: None };
         assert_eq!(verdicts("OPEN", ("REFUND", REFUNDED_ELSEWHERE), kept), [Verdict::Refunded, Verdict::Noted]);
-        assert_eq!(verdicts("OPEN", ("REFUND", "PARTLY_REFUNDED_ELSEWHERE"), kept), [Verdict::Noted]);
+        assert_eq!(verdicts("OPEN", ("REFUND", PARTLY_REFUNDED_ELSEWHERE), kept), [Verdict::Noted]);
         for other in [
             Standing { payment: Some("OPEN"), attempt: Some("UNKNOWN"), refund: None },
             Standing { attempt: Some("DECLINED"), ..kept },
@@ -292,5 +303,16 @@ mod tests {
         ] {
             assert_eq!(verdicts("OPEN", ("REFUND", REFUNDED_ELSEWHERE), other), [Verdict::Noted], "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_refund_of_a_part_is_known_by_its_detail_too() {
+        let kind = |stored: &str, detail| kind_of(stored.to_owned(), detail);
+        let (part, whole) =
+            ("100 EUR of the 500 EUR that pay_1:1 captured", "500 EUR of the 500 EUR that pay_1:1 captured");
+        assert_eq!(kind(REFUNDED_ELSEWHERE, part), PARTLY_REFUNDED_ELSEWHERE);
+        assert_eq!(kind(REFUNDED_ELSEWHERE, whole), REFUNDED_ELSEWHERE);
+        assert_eq!(kind(REFUNDED_ELSEWHERE, "odd"), REFUNDED_ELSEWHERE);
+        assert_eq!(kind("REFUSED", part), "REFUSED");
     }
 }

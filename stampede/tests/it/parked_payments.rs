@@ -244,6 +244,29 @@ async fn an_anomaly_that_blocks_nothing_is_noted() {
     sale.mesh.stop().await.unwrap();
 }
 
+/// What an earlier release has written of a refund of a part, under the kind of one of the whole.
+const PART_OF_BEFORE: &str = "UPDATE anomalies SET detail = '100 EUR of the 1999 EUR that pay_1:1 captured were refunded \
+     at the provider, and not by this service'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_an_earlier_release_has_noted_as_the_whole_cannot_be_booked_as_that() {
+    let sale = Sale::open(LONG).await;
+    let user = buyer();
+    let order = sale.bought(user, &[(0, 1)], "").await;
+    let id = anomaly(&sale.world, &order, "REFUND", "REFUNDED_ELSEWHERE").await;
+    assert_eq!(sql(&sale.world, PART_OF_BEFORE).await, 1);
+    let (_, shown) = run(&sale.world, &["show", &id]);
+    assert_eq!((&shown["kind"], &shown["verdicts"]), (&"PARTLY_REFUNDED_ELSEWHERE".into(), &json!(["NOTED"])));
+
+    let book = ["payments", "settle", &id, "--as", "refunded", "--yes", "--why", "they sent it back"];
+    let refused = payments(&sale.world, &book).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", err(&refused));
+    let (code, settled) = run(&sale.world, &["settle", &id, "--as", "noted", "--yes", "--why", "a goodwill refund"]);
+    assert_eq!((code, &settled["is_settled"]), (Some(0), &true.into()), "{settled}");
+    assert_eq!(sale.get(user, &order).await.state(), OrderState::Fulfilled);
+    sale.mesh.stop().await.unwrap();
+}
+
 #[test]
 fn bad_input_is_refused_before_the_database_is_asked() {
     for (args, hint) in [

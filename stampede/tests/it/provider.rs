@@ -105,6 +105,20 @@ async fn a_refund_by_hand_is_named_until_an_operator_has_noted_it() {
     sold.assert_named(AT_ONCE, &[(3, "the provider moved another sum than we did", Id::Payment)]);
 }
 
+const NOTED_BEFORE: &str = "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, state, verdict, found_us) VALUES ({payment}, 1, 'REFUND', 'REFUNDED_ELSEWHERE', '500 EUR of the 2998 EUR that x captured', 'SETTLED', 'NOTED', 0)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_was_noted_when_parts_had_no_kind_of_their_own_hides_no_refund_of_all() {
+    let sold = Sold::new().await;
+    let part = json!({"charge_id": "ch_0000000001", "amount_minor": 500});
+    ask(&sold.sale, "/v1/refunds", "a-goodwill-refund", &part).await;
+    sold.run(&[(Service::Payment, NOTED_BEFORE)]).await;
+    sold.assert_holds();
+    let rest = json!({"charge_id": "ch_0000000001", "amount_minor": 2_498});
+    ask(&sold.sale, "/v1/refunds", "the-rest-by-hand", &rest).await;
+    sold.assert_named(AT_ONCE, &[(3, "the provider moved another sum than we did", Id::Payment)]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_that_is_pending_or_under_a_strange_key_is_named() {
     let sold = Sold::new().await;

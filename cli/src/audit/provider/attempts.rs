@@ -46,14 +46,18 @@ struct Payment {
 const PAYMENTS: &str = "SELECT id, currency, captured_attempt, captured_minor, refunded_minor FROM {payment}.payments \
      WHERE id > ? ORDER BY id LIMIT ";
 
-/// The attempts of the payments of a page, from the first one on, and what operators have decided on each.
+/// The attempts of the payments of a page, from the first one on, and what operators have decided on each. An earlier
+/// release gave a refund of a part the kind of one of the whole: of the whole is what says so by its amounts too.
 const ATTEMPTS: &str = "SELECT a.payment_id, a.attempt, a.state IN ('APPROVED', 'DECLINED'), \
      EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
      AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED'), \
      EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
-     AND n.kind = 'PARTLY_REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'NOTED'), \
+     AND n.kind IN ('PARTLY_REFUNDED_ELSEWHERE', 'REFUNDED_ELSEWHERE') \
+     AND n.state = 'SETTLED' AND n.verdict = 'NOTED'), \
      EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
-     AND n.kind = 'REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'NOTED') FROM \
+     AND n.kind = 'REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'NOTED' \
+     AND SUBSTRING_INDEX(n.detail, ' of the ', 1) \
+         = SUBSTRING_INDEX(SUBSTRING_INDEX(n.detail, ' that ', 1), ' of the ', -1)) FROM \
      (SELECT id FROM {payment}.payments WHERE id > ? ORDER BY id LIMIT {page}) p \
      JOIN {payment}.attempts a ON a.payment_id = p.id";
 
