@@ -2,14 +2,18 @@
 
 use crate::progress::Progress;
 use rdkafka::{
-    TopicPartitionList,
-    consumer::{Consumer as _, StreamConsumer},
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer as _, StreamConsumer},
+    error::KafkaError,
 };
 use std::{ops::Deref, thread, time::Duration};
 use tokio::time::timeout;
 
 /// Longest wait for Kafka when a consumer leaves: the relay, which stops after it, needs the rest of the time there is.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest wait until the client reads from another place.
+const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The client. Closing it waits for Kafka, without end if that is silent, so it happens on a thread that may block.
 pub struct Client(Option<StreamConsumer<Progress>>);
@@ -32,6 +36,21 @@ impl Client {
             // After a rebalance another consumer has the partition, and reads the batch again, which changes nothing.
             tracing::warn!(error.cause = %error, "offsets will not be committed");
         }
+    }
+
+    /// Reads these partitions from their start again. It blocks, for a moment.
+    pub fn rewind(&self, places: &[(String, i32)]) -> Result<(), KafkaError> {
+        let mut start = TopicPartitionList::with_capacity(places.len());
+        for (topic, partition) in places {
+            start.add_partition_offset(topic, *partition, Offset::Offset(0))?;
+        }
+        // First what the client commits by itself: it commits only what is behind what it has committed.
+        self.store_offsets(&start)?;
+        self.commit(&start, CommitMode::Async)?;
+        for (topic, partition) in places {
+            self.seek(topic, *partition, Offset::Beginning, SEEK_TIMEOUT)?;
+        }
+        Ok(())
     }
 
     /// Commits what is stored and leaves the group. Returns once that is done, or if Kafka does not answer in time: then

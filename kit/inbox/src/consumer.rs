@@ -10,6 +10,7 @@ use crate::{
     loud::Telling,
     message::Unreadable,
     positions::Positions,
+    remade::{LOOK_INTERVAL, Looks},
     replay::Replay,
 };
 use futures_util::FutureExt;
@@ -27,7 +28,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    task::spawn_blocking,
+    time::{Interval, MissedTickBehavior, interval},
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// Most records that are read for it, those of types that the service skips among them.
@@ -126,7 +131,9 @@ impl<H: Handler> Consumer<H> {
         let measured = gauges::measure(db.clone(), progress.clone(), config.topics.clone());
         let _measured = AbortOnDropHandle::new(tokio::spawn(measured));
         let applier = Applier::new(db, handler, letters, (client.clone(), progress.clone()), stop.clone());
-        let mut reader = Reader { client: &client, applier, progress, config: &config, applied, group };
+        let (looks, mut look) = (Looks::default(), interval(LOOK_INTERVAL));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reader = Reader { client: &client, applier, progress, config: &config, applied, group, looks, look };
         reader.run(&stop).await;
         drop(reader);
         // Commits what is stored and leaves the group, so that others take the partitions at once.
@@ -170,19 +177,23 @@ fn settings(config: &ConsumerConfig) -> ClientConfig {
 
 /// The loop of a consumer.
 struct Reader<'c, H> {
-    client: &'c Client,
+    client: &'c Arc<Client>,
     applier: Applier<H>,
     progress: Progress,
     config: &'c ConsumerConfig,
     applied: Counter<u64>,
     group: KeyValue,
+    looks: Looks,
+    /// When to look next whether a topic was made anew.
+    look: Interval,
 }
 
-impl<H: Handler> Reader<'_, H> {
+impl<'c, H: Handler> Reader<'c, H> {
     async fn run(&mut self, stop: &CancellationToken) {
         loop {
             let Some(first) = self.first(stop).await else { break };
             let drained = self.drain(first);
+            self.looks.read(&drained.positions);
             let pause = LINGER.after(drained.batch.len());
             self.progress.begins(drained.oldest.clone());
             match self.apply(drained).await {
@@ -222,11 +233,13 @@ impl<H: Handler> Reader<'_, H> {
     }
 
     /// Waits for the next record. Returns `None` once stopped.
-    async fn first(&self, stop: &CancellationToken) -> Option<BorrowedMessage<'_>> {
+    async fn first(&mut self, stop: &CancellationToken) -> Option<BorrowedMessage<'c>> {
+        let client = self.client;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return None,
-                received = self.client.recv() => match received {
+                _ = self.look.tick() => self.look_for_remade().await,
+                received = client.recv() => match received {
                     Ok(message) => return Some(message),
                     Err(error) => {
                         self.tell(&error);
@@ -234,6 +247,32 @@ impl<H: Handler> Reader<'_, H> {
                     }
                 },
             }
+        }
+    }
+
+    /// Reads a partition from its start again that was made anew. What was read of it already comes again.
+    async fn look_for_remade(&mut self) {
+        // Who cannot ask now asks again soon.
+        let Ok(remade) = self.looks.look(self.client).await else { return };
+        if remade.is_empty() {
+            return;
+        }
+        let (client, places) = (self.client.clone(), remade.clone());
+        match spawn_blocking(move || client.rewind(&places)).await {
+            Ok(Ok(())) => self.looks.forget(&remade),
+            Ok(Err(error)) => {
+                tracing::warn!(error.cause = %error, "a topic was made anew, and cannot be read from its start yet");
+                return;
+            }
+            // The runtime ends.
+            Err(_) => return,
+        }
+        for (topic, partition) in &remade {
+            tracing::error!(
+                messaging.topic = %topic,
+                messaging.partition = *partition,
+                "a topic was made anew while it was read: it is read from its start"
+            );
         }
     }
 
@@ -263,8 +302,9 @@ impl<H: Handler> Reader<'_, H> {
         let (mut positions, mut oldest, mut read) = (Positions::default(), HashMap::new(), 0);
         let mut record = Some(first);
         while let Some(message) = record {
-            positions.read(message.topic(), message.partition(), message.offset());
-            if let Some(written_ms) = message.timestamp().to_millis() {
+            let written_ms = message.timestamp().to_millis();
+            positions.read(message.topic(), message.partition(), message.offset(), written_ms);
+            if let Some(written_ms) = written_ms {
                 let written = Timestamp::from_micros(written_ms.saturating_mul(1_000));
                 let oldest = oldest.entry(message.topic().to_owned()).or_insert(written);
                 *oldest = written.min(*oldest);

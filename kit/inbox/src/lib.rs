@@ -48,6 +48,7 @@ mod loud;
 mod message;
 mod positions;
 mod progress;
+mod remade;
 mod replay;
 mod rows;
 mod trace;

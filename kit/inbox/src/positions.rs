@@ -4,15 +4,30 @@ use crate::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 
-/// The offset to read next, of each partition that a batch has records of.
+/// How far a batch has read each partition that it has records of.
 #[derive(Debug, Default)]
-pub struct Positions(HashMap<(String, i32), i64>);
+pub struct Positions(HashMap<(String, i32), Position>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Position {
+    /// The offset to read next.
+    next: i64,
+    /// When the newest record was written, in milliseconds; `None` where no record says.
+    newest_ms: Option<i64>,
+}
 
 impl Positions {
-    /// Takes note of a record that was read.
-    pub fn read(&mut self, topic: &str, partition: i32, offset: i64) {
+    /// Takes note of a record that was read, and of when it was written.
+    pub fn read(&mut self, topic: &str, partition: i32, offset: i64, written_ms: Option<i64>) {
+        let position = self.0.entry((topic.to_owned(), partition)).or_default();
         // The position of a partition is the offset to read next, not the last one that was read.
-        self.0.insert((topic.to_owned(), partition), offset + 1);
+        position.next = offset + 1;
+        position.newest_ms = position.newest_ms.max(written_ms);
+    }
+
+    /// Returns when the newest record of each partition was written, in milliseconds.
+    pub fn newest(&self) -> impl Iterator<Item = (&(String, i32), i64)> {
+        self.0.iter().filter_map(|(place, position)| Some((place, position.newest_ms?)))
     }
 
     /// Returns the offsets to store once nothing but `left` is still to be done.
@@ -20,12 +35,12 @@ impl Positions {
         let mut positions = self.0.clone();
         for message in left {
             if let Some(position) = positions.get_mut(&(message.topic.clone(), message.partition)) {
-                *position = message.offset.min(*position);
+                position.next = message.offset.min(position.next);
             }
         }
         let mut list = TopicPartitionList::with_capacity(positions.len());
-        for ((topic, partition), offset) in positions {
-            list.add_partition_offset(&topic, partition, Offset::Offset(offset))
+        for ((topic, partition), position) in positions {
+            list.add_partition_offset(&topic, partition, Offset::Offset(position.next))
                 .expect("an offset that was read is valid");
         }
         list
@@ -61,7 +76,7 @@ mod tests {
     fn a_partition_is_done_up_to_the_first_message_that_is_not() {
         let mut positions = Positions::default();
         for (partition, offset) in [(0, 5), (0, 6), (1, 3), (0, 9), (1, 4)] {
-            positions.read("t", partition, offset);
+            positions.read("t", partition, offset, None);
         }
         let left = [message(0, 6), message(0, 9)];
         assert_eq!(offsets(&positions.without(left.iter())), [Some(6), Some(5)]);

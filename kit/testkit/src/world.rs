@@ -124,6 +124,40 @@ impl World {
         Ok(())
     }
 
+    /// Deletes the topic of a service with all that is in it, and makes it anew.
+    pub async fn remake_topic(&self, service: Service) -> Result<()> {
+        let name = service.topic(self.topic_prefix());
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        let admin = self.admin()?;
+        for result in admin.delete_topics(&[name.as_str()], &options).await? {
+            result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
+        }
+        // The broker may not be done with the old one yet.
+        eventually("the topic is made anew", || async {
+            let topic = NewTopic::new(&name, TOPIC_PARTITIONS, TopicReplication::Fixed(1));
+            let made = admin.create_topics(&[topic], &options).await.ok()?;
+            made.iter().all(|made| made.is_ok()).then_some(())
+        })
+        .await;
+        eventually("the new topic has its partitions", || {
+            let known = has_leaders(&admin, &name, TOPIC_PARTITIONS);
+            async move { known.then_some(()) }
+        })
+        .await;
+        Ok(())
+    }
+
+    /// How many records the topic of a service has had since it was made.
+    pub fn records(&self, service: Service) -> Result<i64> {
+        let (name, admin) = (service.topic(self.topic_prefix()), self.admin()?);
+        let mut records = 0;
+        for partition in 0..TOPIC_PARTITIONS {
+            let (_, end) = admin.inner().fetch_watermarks(&name, partition, Duration::from_secs(5))?;
+            records += end;
+        }
+        Ok(records)
+    }
+
     /// URL of the database server, with all rights.
     pub fn database_url(&self) -> &str {
         &self.database_url

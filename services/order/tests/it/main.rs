@@ -16,6 +16,7 @@ mod one_row;
 mod paying;
 mod placing;
 mod reading;
+mod remade_topic;
 mod repeats;
 mod round_trips;
 mod sale;
