@@ -144,6 +144,10 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// Any message may come again at any later time, also behind its successors: it must change nothing then, by the
     /// state of what it would change. It has no effect outside the transaction, which may be rolled back.
+    ///
+    /// Another consumer may have the same messages in hand at the same time, as one that stood still and does not know
+    /// yet that it has lost its partition. No place of a reader is in the database: what keeps the two apart is that the
+    /// handler locks what it changes before it decides by its state. The later one waits, and finds a repeat.
     fn apply<'c>(
         &'c self,
         conn: &'c mut MySqlConnection,

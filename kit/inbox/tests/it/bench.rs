@@ -9,7 +9,9 @@ use rdkafka::{
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbConfig, DbError};
-use stampede_inbox::{Boxed, Consumer, ConsumerConfig, HandleError, Handler, Message};
+use stampede_inbox::{
+    Boxed, Consumer, ConsumerConfig, HandleError, Handler, MAX_POLL_INTERVAL_MS, Message, SESSION_TIMEOUT_MS,
+};
 use stampede_testkit::{Service, World, eventually};
 use std::{
     sync::{
@@ -25,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 const SLOW: Duration = Duration::from_millis(20);
 /// The one type of messages that is taken.
 const TAKEN: &str = "stampede.message.v1.PaymentApproved";
+/// How long a patient consumer waits for its database.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any message is tried before it is set aside.
 pub const A_WHILE: Duration = Duration::from_secs(3);
 
@@ -95,6 +99,11 @@ pub fn letter(key: &str, text: &str, kind: &str, state: &str) -> Letter {
     (key.to_owned(), text.to_owned(), kind.to_owned(), state.to_owned())
 }
 
+async fn connect(url: &str, work_timeout: Duration) -> Database {
+    let config = DbConfig { max_connections: 4, work_timeout, ..DbConfig::default() };
+    Database::connect(url, config).await.unwrap()
+}
+
 pub struct Bench {
     pub world: World,
     pub db: Database,
@@ -134,19 +143,24 @@ impl Bench {
 
     /// Starts one that reads from these brokers.
     pub fn start_consumer_of(&self, brokers: &str) -> (CancellationToken, JoinHandle<()>) {
-        self.start_on(brokers, self.db.clone())
+        self.start_on(brokers, self.db.clone(), MAX_POLL_INTERVAL_MS)
     }
 
     /// Starts one that gives up whatever takes so long.
     pub async fn start_impatient(&self, work_timeout: Duration) -> (CancellationToken, JoinHandle<()>) {
-        let config = DbConfig { max_connections: 4, work_timeout, ..DbConfig::default() };
         let url = self.world.service_database_url(Service::Order);
-        self.start_on(self.world.brokers(), Database::connect(&url, config).await.unwrap())
+        self.start_on(self.world.brokers(), connect(&url, work_timeout).await, MAX_POLL_INTERVAL_MS)
     }
 
-    fn start_on(&self, brokers: &str, db: Database) -> (CancellationToken, JoinHandle<()>) {
+    /// Starts one that waits long for its database, which is there, and soon loses its partitions meanwhile.
+    pub async fn start_patient(&self, database_url: &str) -> (CancellationToken, JoinHandle<()>) {
+        self.start_on(self.world.brokers(), connect(database_url, PATIENCE).await, SESSION_TIMEOUT_MS)
+    }
+
+    fn start_on(&self, brokers: &str, db: Database, max_poll_interval_ms: u64) -> (CancellationToken, JoinHandle<()>) {
         let taken = [TAKEN.to_owned()];
-        let config = ConsumerConfig::new(brokers, self.world.topic_prefix(), Service::Order, taken);
+        let config = ConsumerConfig::new(brokers, self.world.topic_prefix(), Service::Order, taken)
+            .with_max_poll_interval_ms(max_poll_interval_ms);
         let consumer = Consumer::new(config, db, Arc::new(Notes)).unwrap();
         let stop = CancellationToken::new();
         (stop.clone(), tokio::spawn(consumer.run(stop)))
@@ -219,9 +233,14 @@ impl Bench {
 
     /// How often the handler was given the message.
     pub async fn calls(&self, id: &str) -> i32 {
+        self.calls_so_far(id).await.unwrap()
+    }
+
+    /// How often, if it was at all.
+    pub async fn calls_so_far(&self, id: &str) -> Option<i32> {
         sqlx::query_scalar("SELECT calls FROM notes WHERE message_id = ?")
             .bind(id)
-            .fetch_one(&mut *self.db.acquire().await.unwrap())
+            .fetch_optional(&mut *self.db.acquire().await.unwrap())
             .await
             .unwrap()
     }

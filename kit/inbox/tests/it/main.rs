@@ -3,4 +3,5 @@
 mod bench;
 mod consumer;
 mod letters;
+mod two;
 mod waits;
