@@ -81,8 +81,21 @@ pub async fn list(
     with_attempts(conn, rows, Reading::Plain).await
 }
 
-/// Inserts new payments and updates changed ones, which must be locked.
+/// Inserts new payments. Fails if one of them is there: until there is a row nothing can be locked, so another
+/// transaction may have made it since, and may have led it on.
+pub async fn insert(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(), DbError> {
+    write(conn, payments, "").await
+}
+
+/// Updates changed payments, which must be locked.
 pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(), DbError> {
+    let changes = " ON DUPLICATE KEY UPDATE state = VALUES(state), captured_minor = VALUES(captured_minor), \
+                   refunded_minor = VALUES(refunded_minor), captured_attempt = VALUES(captured_attempt), \
+                   version = VALUES(version), updated_us = VALUES(updated_us)";
+    write(conn, payments, changes).await
+}
+
+async fn write(conn: &mut MySqlConnection, payments: &[&Payment], or_else: &'static str) -> Result<(), DbError> {
     if payments.is_empty() {
         return Ok(());
     }
@@ -101,11 +114,7 @@ pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(
             .push_bind(payment.created_at.micros())
             .push_bind(payment.updated_at.micros());
     });
-    query.push(
-        " ON DUPLICATE KEY UPDATE state = VALUES(state), captured_minor = VALUES(captured_minor), \
-         refunded_minor = VALUES(refunded_minor), captured_attempt = VALUES(captured_attempt), \
-         version = VALUES(version), updated_us = VALUES(updated_us)",
-    );
+    query.push(or_else);
     query.execute(conn).await?;
     Ok(())
 }

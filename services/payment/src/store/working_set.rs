@@ -15,6 +15,8 @@ pub struct WorkingSet {
     payments: BTreeMap<PaymentId, Payment>,
     /// Those that cannot be read, and why. They are left as they are, and harm no other.
     unreadable: BTreeMap<PaymentId, DbError>,
+    /// Those that had no row to lock.
+    new: BTreeSet<PaymentId>,
     /// The steps of all of them since they were locked, in order.
     steps: Vec<Step>,
 }
@@ -34,7 +36,8 @@ impl WorkingSet {
         let mut ids: Vec<_> = ids.collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut set = Self { payments: BTreeMap::new(), unreadable: BTreeMap::new(), steps: Vec::new() };
+        let (payments, unreadable) = (BTreeMap::new(), BTreeMap::new());
+        let mut set = Self { payments, unreadable, new: BTreeSet::new(), steps: Vec::new() };
         for found in payments::load(conn, &ids, Reading::Locked).await? {
             match found {
                 Ok(payment) => drop(set.payments.insert(payment.id, payment)),
@@ -57,7 +60,10 @@ impl WorkingSet {
     /// Returns the payment of this id, made by `new` if there is none. What cannot be read must not be made anew: see
     /// [`WorkingSet::readable`].
     pub fn get_or_insert_with(&mut self, id: PaymentId, new: impl FnOnce() -> Payment) -> &mut Payment {
-        self.payments.entry(id).or_insert_with(new)
+        self.payments.entry(id).or_insert_with(|| {
+            self.new.insert(id);
+            new()
+        })
     }
 
     /// Keeps a step of one of the payments, to be saved.
@@ -66,11 +72,14 @@ impl WorkingSet {
         self.steps.extend(step);
     }
 
-    /// Writes the payments and attempts that the steps have changed, and the refunds that they request.
+    /// Writes the payments and attempts that the steps have changed, and the refunds that they request. Fails if somebody
+    /// else has made a payment since, that was new here: tried again, the transaction finds it.
     pub async fn save(self, conn: &mut MySqlConnection) -> Result<Saved, DbError> {
         let changed: BTreeSet<_> = self.steps.iter().filter_map(|step| step.payment).collect();
         let changed: Vec<_> = self.payments.values().filter(|payment| changed.contains(&payment.id)).collect();
-        payments::save(conn, &changed).await?;
+        let (new, known): (Vec<_>, Vec<_>) = changed.into_iter().partition(|payment| self.new.contains(&payment.id));
+        payments::insert(conn, &new).await?;
+        payments::save(conn, &known).await?;
         let changed: BTreeSet<_> = self.steps.iter().filter_map(|step| step.attempt).collect();
         let is_changed =
             |id: PaymentId, row: &Attempt| changed.contains(&AttemptKey { payment_id: id, attempt: row.number });
