@@ -8,6 +8,7 @@ mod caching;
 mod cross_origin;
 mod dice;
 mod drawn;
+mod errors_doc;
 mod front;
 mod fuzz;
 mod grpc;

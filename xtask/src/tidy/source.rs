@@ -20,6 +20,9 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     if is_kit(path) && !has_example(text) {
         findings.push(Finding::new(path, 1, "a kit begins with an example that compiles: ``` or ```no_run"));
     }
+    if is_second_test(path) {
+        findings.push(Finding::new(path, 1, "a second program of tests: make it a module of `tests/it`"));
+    }
     for (index, line) in text.lines().enumerate() {
         let rule = if begins_log(line) { log_statement(text, index).and_then(|log| broken_rule(&log)) } else { None };
         findings.extend(rule.map(|rule| Finding::new(path, index + 1, rule)));
@@ -30,6 +33,16 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
 /// Whether this is the root of a library crate.
 fn is_kit(path: &str) -> bool {
     path.starts_with("kit/") && path.ends_with("/src/lib.rs")
+}
+
+/// Whether cargo makes a program of tests of this file beside the one of its crate. Each links all that a crate is built
+/// from, which takes longer than most tests.
+fn is_second_test(path: &str) -> bool {
+    let Some((before, rest)) = path.split_once("/tests/") else { return false };
+    let is_file = !rest.contains('/');
+    let is_folder = rest.strip_suffix("/main.rs").is_some_and(|folder| folder != "it" && !folder.contains('/'));
+    let is_unit_test = before.split('/').any(|part| part == "src");
+    !is_unit_test && (is_file || is_folder)
 }
 
 /// Whether the docs of a crate have code first that is compiled with the tests.
@@ -105,6 +118,17 @@ mod tests {
             assert!(lines("kit/db/src/lib.rs", &format!("//! Pools.\n//!\n//! {fence}\n//! f();\n//! ```")).is_empty());
         }
         assert!(lines("services/order/src/lib.rs", "//! Orders.").is_empty());
+    }
+
+    #[test]
+    fn the_tests_of_a_crate_are_one_program() {
+        for second in ["kit/db/tests/schema.rs", "lua/tests/stock/main.rs"] {
+            assert_eq!(lines(second, "//! Tests."), [1], "{second}");
+        }
+        let parts = ["it/main.rs", "it/stock.rs", "it/stock/shelf.rs"].map(|part| format!("lua/tests/{part}"));
+        for fine in parts.iter().map(String::as_str).chain(["services/order/src/domain/tests/paid.rs"]) {
+            assert!(lines(fine, "//! Tests.").is_empty(), "{fine}");
+        }
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Starts of processes: quickly, after their servers, and not at all on servers that would break a promise.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use stampede_testkit::{Mesh, MeshBuilder, OwnCluster, OwnRedis, Process, Service, World, eventually};
 use std::time::{Duration, Instant};
 

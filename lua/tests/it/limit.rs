@@ -1,7 +1,5 @@
 //! Rate limits on a real Redis: acts per time, open orders, and the list of revoked logins.
 
-#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
-
 use stampede_lua::{
     Redis, RedisConfig,
     gate::{self, Admission, Bucket, OpenOrders, Question, Timestamp, UserId},

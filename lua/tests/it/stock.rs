@@ -1,7 +1,6 @@
 //! The stock scripts on a real Redis: window, limit, sold out, all or nothing, gifts, repeats, syncing and staging.
 //!
 //! Every test has a key prefix of its own, so they may run at once.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 mod claiming;
 mod deciding;

@@ -1,6 +1,6 @@
 //! Work that one worker does at a time: claimed, advanced, ended, released, lost.
 
-use crate::shelf::{Shelf, item, item_id};
+use super::shelf::{Shelf, item, item_id};
 use stampede_lua::stock::{Claim, Progress, Work};
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ async fn what_was_copied_before_it_was_staged_is_copied_again_once_it_is() {
     let work = shelf.copy(false);
     assert_eq!(shelf.claim(work, "a").await, taken("begin"));
     assert!(shelf.advance(work, "a", "begin", Progress::Done(Some((0, 3)))).await);
-    assert!(shelf.stage(1, crate::shelf::LONG_AGO, crate::shelf::FAR, vec![item(1, 9)]).await);
+    assert!(shelf.stage(1, super::shelf::LONG_AGO, super::shelf::FAR, vec![item(1, 9)]).await);
     assert_eq!(shelf.claim(shelf.copy(true), "a").await, taken("begin"));
 }
 

@@ -1,7 +1,6 @@
 //! The coupon scripts on a real Redis: quota, one a user, dense ranks, window, acknowledging, staging and rebuilding.
 //!
 //! Every test has a key prefix of its own, so they may run at once.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use stampede_lua::{
     Redis, RedisConfig,

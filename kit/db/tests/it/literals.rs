@@ -1,7 +1,5 @@
 //! Both servers read the literals of a statement as the values that were written.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use proptest::{
     prelude::{Strategy, any},
     strategy::ValueTree,

@@ -1,7 +1,5 @@
 //! The connections to Redis on a server of the test's own that is slow or closes them.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use stampede_lua::{Redis, RedisConfig, coupon};
 use stampede_testkit::OwnRedis;
 use stampede_vocab::{CampaignId, clock};

@@ -1,5 +1,4 @@
 //! The timers of events on a real Redis.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use redis::aio::MultiplexedConnection;
 use stampede_lua::{

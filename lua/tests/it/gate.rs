@@ -1,7 +1,5 @@
 //! Refresh tokens on a real Redis: rotation, reuse, repeats, expiry, and the end of a login.
 
-#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
-
 use stampede_lua::{
     Redis, RedisConfig,
     gate::{self, Epoch, FirstToken, Next, Rotation, UserId},

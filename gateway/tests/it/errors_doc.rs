@@ -2,7 +2,7 @@
 
 use stampede_status::Reason;
 
-const PAGE: &str = include_str!("../../docs/errors.md");
+const PAGE: &str = include_str!("../../../docs/errors.md");
 
 /// Returns the text under the heading of a reason.
 fn section(reason: Reason) -> &'static str {

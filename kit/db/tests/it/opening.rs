@@ -1,7 +1,5 @@
 //! Statements that go out with the BEGIN, against the real database: part of the transaction, whatever becomes of it.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbConfig, DbError, Place, Statement, Statements};
 use stampede_testkit::{Service, World};

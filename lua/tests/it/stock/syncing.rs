@@ -1,6 +1,6 @@
 //! Copies of the ledger, and holds that are dropped.
 
-use crate::shelf::{FAR, LONG_AGO, Shelf, ask, item, item_id, ledger_copy, order_id, refused, user_id};
+use super::shelf::{FAR, LONG_AGO, Shelf, ask, item, item_id, ledger_copy, order_id, refused, user_id};
 use stampede_lua::stock::{Cause, LedgerCopy, LedgerUnits, StagedItem};
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! Units of work against the real database: all or nothing, whatever happens to the caller.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbConfig, DbError};
 use stampede_status::{Problem, Reason};

@@ -1,7 +1,5 @@
 //! The rights of the processes' Redis user: every command that scripts and processes call, and no other.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use redis::{Cmd, ErrorKind, ServerErrorKind, aio::MultiplexedConnection};
 use stampede_lua::{Redis, RedisConfig, RedisError};
 use stampede_testkit::OwnRedis;

@@ -1,7 +1,5 @@
 //! Schemas that are copied are what their migrations make.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use stampede_db::Schema;
 use stampede_testkit::{Service, World};

@@ -1,7 +1,5 @@
 //! The scripts on a Redis Cluster: each runs where its keys are, and knows on which run of which node.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
-
 use stampede_lua::{
     Keys, Redis, RedisConfig,
     coupon::{self, Loaded, Outcome, Plan},

@@ -1,6 +1,6 @@
 //! Who gets a hold: the window, the limit, what is left, repeats, gifts.
 
-use crate::shelf::{FAR, LONG_AGO, Shelf, another_request, ask, item, item_id, order_id, refused, user_id};
+use super::shelf::{FAR, LONG_AGO, Shelf, another_request, ask, item, item_id, order_id, refused, user_id};
 use stampede_lua::stock::{Cause, Decision, Hold, Reservation, StagedItem, Staging};
 use stampede_testkit::OwnRedis;
 use stampede_vocab::Money;

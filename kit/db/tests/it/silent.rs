@@ -1,7 +1,5 @@
 //! A connection that says nothing: with a transaction on it the server ends it, and one that is merely unused is kept.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use sqlx::{AssertSqlSafe, MySqlConnection};
 use stampede_db::{Database, DbConfig, DbError};
 use stampede_testkit::{FreezeAt, Proxy, Service, World, Writes, eventually};

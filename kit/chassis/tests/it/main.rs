@@ -1,0 +1,3 @@
+//! What every process is built on, as its operator meets it.
+
+mod process;

@@ -1,0 +1,3 @@
+//! The contract beside the code that keeps it.
+
+mod bounds;
