@@ -2,6 +2,7 @@
 //! Each rule is a pure function from text to findings; only this file reads.
 
 mod arrows;
+mod examples;
 mod header;
 mod layers;
 mod lua;
@@ -37,7 +38,8 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let step = Step::begin("tidy", "reading the sources");
     let mut files = Vec::new();
     collect(workspace.root(), workspace.root(), &mut files)?;
-    let findings: Vec<Finding> = files.iter().flat_map(|(path, text)| check(path, text)).collect();
+    let mut findings: Vec<Finding> = files.iter().flat_map(|(path, text)| check(path, text)).collect();
+    findings.extend(examples::check(&files));
     for finding in &findings {
         eprintln!("{}:{}: {}", finding.path, finding.line, finding.rule);
     }

@@ -35,8 +35,8 @@ fn is_kit(path: &str) -> bool {
     path.starts_with("kit/") && path.ends_with("/src/lib.rs")
 }
 
-/// Whether cargo makes a program of tests of this file beside the one of its crate. Each links all that a crate is built
-/// from, which takes longer than most tests.
+/// Whether cargo makes a program of tests of this file beside the one of its crate. Each links all that a crate is
+/// built from, which takes longer than most tests.
 fn is_second_test(path: &str) -> bool {
     let Some((before, rest)) = path.split_once("/tests/") else { return false };
     let is_file = !rest.contains('/');
