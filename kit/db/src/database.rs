@@ -1,25 +1,16 @@
 //! The pool of connections of one service to its one schema.
 
 use crate::{
-    DbError,
-    kept_alive::{KeptAlive, answers},
+    Conn, DbError,
+    kept_alive::KeptAlive,
+    pool::{self, Pool},
 };
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, MySql, MySqlConnection, MySqlPool,
-    mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
-    pool::PoolConnection,
+    ConnectOptions, MySqlConnection,
+    mysql::{MySqlConnectOptions, MySqlSslMode},
+    raw_sql,
 };
-use std::{
-    future::Future,
-    io,
-    pin::pin,
-    str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, str::FromStr, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// How many connections, and how long to wait for one and for its answers.
@@ -60,7 +51,7 @@ impl DbConfig {
     /// the rows that it has locked for as long as the server waits: eight hours, unless it is told otherwise. MySQL has
     /// one setting for a client that is silent between two statements, in a transaction or not. The other two are for
     /// one that stops in the middle of a statement, or takes no more of an answer.
-    fn session(&self) -> String {
+    pub(crate) fn session(&self) -> String {
         let (lock_wait_s, idle_s) = (self.lock_wait_s(), self.idle_timeout.as_secs().max(1));
         format!(
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
@@ -71,7 +62,7 @@ impl DbConfig {
 
     /// How long a connection may be unused until it is tested before its next use. In a process that runs it is never
     /// unused for so long: it is kept alive.
-    fn untested(&self) -> Duration {
+    pub(crate) fn untested(&self) -> Duration {
         self.idle_timeout / 2
     }
 }
@@ -79,9 +70,8 @@ impl DbConfig {
 /// One schema, through a bounded pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Database {
-    pool: MySqlPool,
+    pool: Pool,
     config: DbConfig,
-    unvalidated: Unvalidated,
     _kept_alive: Arc<KeptAlive>,
 }
 
@@ -98,61 +88,28 @@ impl Database {
         }
         // The text of a statement holds what it writes, which is not for the logs. Units of work are measured by name.
         options = options.disable_statement_logging();
-        let unvalidated = Unvalidated::default();
-        let released = unvalidated.clone();
-        let pool = MySqlPoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(config.acquire_timeout)
-            .test_before_acquire(false)
-            .after_connect(move |conn, _| {
-                Box::pin(async move {
-                    conn.execute(AssertSqlSafe(config.session())).await?;
-                    Ok(())
-                })
-            })
-            // A test is a round trip, so only where there is doubt: after the process has stood still, the server has
-            // ended every connection.
-            .before_acquire(move |conn, unused| {
-                Box::pin(async move {
-                    Ok(unused.idle_for < config.untested() || answers(conn, config.acquire_timeout / 2).await)
-                })
-            })
-            // A connection that is released inside a transaction would swallow the writes of the next user, and one
-            // that does not answer would block them.
-            .after_release(move |conn, _| {
-                let needs_rollback = conn.is_in_transaction() || released.take_one();
-                Box::pin(async move {
-                    if needs_rollback {
-                        let rolled_back = timeout(config.work_timeout, conn.execute("ROLLBACK")).await;
-                        rolled_back.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(options)
-            .await?;
+        let pool = Pool::new(options, config);
+        pool::give_back(pool.get().await?);
         let kept_alive = Arc::new(KeptAlive::spawn(pool.clone(), config.idle_timeout / 3, config.work_timeout));
-        Ok(Self { pool, config, unvalidated, _kept_alive: kept_alive })
+        Ok(Self { pool, config, _kept_alive: kept_alive })
     }
 
     /// A connection for reading, or for a single statement that is its own transaction. Only the wait for it is
-    /// bounded: what it is used for belongs into [`Database::in_time`], unless the caller has a deadline anyway.
-    pub async fn acquire(&self) -> Result<PoolConnection<MySql>, DbError> {
-        Ok(self.pool.acquire().await?)
+    /// bounded, and the server is asked before the next one uses it: [`Database::run`] bounds the work too, and costs
+    /// no more than its statements.
+    pub async fn acquire(&self) -> Result<Conn, DbError> {
+        Ok(Conn::new(self.pool.get().await?))
     }
 
     /// Opens a connection beside those of the pool, with the same settings, to the server that the URL leads to now:
     /// one of the pool may be to the server that it led to before. Fails if the server does not answer within the
     /// acquire time-out.
     pub async fn open_apart(&self) -> Result<MySqlConnection, DbError> {
-        let options = self.pool.connect_options();
-        let opened = async {
-            let mut conn = Box::pin(options.connect()).await?;
-            conn.execute(AssertSqlSafe(self.config.session())).await?;
-            Ok::<_, DbError>(conn)
-        };
         let after = self.config.acquire_timeout;
-        timeout(after, opened).await.unwrap_or(Err(DbError::TimedOut { name: "open_connection", after }))
+        match timeout(after, self.pool.opener().connect()).await {
+            Ok(opened) => Ok(opened?),
+            Err(_) => Err(DbError::TimedOut { name: "open_connection", after }),
+        }
     }
 
     /// Runs `work`, which uses connections of this pool, until the work time-out. The connection of work that is given
@@ -162,36 +119,36 @@ impl Database {
         name: &'static str,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let mut work = pin!(work);
-        let in_time = timeout(self.config.work_timeout, work.as_mut()).await;
-        in_time.unwrap_or_else(|_| {
-            // Before the work is dropped, which releases its connection: that one must be validated. As many as the
-            // pool has, since others may be released before it.
-            self.unvalidated.add(self.pool.options().get_max_connections());
-            Err(self.timed_out(name).into())
-        })
+        let in_time = timeout(self.config.work_timeout, work).await;
+        in_time.unwrap_or_else(|_| Err(self.timed_out(name).into()))
     }
 
     /// Runs `work` on a connection of its own without a transaction, until the work time-out: reads, or one statement.
+    /// After work that ends well the next one uses the connection as it is, so it must not give up a statement and go
+    /// on.
     pub async fn run<T, E, F, Fut>(&self, name: &'static str, work: F) -> Result<T, E>
     where
         E: From<DbError>,
-        F: FnOnce(PoolConnection<MySql>) -> Fut,
+        F: FnOnce(Conn) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
+        let lent = async {
+            let (conn, lender) = Conn::lend(self.pool.get().await?);
+            let outcome = work(conn).await;
+            if outcome.is_ok() {
+                lender.give_back();
+            }
+            outcome
+        };
         // On the heap: every caller's future would carry it, and each bound around it once more.
-        self.in_time(name, Box::pin(async { work(self.acquire().await?).await })).await
+        self.in_time(name, Box::pin(lent)).await
     }
 
     /// Fails if the server does not answer now.
     pub async fn ping(&self) -> Result<(), DbError> {
-        let answer = async { Ok(self.pool.execute("SELECT 1").await?) };
-        self.in_time("ping", answer).await.map(drop)
-    }
-
-    /// Closes every connection, once what is under way has ended.
-    pub async fn close(&self) {
-        self.pool.close().await;
+        let answer = self
+            .run("ping", |mut conn| async move { Ok::<_, DbError>(raw_sql("SELECT 1").execute(&mut *conn).await?) });
+        answer.await.map(drop)
     }
 
     /// How long a connection that is none of the pool may be unused: after that the server may have ended it.
@@ -207,20 +164,5 @@ impl Database {
 
     pub(crate) fn timed_out(&self, name: &'static str) -> DbError {
         DbError::TimedOut { name, after: self.config.work_timeout }
-    }
-}
-
-/// How many of the next released connections are validated before they are used again: after a time-out one of them is
-/// in the middle of a statement, and the pool does not say which. To validate each would be a round trip for every use.
-#[derive(Debug, Clone, Default)]
-struct Unvalidated(Arc<AtomicU32>);
-
-impl Unvalidated {
-    fn add(&self, connections: u32) {
-        self.0.fetch_max(connections, Ordering::AcqRel);
-    }
-
-    fn take_one(&self) -> bool {
-        self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
     }
 }

@@ -1,9 +1,11 @@
 //! MySQL (or MariaDB) as every service uses it: a pool, schema versions, and named, retried transactions.
 //!
 //! A unit of work runs on a task of its own ([`Database::transact`]): a caller that goes away can't tear it, and a
-//! connection never returns to the pool in the middle of a transaction. Nor is any connection waited for without end:
-//! one that does not answer is given up with the work on it. Nor does the server wait for a process that stands still:
-//! it ends a connection that is silent for some seconds, with its transaction and its locks.
+//! connection never returns to the pool in the middle of a transaction. What needs no transaction runs on a connection
+//! that is lent ([`Database::run`]). After either the next one uses the connection as it is; one that somebody was cut
+//! off from is drained and rolled back first. Nor is any connection waited for without end: one that does not answer is
+//! given up with the work on it. Nor does the server wait for a process that stands still: it ends a connection that is
+//! silent for some seconds, with its transaction and its locks.
 //!
 //! ```no_run
 //! use stampede_db::{Database, DbConfig, DbError, Statement};
@@ -22,14 +24,17 @@
 #![warn(missing_docs)]
 
 mod clock;
+mod conn;
 mod database;
 mod error;
 mod kept_alive;
+mod pool;
 mod schema;
 mod statement;
 mod statements;
 mod transact;
 
+pub use conn::Conn;
 pub use database::{Database, DbConfig};
 pub use error::{DbError, ensure_rows};
 pub use schema::Schema;

@@ -86,7 +86,7 @@ impl Database {
     /// newer release has contracted. A newer schema that was merely expanded is fine, so that an old replica may be
     /// started again in the middle of a roll-out.
     pub async fn check_schema(&self, schema: &Schema) -> Result<(), DbError> {
-        let found = self.in_time("check_schema", async { applied(&mut *self.acquire().await?).await }).await?;
+        let found = self.run("check_schema", |mut conn| async move { applied(&mut conn).await }).await?;
         found.fits(schema.service, schema.version()).map_err(DbError::Schema)
     }
 }

@@ -1,8 +1,8 @@
 //! Named units of work: one transaction each, on a task of their own, retried after a deadlock, and measured.
 
-use crate::{Answers, Database, DbError, Statements};
+use crate::{Answers, Conn, Database, DbError, Statements};
 use opentelemetry::{KeyValue, global, metrics::Histogram};
-use sqlx::{MySql, MySqlConnection, pool::PoolConnection, raw_sql};
+use sqlx::{MySqlConnection, raw_sql};
 use stampede_vocab::backoff_from;
 use std::{future::Future, pin::Pin, sync::LazyLock, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -137,23 +137,28 @@ where
 /// not know of a BEGIN that goes out with other statements. So it is closed unless the transaction has ended, as after a
 /// panic, a time-out, or a COMMIT or ROLLBACK that fails. The server rolls back when a connection ends. Nor is it asked
 /// to end: it may be half-open, so that no ROLLBACK would be answered.
-struct Begun(Option<PoolConnection<MySql>>);
+struct Begun(Option<Conn>);
 
 impl Begun {
     fn get(&mut self) -> &mut MySqlConnection {
         self.0.as_mut().expect("it is taken out when its transaction has ended, and not used after that")
     }
 
-    /// Ends the transaction, and releases the connection to the pool.
+    /// Ends the transaction, and gives the connection back to the pool: the server has answered, so that the next one
+    /// may use it as it is.
     async fn end(mut self, how: &'static str) -> Result<(), DbError> {
         raw_sql(how).execute(self.get()).await?;
-        drop(self.0.take());
+        if let Some(conn) = self.0.take() {
+            conn.give_back();
+        }
         Ok(())
     }
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        drop(self.0.take().map(PoolConnection::detach));
+        if let Some(conn) = self.0.take() {
+            conn.close();
+        }
     }
 }

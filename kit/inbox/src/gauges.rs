@@ -65,13 +65,15 @@ struct Counts {
 pub async fn measure(db: Database, progress: Progress, topics: Vec<String>) {
     let gauges = Gauges::new();
     loop {
-        let counts = db.in_time("count_dead_letters", count(&db)).await.ok();
+        let counts = count(&db).await.ok();
         gauges.record(&progress, &topics, counts.as_ref());
         sleep(GAUGE_INTERVAL).await;
     }
 }
 
 async fn count(db: &Database) -> Result<Counts, DbError> {
-    let mut conn = db.acquire().await?;
-    Ok(Counts { parked: rows::count_parked(&mut conn).await?, letters: letter::count_open(&mut conn).await? })
+    db.run("count_dead_letters", |mut conn| async move {
+        Ok(Counts { parked: rows::count_parked(&mut conn).await?, letters: letter::count_open(&mut conn).await? })
+    })
+    .await
 }

@@ -4,7 +4,7 @@ use crate::{
     desk::View,
     rows::{self, Purged},
 };
-use stampede_db::{Database, DbError};
+use stampede_db::Database;
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::{sync::watch, time::sleep};
@@ -66,12 +66,10 @@ impl Purge {
         let now = Timestamp::now();
         let times_us = (now.minus(RETENTION).micros(), now.micros());
         let look = self.look.unwrap_or(Look { at: self.from, has_kept: false });
-        let purged = async {
-            let mut conn = self.db.acquire().await?;
-            rows::purge(&mut conn, look.at, times_us, BATCH).await
-        };
-        let purged: Result<Purged, DbError> = self.db.in_time("purge_outbox", purged).await;
-        match purged {
+        let purged = self
+            .db
+            .run("purge_outbox", |mut conn| async move { rows::purge(&mut conn, look.at, times_us, BATCH).await });
+        match purged.await {
             Ok(Purged { kept, last, is_full }) => {
                 if !look.has_kept {
                     self.from = kept.map_or(last, |kept| kept - 1);

@@ -79,6 +79,7 @@ struct Shared {
     trap: Mutex<Option<Trap>>,
     gate: watch::Sender<Gate>,
     breaks: Breaks,
+    writes: AtomicUsize,
     statements: AtomicUsize,
 }
 
@@ -114,7 +115,8 @@ impl Proxy {
 
     fn start(listener: TcpListener, upstream: SocketAddr, url: String) -> Self {
         let (trap, gate) = (Mutex::new(None), watch::Sender::new(Gate::default()));
-        let shared = Arc::new(Shared { trap, gate, breaks: Breaks::default(), statements: AtomicUsize::new(0) });
+        let (writes, statements) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { trap, gate, breaks: Breaks::default(), writes, statements });
         let accepting = tokio::spawn(accept_all(listener, upstream, shared.clone()));
         Self { url, shared, accepting }
     }
@@ -160,6 +162,11 @@ impl Proxy {
     pub fn cut(&self) {
         *self.shared.lock() = None;
         self.shared.gate.send_modify(|gate| *gate = Gate { frozen: None, cuts: gate.cuts + 1 });
+    }
+
+    /// Returns how many writes of the clients have come through.
+    pub fn writes(&self) -> usize {
+        self.shared.writes.load(Ordering::Acquire)
     }
 
     /// Returns how many statements have come through of transactions that have written something and are committed, if
@@ -259,6 +266,7 @@ impl Shared {
             if !self.passes(connection, write) {
                 until(&mut gate, |gate| gate.frozen.is_none()).await;
             }
+            self.writes.fetch_add(1, Ordering::AcqRel);
             if let Some(statements) = spoken.hear(write) {
                 self.statements.fetch_add(statements, Ordering::AcqRel);
             }

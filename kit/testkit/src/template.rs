@@ -72,16 +72,12 @@ async fn make(server: &mut MySqlConnection, server_url: &str, schema: &Schema, t
     }
     run(server, format!("DROP DATABASE {template}; CREATE DATABASE {template}")).await?;
     let db = connect(&url).await?;
-    let migrated = schema.migrate(&db).await;
-    db.close().await;
-    Ok(migrated?)
+    Ok(schema.migrate(&db).await?)
 }
 
 async fn is_migrated(url: &str, schema: &Schema) -> Result<bool> {
     let db = connect(url).await?;
-    let checked = db.check_schema(schema).await;
-    db.close().await;
-    match checked {
+    match db.check_schema(schema).await {
         Ok(()) => Ok(true),
         Err(DbError::Schema(_)) => Ok(false),
         Err(error) => Err(error.into()),

@@ -4,6 +4,7 @@
 
 mod literals;
 mod opening;
+mod pool;
 mod schema;
 mod silent;
 mod transact;

@@ -80,8 +80,10 @@ async fn the_write_before_which_it_freezes_does_not_come_through_until_it_is_tha
     assert!(is_held(&mut client, b"mark 2").await);
     assert_eq!(proxy.frozen().await, b"mark 2");
     assert!(received.try_recv().is_err(), "it is held");
+    assert_eq!(proxy.writes(), 2);
     proxy.thaw();
     assert_eq!(answer(&mut client).await, b"mark 2");
+    assert_eq!(proxy.writes(), 3);
 }
 
 #[tokio::test]

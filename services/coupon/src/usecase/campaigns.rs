@@ -5,9 +5,9 @@ use crate::{
     store,
     usecase::{Error, batches, call},
 };
-use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
+use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
-use stampede_db::{Database, DbError};
+use stampede_db::{Conn, Database, DbError};
 use stampede_vocab::CampaignId;
 use std::{
     collections::HashMap,
@@ -95,7 +95,7 @@ impl Cache {
 
 async fn read(db: Database, cache: Cache, ids: Vec<CampaignId>) -> Vec<Result<Option<Arc<Campaign>>, DbError>> {
     let wanted = ids.iter().copied();
-    let read = |mut conn: PoolConnection<MySql>| async move { cache.fill(&mut conn, wanted).await };
+    let read = |mut conn: Conn| async move { cache.fill(&mut conn, wanted).await };
     match db.run("find_campaigns", read).await {
         Ok(found) => ids.iter().map(|id| Ok(found.get(id).cloned())).collect(),
         Err(error) => vec![Err(error); ids.len()],

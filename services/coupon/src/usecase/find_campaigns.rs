@@ -6,8 +6,7 @@ use crate::{
     store,
     usecase::{Campaigns, Error},
 };
-use sqlx::{MySql, pool::PoolConnection};
-use stampede_db::{Database, DbError};
+use stampede_db::{Conn, Database, DbError};
 use stampede_lua::{Redis, coupon};
 use stampede_service::{Page, Paging};
 use stampede_vocab::CampaignId;
@@ -56,7 +55,7 @@ impl FindCampaigns {
     /// Returns a page of all campaigns, newest first.
     pub async fn list(&self, paging: Paging) -> Result<Page<IssuedCampaign>, Error> {
         let (after, limit) = (paging.after_time(), paging.limit());
-        let read = |mut conn: PoolConnection<MySql>| async move {
+        let read = |mut conn: Conn| async move {
             let page = store::campaigns::newest(&mut conn, after, limit).await?;
             let ids: Vec<CampaignId> = page.iter().map(|campaign| campaign.id).collect();
             Ok::<_, DbError>((page, store::coupons::greatest_ranks(&mut conn, &ids).await?))

@@ -5,8 +5,7 @@ use crate::{
     store::{self, coupons::Stored},
     usecase::{Campaigns, Error, campaigns::CampaignsById, readable},
 };
-use sqlx::{MySql, pool::PoolConnection};
-use stampede_db::{Database, DbError};
+use stampede_db::{Conn, Database, DbError};
 use stampede_service::{Page, Paging};
 use stampede_vocab::{CampaignId, CouponId, UserId};
 use std::sync::Arc;
@@ -63,7 +62,7 @@ impl FindCoupons {
 
     /// Returns one coupon, if the caller may see it: `owner` is `None` for one who may see everybody's.
     pub async fn get(&self, id: CouponId, owner: Option<UserId>) -> Result<FoundCoupon, Error> {
-        let read = |mut conn: PoolConnection<MySql>| async move {
+        let read = |mut conn: Conn| async move {
             let found = store::coupons::find_many(&mut conn, &[id]).await?.remove(&id).transpose()?;
             let visible = found.filter(|coupon| owner.is_none_or(|owner| owner == coupon.user_id));
             let Some(coupon) = visible else { return Ok(None) };
@@ -76,7 +75,7 @@ impl FindCoupons {
     /// Returns a page of the list, without the coupons that cannot be read.
     pub async fn list(&self, list: CouponList, paging: Paging) -> Result<Page<FoundCoupon>, Error> {
         let (after, limit) = (&paging, paging.limit());
-        let read = |mut conn: PoolConnection<MySql>| async move {
+        let read = |mut conn: Conn| async move {
             let stored = match list {
                 CouponList::OfUser { user_id, campaign_id } => {
                     store::coupons::newest_of_user(&mut conn, user_id, campaign_id, after.after_time(), limit).await?

@@ -5,8 +5,7 @@ use crate::{
     domain::{Event, NewEvent, Refusal},
     store,
 };
-use sqlx::{MySql, pool::PoolConnection};
-use stampede_db::Database;
+use stampede_db::{Conn, Database};
 use stampede_vocab::Timestamp;
 use std::{sync::Arc, time::Duration};
 
@@ -52,7 +51,7 @@ impl CreateEvent {
     /// The event of an earlier request with this request's id, which must have been the same request.
     async fn created_before(&self, new: &NewEvent) -> Result<Option<Event>, Error> {
         let id = new.event_id();
-        let read = |mut conn: PoolConnection<MySql>| async move {
+        let read = |mut conn: Conn| async move {
             match store::events::fingerprint(&mut conn, id).await? {
                 None => Ok(None),
                 Some(stored) if stored == new.fingerprint => Ok(store::events::load(&mut conn, &[id]).await?.pop()),

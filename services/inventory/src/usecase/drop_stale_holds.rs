@@ -14,8 +14,8 @@ use crate::{
     store,
 };
 use futures_util::future::join_all;
-use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
-use stampede_db::{Database, DbError};
+use sqlx::MySqlConnection;
+use stampede_db::{Conn, Database, DbError};
 use stampede_lua::stock::{LedgerCopy, OpenHold, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
 use std::{
@@ -131,7 +131,7 @@ impl DropStaleHolds {
     /// Drops the holds of orders that are in the ledger, and returns the others.
     async fn drop_answered(&self, aged: AgedHolds) -> Result<AgedHolds, Error> {
         let orders = aged.orders();
-        let read = |mut conn: PoolConnection<MySql>| async move {
+        let read = |mut conn: Conn| async move {
             let entries = store::ledger::of_orders(&mut conn, &orders).await?;
             let ledger_copies = ledger_copies(&mut conn, &entries).await?;
             Ok::<_, DbError>((entries, ledger_copies))

@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::Result;
 use futures_util::future::{try_join, try_join_all};
-use sqlx::{MySql, pool::PoolConnection};
+use stampede_db::Conn;
 use stampede_proto::order::v1::{Order, OrderState};
 use stampede_testkit::{buyer, eventually};
 use stampede_vocab::{OrderId, Timestamp};
@@ -41,7 +41,7 @@ async fn refunded(sale: &Sale, order: &Order) -> Result<Order> {
 }
 
 /// Locks an order until the transaction on this connection ends.
-async fn hold(sale: &Sale, order: &Order) -> Result<PoolConnection<MySql>> {
+async fn hold(sale: &Sale, order: &Order) -> Result<Conn> {
     let id: OrderId = order.order_id.parse()?;
     let mut conn = sale.connection().await?;
     sqlx::raw_sql("BEGIN").execute(&mut *conn).await?;

@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use prost::Message;
-use sqlx::{MySql, pool::PoolConnection};
-use stampede_db::Database;
+use stampede_db::{Conn, Database};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::convert::timestamp;
 use stampede_proto::{
@@ -359,7 +358,7 @@ impl Sale {
     }
 
     /// A connection to the schema of the orders.
-    pub async fn connection(&self) -> Result<PoolConnection<MySql>> {
+    pub async fn connection(&self) -> Result<Conn> {
         Ok(self.orders.acquire().await?)
     }
 

@@ -6,8 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use prost::Message;
 use serde_json::Value;
-use sqlx::{MySql, pool::PoolConnection};
-use stampede_db::Database;
+use stampede_db::{Conn, Database};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::{
     message::v1 as messages,
@@ -172,7 +171,7 @@ impl Sale {
     }
 
     /// A connection to the service's schema, for a test that stands in its way.
-    pub async fn conn(&self) -> Result<PoolConnection<MySql>> {
+    pub async fn conn(&self) -> Result<Conn> {
         Ok(self.payments.acquire().await?)
     }
 
