@@ -10,7 +10,10 @@ use stampede_proto::{
 };
 use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer, eventually};
 use stampede_vocab::{Timestamp, UserId};
-use std::{process::Command, time::Duration};
+use std::{
+    process::{Command, Output},
+    time::Duration,
+};
 use tonic::Status;
 
 /// A pay window that no test outlives.
@@ -236,7 +239,11 @@ pub fn audit_command(world: &World, mesh: &Mesh, more: &[&str]) -> Command {
 
 /// Returns the findings of the operator's own command in this world.
 pub fn run_audit(world: &World, mesh: &Mesh, more: &[&str]) -> Audit {
-    let output = audit_command(world, mesh, more).output().unwrap();
+    findings(&audit_command(world, mesh, more).output().unwrap())
+}
+
+/// Reads the findings that the command has written, which its exit code agrees with.
+pub fn findings(output: &Output) -> Audit {
     let errors = String::from_utf8_lossy(&output.stderr);
     let audit: Audit = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
     assert_eq!(output.status.success(), audit.holds, "the exit code says something else than the verdict: {errors}");

@@ -2,13 +2,15 @@
 
 use crate::{
     breaks::Id,
-    sale::{LONG, Sale},
+    sale::{Audit, LONG, Sale, audit_command, findings},
 };
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, MySqlPool};
 use stampede_lua::{Redis, RedisConfig};
 use stampede_proto::{coupon::v1::Coupon, order::v1::Order};
 use stampede_testkit::{Service, buyer};
 use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, OrderId, PaymentId, Timestamp, UserId};
+use std::collections::BTreeMap;
+use tokio::task::spawn_blocking;
 
 /// Flags for no wait: no process is left that would move anything.
 pub const AT_ONCE: &[&str] = &["--quiet-deadline-s", "0"];
@@ -18,6 +20,14 @@ pub struct Sold {
     pub sale: Sale,
     pub order: Order,
     pub coupon: Coupon,
+    /// Each schema, for statements by hand.
+    schemas: BTreeMap<Service, MySqlPool>,
+}
+
+/// A pool on the schema of a service, which connects once it is used.
+fn schema_of(sale: &Sale, service: Service) -> MySqlPool {
+    let url = format!("{}?ssl-mode=disabled", sale.world.service_database_url(service));
+    MySqlPool::connect_lazy(&url).unwrap()
 }
 
 /// An id as SQL has it.
@@ -36,7 +46,8 @@ impl Sold {
         for service in Service::ALL {
             sale.mesh.kill_9(service).unwrap();
         }
-        let sold = Self { sale, order, coupon };
+        let schemas = Service::ALL.into_iter().map(|service| (service, schema_of(&sale, service))).collect();
+        let sold = Self { sale, order, coupon, schemas };
         // As the sweep would, once the order is old enough.
         sold.run(&[(Service::Inventory, "DELETE FROM reservations")]).await;
         sold
@@ -106,16 +117,24 @@ impl Sold {
         ];
         for (service, statement) in statements {
             let sql = values.iter().fold((*statement).to_owned(), |sql, (name, value)| sql.replace(name, value));
-            let db = self.sale.world.database(*service).await.unwrap();
-            let mut connection = db.acquire().await.unwrap();
-            let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *connection).await;
+            let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&self.schemas[service]).await;
             done.unwrap_or_else(|error| panic!("{sql}: {error}"));
         }
     }
 
+    /// Returns the findings of the operator's own command, and holds up nothing that is waited for beside it.
+    pub async fn audited(&self, more: &[&str]) -> Audit {
+        let mut command = audit_command(&self.sale.world, &self.sale.mesh, more);
+        findings(&spawn_blocking(move || command.output()).await.unwrap().unwrap())
+    }
+
     /// Checks that the audit reports this breach of this promise, and names this id.
     pub fn assert_named(&self, more: &[&str], named: &[(usize, &str, Id)]) {
-        let audit = self.sale.run_audit(more);
+        self.assert_names(&self.sale.run_audit(more), named);
+    }
+
+    /// The same of an audit that was run before.
+    pub fn assert_names(&self, audit: &Audit, named: &[(usize, &str, Id)]) {
         for (promise, what, id) in named {
             let (broken, id) = (&audit.promises[promise - 1], self.text(*id));
             assert_eq!((broken.number, broken.holds), (*promise, false), "{what}: {audit:#?}");
