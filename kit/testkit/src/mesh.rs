@@ -239,7 +239,7 @@ impl Mesh {
         self.processes.get(&(process.into(), replica)).context("it is not running")
     }
 
-    /// Restarts a process that was killed, on its old port.
+    /// Restarts a process that was killed or terminated, on its old port.
     pub async fn restart(&mut self, process: impl Into<Process>) -> Result<()> {
         let process = process.into();
         self.killed.remove(&process);
@@ -260,10 +260,21 @@ impl Mesh {
     /// its old port, and waits until it is ready.
     pub async fn roll(&mut self, process: impl Into<Process>, replica: usize) -> Result<()> {
         let process = process.into();
+        self.end(process, replica).await?;
+        self.start_one(process, replica).await
+    }
+
+    /// Ends a process, the first of its replicas if there are more, as a rollout does: it leaves its groups and gives
+    /// back its leases, so that whoever takes its place waits for neither. [`Mesh::restart`] starts it again.
+    pub async fn terminate(&mut self, process: impl Into<Process>) -> Result<()> {
+        self.end(process.into(), 0).await
+    }
+
+    async fn end(&mut self, process: Process, replica: usize) -> Result<()> {
         let mut running = self.processes.remove(&(process, replica)).context("it is not running")?;
         let status = running.terminate().await?;
         ensure!(status.success(), "{process} ended with {status}:\n{}", running.log_tail());
-        self.start_one(process, replica).await
+        Ok(())
     }
 
     /// Stops every process in the reverse order and checks that each exited with 0.

@@ -56,7 +56,7 @@ async fn case_26_messages_are_new_ones_although_the_counters_of_their_rows_begin
     // It waits until everything is sent.
     sale.audit();
     for service in Service::ALL {
-        sale.mesh.kill_9(service).unwrap();
+        sale.mesh.terminate(service).await.unwrap();
     }
     for service in Service::ALL {
         run(&sale.world, service, AS_NEW.to_owned()).await;

@@ -4,6 +4,7 @@ use crate::{
     history::kept,
     sale::{LONG, Sale, fresh},
 };
+use futures_util::future::join_all;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
@@ -67,18 +68,14 @@ async fn case_09_consumers_that_begin_at_the_first_record_again_change_nothing(s
     sale.audit();
     let before = kept(&sale.world).await;
     for service in Service::ALL {
-        sale.mesh.kill_9(service).unwrap();
+        sale.mesh.terminate(service).await.unwrap();
     }
-    for reader in readers() {
-        // Kafka refuses offsets until it has noticed that the members of the group are gone.
-        until(&sale.world, "case 9: a group begins anew", move |world| rewind(world, reader)).await;
-    }
+    // Kafka refuses offsets until the members of the group are gone.
+    until_each(&sale.world, readers(), "case 9: a group begins anew", rewind).await;
     for service in Service::ALL {
         sale.mesh.restart(service).await.unwrap();
     }
-    for reader in readers() {
-        until(&sale.world, "case 9: a group is at the end again", move |world| is_at_the_end(world, reader)).await;
-    }
+    until_each(&sale.world, readers(), "case 9: a group is at the end again", is_at_the_end).await;
     sale.audit();
     assert_eq!(kept(&sale.world).await, before, "case 9: what the first record and all later ones have changed again");
 }
@@ -104,8 +101,20 @@ pub fn readers() -> impl Iterator<Item = Service> {
     Service::ALL.into_iter().filter(|service| service.reads().next().is_some())
 }
 
+/// Retries until the condition holds for each of these readers. Each is asked about by a client of its own, which has to
+/// find the coordinator of its group first, so they are asked about side by side.
+pub async fn until_each(
+    world: &World,
+    readers: impl IntoIterator<Item = Service>,
+    what: &str,
+    is_so: impl Fn(&World, Service) -> bool + Copy + Send + 'static,
+) {
+    let each = readers.into_iter().map(|reader| until(world, what, move |world| is_so(world, reader)));
+    join_all(each).await;
+}
+
 /// Retries until the condition holds. It blocks.
-pub async fn until(world: &World, what: &str, is_so: impl Fn(&World) -> bool + Copy + Send + 'static) {
+async fn until(world: &World, what: &str, is_so: impl Fn(&World) -> bool + Copy + Send + 'static) {
     eventually(what, || {
         let world = world.clone();
         async move { spawn_blocking(move || is_so(&world)).await.unwrap().then_some(()) }

@@ -1,7 +1,7 @@
 //! Messages of ended orders, published again with new ids while their reader is killed.
 
 use super::{
-    kafka::{is_at_the_end, until},
+    kafka::{is_at_the_end, until_each},
     long_case,
 };
 use crate::{
@@ -89,9 +89,7 @@ async fn cancel(sale: &Sale, user: UserId, order: &Order) {
 
 /// Waits until the readers of the topic of orders have no lag.
 async fn all_is_read(sale: &Sale) {
-    for reader in READERS {
-        until(&sale.world, "case 22: all is read", move |world| is_at_the_end(world, reader)).await;
-    }
+    until_each(&sale.world, READERS, "case 22: all is read", is_at_the_end).await;
 }
 
 /// Waits until so many units are taken, each with a gift, and all others are left. Checks that there are never more

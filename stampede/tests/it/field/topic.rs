@@ -119,10 +119,7 @@ async fn all_fulfilled(sale: &Sale, paid: &[(UserId, Order)]) {
 
 /// Waits until every message has taken effect, and every offset is committed.
 async fn quiet(sale: &Sale) {
-    for reader in kafka::readers() {
-        kafka::until(&sale.world, "case 7: a group is at the end", move |world| kafka::is_at_the_end(world, reader))
-            .await;
-    }
+    kafka::until_each(&sale.world, kafka::readers(), "case 7: a group is at the end", kafka::is_at_the_end).await;
 }
 
 /// Waits until a service logs that it cannot write or read its topic.
