@@ -24,7 +24,7 @@ const REPLICAS: usize = 2;
 /// Clients of each kind of HTTP.
 const SHOPPERS: usize = 3;
 /// Number of calls that a new replica of a service answers before the next one is replaced: its callers have found it.
-const CALLS: f64 = 20.0;
+const CALLS: f64 = 8.0;
 /// The metric of the calls that a service has answered.
 const COUNT: &str = "rpc_server_call_duration_seconds_count{";
 
