@@ -28,7 +28,7 @@ const NOBODY: &str = "http://127.0.0.1:9/v1/payments:webhook";
 
 /// Orders that are being paid at the power cut: those of `STAMPEDE_TEST_PAYMENTS`, which is a thousand at most.
 fn many() -> usize {
-    std::env::var("STAMPEDE_TEST_PAYMENTS").map_or(100, |count| count.parse().unwrap())
+    std::env::var("STAMPEDE_TEST_PAYMENTS").map_or(50, |count| count.parse().unwrap())
 }
 
 /// The schemas of orders and payments.
