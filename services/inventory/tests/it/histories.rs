@@ -28,7 +28,7 @@ use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
 use std::{collections::BTreeMap, time::Duration};
 use tonic::transport::Channel;
 
-const HISTORIES: u64 = 100;
+const HISTORIES: u64 = 50;
 const AT_A_TIME: usize = 24;
 const STEPS: usize = 14;
 /// Most replicas; a third of the seeds each is played on one, two and three.
