@@ -21,7 +21,7 @@ const SALE: &str = r#"
 name = "A sale on a Redis that forgets"
 opens_in_ms = 2_000
 lasts_ms = 36_000
-pay_window_ms = 12_000
+pay_window_ms = 8_000
 
 [[items]]
 title = "Kettle"
@@ -57,7 +57,7 @@ declined_cards_percent = 10
 timed_out_cards_percent = 3
 "#;
 /// That of the sale.
-const PAY_WINDOW_MS: u32 = 12_000;
+const PAY_WINDOW_MS: u32 = 8_000;
 
 /// A server that may lose its last second, as Redis is set up by default.
 const DURABLE: [(&str, &str); 2] = [("appendonly", "yes"), ("appendfsync", "everysec")];
