@@ -8,7 +8,7 @@ use tokio::time::sleep;
 const AGGREGATES: usize = 20;
 const VERSIONS: i64 = 6;
 /// How long it is silent: longer than the leases of the relay last, which it has to renew meanwhile.
-const SILENCE: Duration = Duration::from_secs(8);
+const SILENCE: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_on_its_way_to_a_kafka_that_falls_silent_is_neither_lost_nor_overtaken() {
