@@ -7,14 +7,16 @@ use crate::{
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use stampede_proto::order::v1::{Order, OrderState};
-use stampede_testkit::{Service, World, buyer, eventually};
+use stampede_testkit::{MeshBuilder, Process, Service, World, buyer, eventually};
 use std::{
     process::{Command, Output, Stdio},
     time::Duration,
 };
 
 /// A pay window that ends within a test.
-const SHORT: Duration = Duration::from_secs(4);
+const SHORT: Duration = Duration::from_secs(3);
+/// Time until the money of a late card comes: twice as long.
+const LATE_MS: u64 = 6_000;
 
 fn in_world(world: &World, mut command: Command) -> Command {
     command
@@ -78,7 +80,8 @@ fn of_consumer<'l>(lag: &'l Value, consumer: &str, writer: &str) -> &'l Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_comes_back_in_order_and_once_though_two_operators_ask_for_it() {
-    let sale = Sale::open(SHORT).await;
+    let late = MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", LATE_MS);
+    let sale = Sale::open_on(late, SHORT).await;
     let (world, user) = (&sale.world, buyer());
     sql(world, Service::Inventory, "ALTER TABLE ledger ADD CONSTRAINT no_release CHECK (state = 'COMMITTED')").await;
     let order = sale.placed(user, &[(0, 1)], "").await;

@@ -80,7 +80,7 @@ async fn sale(units: usize) -> Sale {
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
         .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 0)
         .set(Service::Payment, "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", units)
-        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 5_000)
+        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 3_000)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_SLOW_MS", 120_000)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_MAX_REQUESTS_IN_FLIGHT", 4_096)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_WEBHOOK_URL", NOBODY)

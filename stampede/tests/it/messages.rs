@@ -5,7 +5,7 @@ use crate::{
     breaks::Id,
     message_breaks::{LETTER, WITHOUT_EFFECT, WithoutEffect},
     sale::{Sale, eur, fresh, in_us},
-    sold::{AT_ONCE, Sold, in_sql},
+    sold::{AT_ONCE, Sold, in_sql, schemas_of},
 };
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -14,7 +14,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, MySqlPool};
 use stampede_proto::{
     coupon::v1::Coupon,
     event::v1::{CancelEventRequest, CreateEventRequest, NewItem},
@@ -23,11 +23,15 @@ use stampede_proto::{
 };
 use stampede_testkit::{Service, as_buyer, as_operator, buyer, eventually};
 use stampede_vocab::{CouponId, EventId, OrderId, PaymentId};
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 /// A sale in which there was every message that a service takes. The services are stopped.
 struct AllMessages {
     sale: Sale,
+    schemas: BTreeMap<Service, MySqlPool>,
     /// Names in SQL, with the ids for SQL and as text.
     ids: Vec<(String, String, String)>,
 }
@@ -63,14 +67,12 @@ impl AllMessages {
         for (order, name, coupon) in orders {
             ids.extend(names(&order, name, coupon));
         }
-        Self { sale, ids }
+        Self { schemas: schemas_of(&sale), sale, ids }
     }
 
     async fn run(&self, service: Service, sql: &str) {
         let sql = self.ids.iter().fold(sql.to_owned(), |sql, (name, id, _)| sql.replace(name, id));
-        let db = self.sale.world.database(service).await.unwrap();
-        let mut connection = db.acquire().await.unwrap();
-        let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *connection).await;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&self.schemas[&service]).await;
         let changed = done.unwrap_or_else(|error| panic!("{sql}: {error}")).rows_affected();
         assert!(changed > 0, "{sql} changes nothing");
     }

@@ -6,7 +6,7 @@ use stampede_proto::{
     order::v1::{CancelOrderRequest, OrderState, RefundOrderRequest},
     r#type::v1::DeclineCode,
 };
-use stampede_testkit::{Service, as_buyer, as_operator, buyer};
+use stampede_testkit::{MeshBuilder, Process, Service, as_buyer, as_operator, buyer};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +76,9 @@ async fn a_declined_card_is_tried_again_and_a_time_out_is_asked_for_not_charged_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_that_comes_after_the_deadline_buys_the_units_again_or_goes_back() {
-    let sale = Sale::open(Duration::from_secs(3)).await;
+    // Twice as late as the deadline.
+    let late = MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", 6_000);
+    let sale = Sale::open_on(late, Duration::from_secs(3)).await;
     let (first, second, other) = (buyer(), buyer(), buyer());
     let kettle = sale.placed(first, &[(0, 1)], "").await;
     let rarity = sale.placed(second, &[(1, 1)], "").await;

@@ -24,10 +24,13 @@ pub struct Sold {
     schemas: BTreeMap<Service, MySqlPool>,
 }
 
-/// A pool on the schema of a service, which connects once it is used.
-fn schema_of(sale: &Sale, service: Service) -> MySqlPool {
-    let url = format!("{}?ssl-mode=disabled", sale.world.service_database_url(service));
-    MySqlPool::connect_lazy(&url).unwrap()
+/// Pools on all schemas, which connect once they are used.
+pub fn schemas_of(sale: &Sale) -> BTreeMap<Service, MySqlPool> {
+    let pool = |service| {
+        let url = format!("{}?ssl-mode=disabled", sale.world.service_database_url(service));
+        (service, MySqlPool::connect_lazy(&url).unwrap())
+    };
+    Service::ALL.into_iter().map(pool).collect()
 }
 
 /// An id as SQL has it.
@@ -46,7 +49,7 @@ impl Sold {
         for service in Service::ALL {
             sale.mesh.kill_9(service).unwrap();
         }
-        let schemas = Service::ALL.into_iter().map(|service| (service, schema_of(&sale, service))).collect();
+        let schemas = schemas_of(&sale);
         let sold = Self { sale, order, coupon, schemas };
         // As the sweep would, once the order is old enough.
         sold.run(&[(Service::Inventory, "DELETE FROM reservations")]).await;
