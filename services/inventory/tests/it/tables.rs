@@ -13,14 +13,14 @@ use uuid::Uuid;
 /// A year, in microseconds.
 const YEAR_US: i64 = 365 * 86_400 * 1_000_000;
 
-/// A table `numbers` of the numbers below a million.
-fn numbers() -> String {
+/// A table `numbers` of all numbers that have no more digits than those below `count`.
+fn numbers(count: i64) -> String {
     let digit = "(SELECT 0 AS n UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 \
                  UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
-    format!(
-        "(SELECT a.n + 10 * b.n + 100 * c.n + 1000 * d.n + 10000 * e.n + 100000 * f.n AS n \
-         FROM {digit} a, {digit} b, {digit} c, {digit} d, {digit} e, {digit} f) numbers"
-    )
+    let digits = (count - 1).to_string().len();
+    let tables: Vec<String> = (0..digits).map(|place| format!("{digit} d{place}")).collect();
+    let sum: Vec<String> = (0..digits).map(|place| format!("1{} * d{place}.n", "0".repeat(place))).collect();
+    format!("(SELECT {} AS n FROM {}) numbers", sum.join(" + "), tables.join(", "))
 }
 
 async fn execute(sale: &Sale, sql: String) {
@@ -37,7 +37,7 @@ pub async fn sell_to(sale: &Sale, count: i64) {
          committed_at_us, granted_at_us, request_fingerprint, item_version) \
          SELECT UNHEX(MD5(CONCAT('o', n))), {item}, UNHEX(MD5(CONCAT('u', n))), {event}, n + 1, 1, 0, 'COMMITTED', \
          1, 1, UNHEX(SHA2(n, 256)), n + 1 FROM {} WHERE n < {count}",
-        numbers()
+        numbers(count)
     );
     execute(sale, rows).await;
     let stock = format!(
@@ -67,7 +67,7 @@ pub async fn plan_events(sale: &Sale, count: i64) {
          gift_total_units, unit_price_minor, currency) \
          SELECT UNHEX(MD5(CONCAT('i', n))), UNHEX(MD5(CONCAT('e', n))), 1, {open_time}, {open_time} + 3600000000, 10, 1, \
          0, 100, 'EUR' FROM {} WHERE n < {count}",
-        numbers()
+        numbers(count)
     );
     execute(sale, rows).await;
 }

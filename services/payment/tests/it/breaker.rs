@@ -13,7 +13,7 @@ async fn while_the_provider_fails_charges_stay_queued_and_end_with_their_orders(
     let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_BREAKER_FAILURES", 1).set(
         Service::Payment,
         "STAMPEDE_PAYMENT_BREAKER_PAUSE_MS",
-        10_000,
+        6_000,
     );
     let mut sale = Sale::open_with(settings).await?;
     sale.mesh.kill_9(Process::Sandbox)?;
