@@ -78,7 +78,7 @@ async fn is_rebuilt(stand: &Stand) {
 /// Where a rebuild is stopped, with how many buyers Redis has then; it can't be told in the middle of a page.
 type Stop = (Writes, FreezeAt, Option<u128>);
 
-/// Stops before and after the first and the last buyer of each page, and on both sides of the end.
+/// Before and after the write with the first buyer of each page, after the one with its last, and around the end.
 fn stops() -> Vec<Stop> {
     let of = |number: u128| Writes::With(buyer(number).to_string().into_bytes());
     let pages = (0..BUYERS).step_by(PAGE as usize).flat_map(|first| {
