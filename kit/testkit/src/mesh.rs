@@ -87,15 +87,15 @@ impl MeshBuilder {
         })
     }
 
-    /// Starts these kinds of process, in the order of [`Process::all`], and waits until each is ready.
+    /// Starts these kinds of process, and waits until each is ready. The provider is there before the others, for which
+    /// one that is away has failed. They start side by side: each waits by itself for what it cannot do without.
     pub async fn start<P: Into<Process>>(self, world: &World, started: impl IntoIterator<Item = P>) -> Result<Mesh> {
         let started: Vec<Process> = started.into_iter().map(Into::into).collect();
         let mut mesh = self.build(world)?;
-        for process in Process::all().filter(|process| started.contains(process)) {
-            for replica in 0..mesh.addresses[&process].len() {
-                mesh.start_one(process, replica).await?;
-            }
-        }
+        let started = Process::all().filter(|process| started.contains(process));
+        let (provider, others): (Vec<_>, Vec<_>) = started.partition(|process| *process == Process::Sandbox);
+        mesh.start_together(&provider).await?;
+        mesh.start_together(&others).await?;
         Ok(mesh)
     }
 }
@@ -283,6 +283,21 @@ impl Mesh {
         for ((process, _), running) in self.processes.iter_mut().rev() {
             let status = running.terminate().await?;
             ensure!(status.success(), "{process} ended with {status}:\n{}", running.log_tail());
+        }
+        Ok(())
+    }
+
+    /// Starts all replicas of these kinds of process, and waits until each is ready.
+    async fn start_together(&mut self, processes: &[Process]) -> Result<()> {
+        let mut starting = Vec::new();
+        for process in processes.iter().copied() {
+            for replica in 0..self.addresses[&process].len() {
+                starting.push(((process, replica), self.launch(process, replica)?));
+            }
+        }
+        for (place, mut running) in starting {
+            running.wait_until_ready().await?;
+            self.processes.insert(place, running);
         }
         Ok(())
     }

@@ -101,8 +101,8 @@ pub fn readers() -> impl Iterator<Item = Service> {
     Service::ALL.into_iter().filter(|service| service.reads().next().is_some())
 }
 
-/// Retries until the condition holds for each of these readers. Each is asked about by a client of its own, which has to
-/// find the coordinator of its group first, so they are asked about side by side.
+/// Retries until the condition holds for each of these readers. Each is asked about by a client of its own, which first
+/// has to find the coordinator of its group, so they are asked about side by side.
 pub async fn until_each(
     world: &World,
     readers: impl IntoIterator<Item = Service>,
