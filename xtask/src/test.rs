@@ -229,9 +229,9 @@ fn drawn(args: &TestArgs) -> impl Iterator<Item = (&'static str, String)> {
     given.into_iter().filter_map(|(variable, number)| Some((variable, number?.to_string())))
 }
 
-/// Most tests wait for servers half of the time.
+/// Most tests wait for servers half of the time, and some for their turn.
 fn test_threads() -> usize {
-    2 * thread::available_parallelism().map_or(1, usize::from)
+    3 * thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Nothing that runs is nothing that is proved: a slip in a test's name is not a pass.

@@ -100,7 +100,8 @@ pub fn letter(key: &str, text: &str, kind: &str, state: &str) -> Letter {
 }
 
 async fn connect(url: &str, work_timeout: Duration) -> Database {
-    let config = DbConfig { max_connections: 4, work_timeout, ..DbConfig::default() };
+    // A test may hold a transaction up for as long as it looks on.
+    let config = DbConfig { max_connections: 4, work_timeout, idle_timeout: PATIENCE, ..DbConfig::default() };
     Database::connect(url, config).await.unwrap()
 }
 

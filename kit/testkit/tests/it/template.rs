@@ -89,7 +89,9 @@ async fn described(conn: &mut MySqlConnection) -> Vec<(String, Vec<String>)> {
     for table in tables(conn).await {
         let show = sqlx::raw_sql(AssertSqlSafe(format!("SHOW CREATE TABLE `{table}`")));
         let create: Vec<u8> = show.fetch_one(&mut *conn).await.unwrap().try_get(1).unwrap();
-        described.push((format!("{table} as it is made"), vec![String::from_utf8(create).unwrap()]));
+        // The table's own character set is written beside a column only if its statement had it.
+        let create = String::from_utf8(create).unwrap().replace(" CHARACTER SET utf8mb4", "");
+        described.push((format!("{table} as it is made"), vec![create]));
         let columns = columns(conn, &table).await.into_iter().map(|column| format!("HEX(`{column}`)"));
         described.push((format!("rows of {table}"), lines(conn, columns, &format!("`{table}`")).await));
     }
