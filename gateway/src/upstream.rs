@@ -171,6 +171,8 @@ fn ascii(text: &str) -> Result<AsciiMetadataValue, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes::{Endpoint, Lookup, Table};
+    use http::Method;
 
     fn waits(problem: Problem) -> Vec<Option<Duration>> {
         let status = Status::from(problem);
@@ -194,5 +196,21 @@ mod tests {
             let waits = waits(Problem::new(reason, "not now").retry_after(named));
             assert!(waits.iter().all(|wait| *wait == Some(named)), "{reason}: {waits:?}");
         }
+    }
+
+    /// Returns whether a call of this route may be made once more where a replica gives no answer.
+    fn is_repeated(method: Method, path: &str) -> bool {
+        let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
+        let Lookup::Found(route) = table.find(&method, path) else { panic!("{method} {path} is no route") };
+        let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("{method} {path} calls no service") };
+        let call = Outgoing { rpc, caller: None, deadline: Deadline::after(Duration::from_secs(1)) };
+        request(call, ()).unwrap().extensions().get::<ReadOnly>().is_some()
+    }
+
+    #[test]
+    fn reads_may_be_repeated_and_nothing_else() {
+        assert!(is_repeated(Method::GET, "/v1/orders/ord_1"));
+        assert!(is_repeated(Method::GET, "/v1/orders/ord_1:watch"));
+        assert!(!is_repeated(Method::POST, "/v1/orders/ord_1:pay"));
     }
 }

@@ -233,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_named_a_read_is_a_get_and_nothing_else_is() {
+        for (path, route) in &table().calls {
+            let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("{path} calls no service") };
+            let (_, name) = path.rsplit_once('/').unwrap();
+            let is_read = ["Get", "List", "Watch"].iter().any(|verb| name.starts_with(verb));
+            assert_eq!((rpc.read_only, route.method == Method::GET), (is_read, is_read), "{path}");
+        }
+    }
+
+    #[test]
     fn the_contract_is_reached_as_annotated() {
         for (method, path, expected) in [
             (Method::GET, "/", "Index"),

@@ -113,7 +113,7 @@ impl Database {
     }
 
     /// Runs `work`, which uses connections of this pool, until the work time-out. The connection of work that is given
-    /// up is closed unless it answers soon.
+    /// up is closed before its next use unless it answers soon.
     pub async fn in_time<T, E: From<DbError>>(
         &self,
         name: &'static str,
@@ -125,7 +125,7 @@ impl Database {
 
     /// Runs `work` on a connection of its own without a transaction, until the work time-out: reads, or one statement.
     /// After work that ends well the next one uses the connection as it is, so it must not give up a statement and go
-    /// on.
+    /// on. The connection is its own until it ends, also if it drops it before: one that runs another inside needs two.
     pub async fn run<T, E, F, Fut>(&self, name: &'static str, work: F) -> Result<T, E>
     where
         E: From<DbError>,

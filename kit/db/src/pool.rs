@@ -11,6 +11,9 @@ use stampede_vocab::backoff_within;
 use std::{fmt, io, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
+/// Longest life of a connection, less up to a tenth: after a switch-over it may be to the primary of before, which closes
+/// nothing.
+const LIFETIME: Duration = Duration::from_secs(1_800);
 /// Before a server that refuses connections is tried again.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
@@ -77,7 +80,7 @@ impl Pool {
 }
 
 /// Gives a connection back whose last statement was answered, and whose transaction has ended: the next one may use it
-/// as it is.
+/// as it is. What is left of the answer, as behind a row that was fetched alone, sqlx reads before the next statement.
 pub fn give_back(mut pooled: Pooled) {
     pooled.vouch();
     drop(pooled);
@@ -130,8 +133,10 @@ impl Manager for Opener {
     /// Makes sure that the next one may use the connection. In place of one that does not answer a new one is opened
     /// here: the others that are unused may not answer either, and to try each would take longer than anybody waits.
     async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        if link.needs_asking(self.config.untested()) && !Box::pin(link.settles(self.config.acquire_timeout / 2)).await {
-            tracing::debug!("a connection that does not answer is replaced");
+        let needs_asking = link.needs_asking(self.config.untested());
+        let is_well = !needs_asking || Box::pin(link.settles(self.config.acquire_timeout / 2)).await;
+        if !is_well || Instant::now() >= link.old_at {
+            tracing::debug!(db.is_well = is_well, "a connection that does not answer, or is old, is replaced");
             *link = Box::pin(self.open()).await?;
         }
         link.is_doubtful = true;
@@ -148,11 +153,16 @@ pub struct Link {
     is_doubtful: bool,
     /// When the server was last known to be at the other end.
     heard: Instant,
+    /// When another one takes its place.
+    old_at: Instant,
 }
 
 impl Link {
     fn new(conn: MySqlConnection) -> Self {
-        Self { conn, is_doubtful: true, heard: Instant::now() }
+        let now = Instant::now();
+        // Spread, so that those that were opened together are not all replaced together.
+        let old_at = now + LIFETIME.mul_f64(rand::random_range(0.9..1.0));
+        Self { conn, is_doubtful: true, heard: now, old_at }
     }
 
     /// Notes that all was answered. What sqlx knows to be left of a transaction is in doubt all the same.
@@ -176,7 +186,12 @@ impl Link {
         let settled = async {
             // First, since it reads what is still on its way and takes nothing else for its answer: with a statement
             // that was cut as it was prepared, the answer to a query would be read wrongly.
-            self.conn.ping().await?;
+            while let Err(error) = self.conn.ping().await {
+                // That is the answer to what was cut off, such as that a lock was not to be had. The next is behind it.
+                if !matches!(error, sqlx::Error::Database(_)) {
+                    return Err(error);
+                }
+            }
             if self.is_doubtful {
                 raw_sql("ROLLBACK").execute(&mut self.conn).await?;
             }

@@ -38,7 +38,8 @@ impl Client {
         }
     }
 
-    /// Reads these partitions from their start again. It blocks, for a moment.
+    /// Reads these partitions from their start again. It blocks, for a moment. Fails if Kafka does not note it: the place
+    /// that the group has would be that of the next one who is given the partition.
     pub fn rewind(&self, places: &[(String, i32)]) -> Result<(), KafkaError> {
         let mut start = TopicPartitionList::with_capacity(places.len());
         for (topic, partition) in places {
@@ -46,7 +47,7 @@ impl Client {
         }
         // First what the client commits by itself: it commits only what is behind what it has committed.
         self.store_offsets(&start)?;
-        self.commit(&start, CommitMode::Async)?;
+        self.commit(&start, CommitMode::Sync)?;
         for (topic, partition) in places {
             self.seek(topic, *partition, Offset::Beginning, SEEK_TIMEOUT)?;
         }

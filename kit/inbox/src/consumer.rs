@@ -31,7 +31,7 @@ use std::{
 use tokio::{
     sync::Notify,
     task::spawn_blocking,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -46,6 +46,8 @@ const LINGER: Linger =
 pub const MAX_POLL_INTERVAL_MS: u64 = 60_000;
 /// How long a consumer may say nothing to Kafka. Kafka's client takes no shorter interval than this for the other.
 pub const SESSION_TIMEOUT_MS: u64 = 6_000;
+/// Longest wait until Kafka has noted that a partition is read from its start again. Nothing is read meanwhile.
+const REWIND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The topics and message types of a consumer.
 #[derive(Debug, Clone)]
@@ -258,14 +260,14 @@ impl<'c, H: Handler> Reader<'c, H> {
             return;
         }
         let (client, places) = (self.client.clone(), remade.clone());
-        match spawn_blocking(move || client.rewind(&places)).await {
-            Ok(Ok(())) => self.looks.forget(&remade),
-            Ok(Err(error)) => {
+        match timeout(REWIND_TIMEOUT, spawn_blocking(move || client.rewind(&places))).await {
+            Ok(Ok(Ok(()))) => self.looks.forget(&remade),
+            Ok(Ok(Err(error))) => {
                 tracing::warn!(error.cause = %error, "a topic was made anew, and cannot be read from its start yet");
                 return;
             }
-            // The runtime ends.
-            Err(_) => return,
+            // Kafka does not answer, and the next look finds the same; or the runtime ends.
+            Err(_) | Ok(Err(_)) => return,
         }
         for (topic, partition) in &remade {
             tracing::error!(

@@ -10,6 +10,8 @@ pub struct Positions(HashMap<(String, i32), Position>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Position {
+    /// The first offset that was read.
+    first: i64,
     /// The offset to read next.
     next: i64,
     /// When the newest record was written, in milliseconds; `None` where no record says.
@@ -19,7 +21,8 @@ struct Position {
 impl Positions {
     /// Takes note of a record that was read, and of when it was written.
     pub fn read(&mut self, topic: &str, partition: i32, offset: i64, written_ms: Option<i64>) {
-        let position = self.0.entry((topic.to_owned(), partition)).or_default();
+        let position =
+            self.0.entry((topic.to_owned(), partition)).or_insert(Position { first: offset, ..Position::default() });
         // The position of a partition is the offset to read next, not the last one that was read.
         position.next = offset + 1;
         position.newest_ms = position.newest_ms.max(written_ms);
@@ -28,6 +31,11 @@ impl Positions {
     /// Returns when the newest record of each partition was written, in milliseconds.
     pub fn newest(&self) -> impl Iterator<Item = (&(String, i32), i64)> {
         self.0.iter().filter_map(|(place, position)| Some((place, position.newest_ms?)))
+    }
+
+    /// Returns the partitions that were read from their very first record.
+    pub fn read_from_start(&self) -> impl Iterator<Item = &(String, i32)> {
+        self.0.iter().filter_map(|(place, position)| (position.first == 0).then_some(place))
     }
 
     /// Returns the offsets to store once nothing but `left` is still to be done.

@@ -14,10 +14,15 @@ use rdkafka::{
     topic_partition_list::TopicPartitionListElem,
 };
 use stampede_vocab::Timestamp;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::task::spawn_blocking;
 
-/// Time between two looks. What is made anew within that after a consumer was given its partition is not noticed.
+/// Time between two looks. What is made anew before the first of them, and [`CLOCKS_DIFFER_MS`] after it where nothing
+/// was read, is not noticed.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How far the clocks of writers may be ahead of this one.
 const CLOCKS_DIFFER_MS: i64 = 5_000;
@@ -40,6 +45,11 @@ pub struct Looks {
 impl Looks {
     /// Takes note of what was read.
     pub fn read(&mut self, positions: &Positions) {
+        // Whoever reads the first record has lost nothing, of whatever topic it is.
+        for place in positions.read_from_start() {
+            self.known.remove(place);
+            self.read.remove(place);
+        }
         for (place, written_ms) in positions.newest() {
             match self.read.get_mut(place) {
                 Some(newest_ms) => *newest_ms = written_ms.max(*newest_ms),
@@ -52,7 +62,10 @@ impl Looks {
 
     /// Returns the partitions of this client that were made anew since the last look.
     pub async fn look(&mut self, client: &Arc<Client>) -> Result<Vec<Place>, KafkaError> {
-        let asked = self.questions(&client.assignment()?)?;
+        let assigned = client.assignment()?;
+        // What was known of a partition that another one has read meanwhile says nothing.
+        self.keep(&assigned);
+        let asked = self.questions(&assigned)?;
         if asked.count() == 0 {
             return Ok(Vec::new());
         }
@@ -69,6 +82,12 @@ impl Looks {
             self.known.remove(place);
             self.read.remove(place);
         }
+    }
+
+    fn keep(&mut self, assigned: &TopicPartitionList) {
+        let assigned: HashSet<Place> = assigned.elements().iter().map(place).collect();
+        self.known.retain(|place, _| assigned.contains(place));
+        self.read.retain(|place, _| assigned.contains(place));
     }
 
     /// Where in each partition is the first record that is newer than what is known? Of one of which nothing is known:
@@ -146,6 +165,29 @@ mod tests {
         assert_eq!((&*remade, asked_from(&looks)), (&[("t".to_owned(), 0)][..], Some(71)), "until it is read anew");
         looks.forget(&remade);
         assert_eq!(asked_from(&looks), Some(0));
+    }
+
+    #[test]
+    fn who_has_read_the_first_record_has_lost_nothing() {
+        let mut looks = Looks::default();
+        read(&mut looks, 6, 70);
+        assert!(looks.learn(&answer(Some(0)), 1_000).is_empty());
+        // The client has seen by itself that the topic was made anew.
+        read(&mut looks, 0, 90);
+        assert_eq!(asked_from(&looks), Some(0));
+        assert!(looks.learn(&answer(Some(0)), 1_000).is_empty());
+        assert_eq!(asked_from(&looks), Some(91));
+    }
+
+    #[test]
+    fn what_is_known_of_a_partition_goes_with_it() {
+        let mut looks = Looks::default();
+        read(&mut looks, 6, 70);
+        assert!(looks.learn(&answer(Some(0)), 1_000).is_empty());
+        looks.keep(&answer(None));
+        assert_eq!(asked_from(&looks), Some(71), "it is still its own");
+        looks.keep(&TopicPartitionList::new());
+        assert_eq!(asked_from(&looks), Some(0), "another one has had it since");
     }
 
     #[test]

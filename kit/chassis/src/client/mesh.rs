@@ -147,7 +147,7 @@ impl MeshChannel {
 
     /// Sends the request once it can be put onto a connection.
     async fn send(self, head: Parts, body: Body) -> Result<Response<Body>, Problem> {
-        let give_up = Instant::now() + READY_TIMEOUT;
+        let mut give_up = Instant::now() + READY_TIMEOUT;
         let message = body.collect().await.map_err(Problem::internal_error)?.to_bytes();
         let mut repeatable = head.extensions.get::<ReadOnly>().is_some();
         let mut attempt = 0;
@@ -162,9 +162,12 @@ impl MeshChannel {
                 return Err(Deadline::exceeded());
             }
             let was_unseen = error.was_never_handled() && Instant::now() < give_up;
-            // One that may have been handled is repeated once, if that does no harm.
-            if !was_unseen && !mem::take(&mut repeatable) {
-                return Err(self.unreachable(error.to_string()));
+            if !was_unseen {
+                // One that may have been handled is repeated once, if that does no harm.
+                if !mem::take(&mut repeatable) {
+                    return Err(self.unreachable(error.to_string()));
+                }
+                give_up = Instant::now() + READY_TIMEOUT;
             }
             self.shared.replicas.probe_now.notify_waiters();
             self.shared.replicas.look_up_now.notify_waiters();

@@ -21,6 +21,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// arrived says nothing about the endpoint.
 const MAX_LATENESS: Duration = Duration::from_millis(100);
 
+/// Late probes in a row that are passed over: a process that is always late would never find a silent endpoint.
+const MAX_LATE_PROBES: u32 = 4;
+
 /// Silent probes in a row after which an endpoint counts as gone.
 const MAX_SILENT_PROBES: u32 = 2;
 
@@ -43,14 +46,14 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
     let mut health = HealthClient::new(endpoint.clone().connect_timeout(PROBE_TIMEOUT).connect_lazy());
     let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut health_state = HealthState::default();
+    let (mut health_state, mut late) = (HealthState::default(), LateProbes::default());
     let mut probed = ProbedEndpoint { endpoint, replicas, ready: None, leaving: None };
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = probed.replicas.probe_now.notified() => {}
         }
-        let Some(finding) = check(&mut health).await else { continue };
+        let Some(finding) = late.judge(check(&mut health).await) else { continue };
         // The count includes this endpoint only while it is in, so 1 means that it is the last one.
         let is_last = probed.replicas.count() == 1;
         match health_state.learn(finding, is_last) {
@@ -64,13 +67,29 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
     }
 }
 
-/// Probes the endpoint once. Returns nothing if this process was held up so long that it cannot say.
-async fn check(health: &mut HealthClient<Channel>) -> Option<Finding> {
+/// Probes the endpoint once. Returns also how late the end of the probe was noticed.
+async fn check(health: &mut HealthClient<Channel>) -> (Finding, Duration) {
     let give_up = Instant::now() + PROBE_TIMEOUT;
-    match timeout_at(give_up, health.check(HealthCheckRequest::default())).await {
-        Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Some(Finding::Serving),
-        Ok(_) => Some(Finding::Down),
-        Err(_) => (give_up.elapsed() <= MAX_LATENESS).then_some(Finding::Silent),
+    let finding = match timeout_at(give_up, health.check(HealthCheckRequest::default())).await {
+        Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Finding::Serving,
+        Ok(_) => Finding::Down,
+        Err(_) => Finding::Silent,
+    };
+    (finding, give_up.elapsed())
+}
+
+/// Passes over probes without an answer whose end came late.
+#[derive(Default)]
+struct LateProbes {
+    in_a_row: u32,
+}
+
+impl LateProbes {
+    /// Returns what a probe says of the endpoint; nothing if this process was held up so long that it cannot say.
+    fn judge(&mut self, (finding, lateness): (Finding, Duration)) -> Option<Finding> {
+        let is_late = finding == Finding::Silent && lateness > MAX_LATENESS;
+        self.in_a_row = if is_late { self.in_a_row.saturating_add(1) } else { 0 };
+        (!is_late || self.in_a_row > MAX_LATE_PROBES).then_some(finding)
     }
 }
 
@@ -162,6 +181,22 @@ mod tests {
             changes(&[Down, Serving, Serving, Down, Down, Serving]),
             [None, Some(true), None, Some(false), None, Some(true)]
         );
+    }
+
+    #[test]
+    fn a_probe_that_ends_late_is_passed_over_a_few_times_in_a_row() {
+        let (in_time, late) = (Duration::from_millis(5), MAX_LATENESS + Duration::from_millis(1));
+        let mut probes = LateProbes::default();
+        assert_eq!(probes.judge((Finding::Silent, in_time)), Some(Finding::Silent));
+        assert_eq!(probes.judge((Finding::Serving, late)), Some(Finding::Serving), "an answer is one");
+        for _ in 0..2 {
+            for _ in 0..MAX_LATE_PROBES {
+                assert_eq!(probes.judge((Finding::Silent, late)), None);
+            }
+            assert_eq!(probes.judge((Finding::Down, late)), Some(Finding::Down));
+        }
+        let judged: Vec<_> = (0..=MAX_LATE_PROBES).map(|_| probes.judge((Finding::Silent, late))).collect();
+        assert_eq!(judged.last(), Some(&Some(Finding::Silent)), "it is late for too long");
     }
 
     #[test]
