@@ -156,7 +156,7 @@ impl<H: Handler> Applier<H> {
         }
         let piece = Arc::new(piece);
         let outcome = self.attempt(&piece).await;
-        let piece = Arc::unwrap_or_clone(piece);
+        let mut piece = Arc::unwrap_or_clone(piece);
         match outcome {
             Ok(effects) => {
                 // Before the offsets are stored: a stop waits for it, only a crash can lose it.
@@ -165,6 +165,11 @@ impl<H: Handler> Applier<H> {
                 Ok(Vec::new())
             }
             Err(Failure::Aside(aside)) => self.leave_out(piece, aside).await,
+            Err(Failure::Poison { index, .. }) if has_earlier_of_its_key(&piece, index) => {
+                // They take effect before there is a letter: whoever replays it may be quick, and nothing overtakes.
+                let behind = piece.split_off(index);
+                Ok(vec![behind, piece])
+            }
             Err(Failure::Poison { index, why }) => self.set_aside(piece, &[index], Kind::Poison, &why).await,
             Err(Failure::Db(error)) if error.is_of_data() => self.isolate(piece, &error).await,
             Err(Failure::Db(error)) => {
@@ -406,6 +411,11 @@ async fn apply_in<H: Handler>(
 fn without_repeats(batch: Vec<Message>) -> Piece {
     let mut seen = HashSet::new();
     batch.into_iter().filter(|message| seen.insert((message.source.clone(), message.id.clone()))).collect()
+}
+
+fn has_earlier_of_its_key(piece: &[Message], index: usize) -> bool {
+    let (earlier, message) = (&piece[..index], &piece[index]);
+    earlier.iter().any(|other| (&other.topic, &other.key) == (&message.topic, &message.key))
 }
 
 fn without(piece: Piece, gone: &BTreeSet<usize>) -> Piece {

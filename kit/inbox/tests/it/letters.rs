@@ -18,6 +18,20 @@ async fn a_message_that_cannot_be_applied_is_set_aside_and_its_key_waits_behind_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_before_a_letter_of_its_key_has_taken_effect_once_there_is_one() {
+    let bench = Bench::new().await;
+    let before = ["slow"; 20];
+    for text in before.into_iter().chain(["poison"]) {
+        bench.send("a", text).await;
+    }
+    let (stop, task) = bench.start_consumer();
+    bench.until_letters(&[letter("a", "poison", "POISON", "WAITING")]).await;
+    assert_eq!(bench.notes("a").await, before);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_messages_those_at_fault_are_found() {
     let bench = Bench::new().await;
     let keys: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
