@@ -17,8 +17,9 @@ use crate::workspace::Workspace;
 const CLUSTER_ID: &str = "c3RhbXBlZGUtZGV2LTAwMQ";
 
 /// Quick to start and small: the first compiler of the JVM only, and its simplest collector. The heap holds the topics of
-/// all tests of a run.
-const JVM: [&str; 3] = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+/// all tests of a run, some 20,000 partitions: with half of this one, Kafka stood still to collect garbage for most of
+/// the time. It takes no more than it needs.
+const JVM: [&str; 3] = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
 /// One more port of Kafka. It tells those who come there to go on by another one, which leads there.
 #[derive(Debug, Clone)]
