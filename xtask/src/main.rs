@@ -8,6 +8,7 @@ mod bench;
 mod chaos;
 mod cli;
 mod clients;
+mod clippy;
 mod containers;
 mod counts;
 mod demo;

@@ -1,4 +1,6 @@
 //! `cargo xtask test`: every check there is, on servers and ports of its own, so that it may run next to an `up`.
+//!
+//! The build is clippy's: it compiles as rustc does, and one pass over the workspace costs half of two.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read};
@@ -11,6 +13,7 @@ use anyhow::{Context, bail};
 use crate::chaos;
 use crate::cli::{Database, RedisKind, TestArgs};
 use crate::clients;
+use crate::clippy;
 use crate::containers;
 use crate::counts::Counts;
 use crate::down;
@@ -62,14 +65,18 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     let all = args.name.is_none() && args.package.is_none();
     if all {
         setup::everything(workspace, args.database)?;
-        for (name, check) in lint::CHECKS {
+        for (name, check) in lint::QUICK_CHECKS {
             report.step(name, || check(workspace));
         }
     } else if needs == Needs::Servers {
         setup::servers(workspace, args.database)?;
     }
     let mut counts = Counts::default();
-    let built = report.step("build", || build(workspace, args, needs));
+    let mut warnings = 0;
+    let built = report.step("build", || build(workspace, args, needs, &mut warnings));
+    if built && all {
+        report.step("clippy", || clippy::judge(warnings));
+    }
     if built {
         report.step("tests", || match needs {
             Needs::Nothing => run_tests(workspace, args, [], &mut counts),
@@ -150,18 +157,24 @@ fn uses_testkit(workspace: &Workspace, package: &str) -> anyhow::Result<bool> {
     Ok(named(package, TESTKIT) || dependencies.iter().any(|dependency| named(dependency, TESTKIT)))
 }
 
-/// The tests, and the program that they run. With the whole workspace both are built at once: a build of the program
-/// alone would choose other features of the dependencies, and compile them all twice.
-fn build(workspace: &Workspace, args: &TestArgs, needs: Needs) -> anyhow::Result<()> {
+/// The tests, and the program that they run; adds up what clippy warns of. With the whole workspace both are built at
+/// once: a build of the program alone would choose other features of the dependencies, and compile them all twice.
+fn build(workspace: &Workspace, args: &TestArgs, needs: Needs, warnings: &mut usize) -> anyhow::Result<()> {
     if args.package.is_some() && needs != Needs::Nothing {
-        shell::shown(shell::cargo(workspace.root()).args(["build", "--package", "stampede"]))?;
+        *warnings += clippy::build(clippy::cargo(workspace).args(["build", "--package", "stampede"]))?;
     }
-    shell::shown(cargo_test(workspace, args).arg("--no-run"))
+    let mut cargo = cargo_test(workspace, args);
+    if args.package.is_none() {
+        // Examples and benchmarks as well, which clippy judges with the rest.
+        cargo.arg("--all-targets");
+    }
+    *warnings += clippy::build(cargo.arg("--no-run"))?;
+    Ok(())
 }
 
 /// Builds the `cargo test` command for the given selection.
 fn cargo_test(workspace: &Workspace, args: &TestArgs) -> Command {
-    let mut cargo = shell::cargo(workspace.root());
+    let mut cargo = clippy::cargo(workspace);
     cargo.arg("test");
     match &args.package {
         Some(package) => cargo.arg("--package").arg(package_name(package)),
