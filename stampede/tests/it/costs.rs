@@ -3,7 +3,7 @@
 
 use crate::{
     counters::{Costs, Counters, Tally},
-    sale::{LONG, Sale, eur, fresh, in_us, stampede_reason},
+    sale::{LONG, Sale, eur, fresh, in_us},
 };
 use sqlx::MySqlPool;
 use stampede_proto::{
@@ -118,11 +118,7 @@ async fn counted_sale() -> (Sale, Counters) {
     };
     let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
     let sale = Sale { world, mesh, event };
-    eventually("the event is open and its stock is staged", || async {
-        let too_many = sale.place(buyer(), &[(0, 2)], "").await.unwrap_err();
-        (stampede_reason(&too_many) == "LIMIT_REACHED").then_some(())
-    })
-    .await;
+    sale.until_open((0, 2)).await;
     (sale, counters)
 }
 

@@ -2,20 +2,15 @@
 
 use crate::{
     command::{err, json_error, out, stampede},
-    sale::Sale,
+    sale::{LONG, Sale},
 };
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use stampede_proto::order::v1::{Order, OrderState};
 use stampede_testkit::{MeshBuilder, Process, Service, World, buyer, eventually};
-use std::{
-    process::{Command, Output, Stdio},
-    time::Duration,
-};
+use std::process::{Command, Output, Stdio};
 
-/// A pay window that ends within a test.
-const SHORT: Duration = Duration::from_secs(3);
-/// Time until the money of a late card comes: twice as long.
+/// Time until the money of a late card comes: its order has expired by then.
 const LATE_MS: u64 = 6_000;
 
 fn in_world(world: &World, mut command: Command) -> Command {
@@ -81,11 +76,12 @@ fn of_consumer<'l>(lag: &'l Value, consumer: &str, writer: &str) -> &'l Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_comes_back_in_order_and_once_though_two_operators_ask_for_it() {
     let late = MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", LATE_MS);
-    let sale = Sale::open_on(late, SHORT).await;
+    let sale = Sale::open_on(late, LONG).await;
     let (world, user) = (&sale.world, buyer());
     sql(world, Service::Inventory, "ALTER TABLE ledger ADD CONSTRAINT no_release CHECK (state = 'COMMITTED')").await;
     let order = sale.placed(user, &[(0, 1)], "").await;
     sale.pay(user, &order, "pm_card_late").await.unwrap();
+    sale.time_is_over(&order).await;
     // The units of the expired order cannot go back; its late money then waits for them behind that.
     let letters = until_letters(&sale, &order, "inventory", 2).await;
     let (first, second) = (id(&letters[0]), id(&letters[1]));
@@ -150,11 +146,12 @@ async fn a_chain_comes_back_in_order_and_once_though_two_operators_ask_for_it() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_discard_shows_its_consequences_first_and_releases_the_key() {
-    let sale = Sale::open(SHORT).await;
+    let sale = Sale::open(LONG).await;
     let (world, user) = (&sale.world, buyer());
     sql(world, Service::Payment, "ALTER TABLE payments ADD CONSTRAINT no_payments CHECK (amount_minor < 0)").await;
     let order = sale.placed(user, &[(0, 1)], "").await;
     sale.pay(user, &order, "pm_card_ok").await.unwrap();
+    sale.time_is_over(&order).await;
     sale.until(user, &order, OrderState::Expired).await;
     let letters = until_letters(&sale, &order, "payment", 2).await;
     let (first, second) = (id(&letters[0]), id(&letters[1]));

@@ -4,7 +4,7 @@
 use crate::{
     breaks::Id,
     message_breaks::{LETTER, WITHOUT_EFFECT, WithoutEffect},
-    sale::{Sale, eur, fresh, in_us},
+    sale::{LONG, Sale, eur, fresh, in_us},
     sold::{AT_ONCE, Sold, in_sql, schemas_of},
 };
 use rdkafka::{
@@ -39,7 +39,7 @@ struct AllMessages {
 impl AllMessages {
     /// The money of two orders comes after their deadlines: one gets its units again, the other finds them sold.
     async fn new() -> Self {
-        let mut sale = Sale::open(Duration::from_secs(4)).await;
+        let mut sale = Sale::open(LONG).await;
         let [late, rejected, other] = [buyer(), buyer(), buyer()];
         let kettle = sale.placed(late, &[(0, 1)], "").await;
         let rarity = sale.placed(rejected, &[(1, 1)], "").await;
@@ -47,6 +47,9 @@ impl AllMessages {
         sale.pay(rejected, &rarity, "pm_card_late").await.unwrap();
         let mut orders = vec![(kettle.clone(), "late", None), (rarity.clone(), "rejected", None)];
 
+        sale.time_is_over(&kettle).await;
+        sale.time_is_over(&rarity).await;
+        sale.until(late, &kettle, OrderState::Expired).await;
         sale.until(rejected, &rarity, OrderState::Expired).await;
         sale.until_left(1, 1, 0).await;
         sale.bought(other, &[(1, 1)], "").await;
@@ -123,7 +126,10 @@ async fn in_all_ways(sale: &Sale) -> Vec<(Order, &'static str, Option<Coupon>)> 
                 let request = CancelOrderRequest { order_id, request_id: fresh() };
                 sale.mesh.order().cancel_order(as_buyer(user, request)).await.unwrap();
             }
-            _ => drop(sale.until(user, &order, OrderState::Expired).await),
+            _ => {
+                sale.time_is_over(&order).await;
+                sale.until(user, &order, OrderState::Expired).await;
+            }
         }
         orders.push((order, name, Some(coupon)));
     }

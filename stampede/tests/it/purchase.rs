@@ -7,7 +7,6 @@ use stampede_proto::{
     r#type::v1::DeclineCode,
 };
 use stampede_testkit::{MeshBuilder, Process, Service, as_buyer, as_operator, buyer};
-use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_buyer_gets_the_goods_the_gift_and_the_discount() {
@@ -29,7 +28,7 @@ async fn a_buyer_gets_the_goods_the_gift_and_the_discount() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancelled_expired_and_refunded_orders_return_in_full() {
-    let sale = Sale::open(Duration::from_secs(4)).await;
+    let sale = Sale::open(LONG).await;
     let (one, two, three) = (buyer(), buyer(), buyer());
     let coupon = sale.claim(one).await;
 
@@ -45,11 +44,13 @@ async fn cancelled_expired_and_refunded_orders_return_in_full() {
     sale.until(two, &refunded, OrderState::Refunded).await;
 
     let expired = sale.placed(three, &[(1, 1)], "").await;
+    sale.time_is_over(&expired).await;
     sale.until(three, &expired, OrderState::Expired).await;
     sale.until_left(0, 10, 2).await;
     sale.until_left(1, 1, 0).await;
 
     let limit_is_free_again = sale.placed(three, &[(1, 1)], "").await;
+    sale.time_is_over(&limit_is_free_again).await;
     sale.until(three, &limit_is_free_again, OrderState::Expired).await;
     sale.audit();
 }
@@ -76,14 +77,17 @@ async fn a_declined_card_is_tried_again_and_a_time_out_is_asked_for_not_charged_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_that_comes_after_the_deadline_buys_the_units_again_or_goes_back() {
-    // Twice as late as the deadline.
+    // Later than somebody else takes to buy what has expired.
     let late = MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", 6_000);
-    let sale = Sale::open_on(late, Duration::from_secs(3)).await;
+    let sale = Sale::open_on(late, LONG).await;
     let (first, second, other) = (buyer(), buyer(), buyer());
     let kettle = sale.placed(first, &[(0, 1)], "").await;
     let rarity = sale.placed(second, &[(1, 1)], "").await;
     sale.pay(first, &kettle, "pm_card_late").await.unwrap();
     sale.pay(second, &rarity, "pm_card_late").await.unwrap();
+    sale.time_is_over(&kettle).await;
+    sale.time_is_over(&rarity).await;
+    sale.until(first, &kettle, OrderState::Expired).await;
     sale.until(second, &rarity, OrderState::Expired).await;
     // The one rarity is gone before the money comes.
     sale.until_left(1, 1, 0).await;
@@ -95,17 +99,20 @@ async fn money_that_comes_after_the_deadline_buys_the_units_again_or_goes_back()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_of_which_a_restored_order_does_not_know_buys_the_units_again_or_goes_back() {
-    let sale = Sale::open(Duration::from_secs(3)).await;
+    let sale = Sale::open(LONG).await;
     let user = buyer();
     let coupon = sale.claim(user).await;
     let (plain, with_coupon) =
         (sale.bought(user, &[(0, 1)], "").await, sale.bought(user, &[(0, 1)], &coupon.coupon_id).await);
+    sale.until_coupon(user, &coupon, CouponState::Used).await;
     // The database of order is restored to before their payments; the offsets of its consumers are not.
     let orders = sale.world.database(Service::Order).await.unwrap();
     let restore =
         "UPDATE orders SET state = 'PAYING', version = version - 1, fulfilled_at_us = NULL WHERE state = 'FULFILLED'";
     let restored = sqlx::query(restore).execute(&mut *orders.acquire().await.unwrap()).await.unwrap();
     assert_eq!(restored.rows_affected(), 2);
+    sale.time_is_over(&plain).await;
+    sale.time_is_over(&with_coupon).await;
     sale.until(user, &plain, OrderState::Fulfilled).await;
     sale.until(user, &with_coupon, OrderState::Refunded).await;
     sale.until_left(0, 9, 1).await;

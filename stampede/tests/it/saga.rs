@@ -6,7 +6,7 @@
 
 use crate::{
     history::{History, Repetition, kept},
-    sale::{LONG, Sale, eur, fresh, in_us, stampede_reason},
+    sale::{LONG, Sale, eur, fresh, in_us},
     steps::{STEPS, Step, Way},
     transactions,
 };
@@ -141,11 +141,7 @@ impl Stand {
         let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
         let (orders, ledger) = (pool(&world, Service::Order).await, pool(&world, Service::Inventory).await);
         let sale = Sale { world, mesh, event };
-        eventually("the event is open and its stock is staged", || async {
-            let too_many = sale.place(buyer(), &[(RARITY, 2)], "").await.unwrap_err();
-            (stampede_reason(&too_many) == "LIMIT_REACHED").then_some(())
-        })
-        .await;
+        sale.until_open((RARITY, 2)).await;
         Self { sale, proxies, orders, ledger }
     }
 
@@ -167,7 +163,8 @@ impl Stand {
     /// An event opens and closes, and another one is cancelled.
     async fn events(&self) {
         let lamp = || vec![item("a lamp", 1, 1, None)];
-        self.create(new_event(Duration::from_secs(3), Duration::from_secs(4), lamp())).await;
+        // Its creation fails as well, and is repeated until it is done: before it would open. The orders take longer.
+        self.create(new_event(Duration::from_secs(5), Duration::from_secs(6), lamp())).await;
         let event_id = self.create(new_event(Duration::from_secs(300), LONG, lamp())).await.event_id;
         eventually("the event is staged", || async {
             let request = GetStockRequest { event_id: event_id.clone() };

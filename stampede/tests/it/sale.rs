@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use stampede_proto::{
     coupon::v1::{ClaimCouponRequest, Coupon, CouponState, CreateCampaignRequest, GetCouponRequest},
-    event::v1::{CreateEventRequest, Event, Gift, NewItem},
+    event::v1::{CreateEventRequest, Event, EventState, GetEventRequest, Gift, NewItem},
     inventory::v1::{GetStockRequest, Stock},
     order::v1::{GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest},
     r#type::v1::Money,
 };
 use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer, eventually};
-use stampede_vocab::{Timestamp, UserId};
+use stampede_vocab::{OrderId, Timestamp, UserId};
 use std::{
     process::{Command, Output},
     time::Duration,
@@ -20,6 +20,9 @@ use tonic::Status;
 pub const LONG: Duration = Duration::from_secs(600);
 /// Time until the event of a test opens: the stock must be staged before.
 const OPENS_IN: Duration = Duration::from_millis(1_500);
+/// Time until a deadline that is set by hand: later than the sweep has got by then. It looks only every few seconds at
+/// what is before that.
+const OVER_IN: Duration = Duration::from_millis(200);
 
 /// A running sale.
 pub struct Sale {
@@ -86,12 +89,25 @@ impl Sale {
         };
         let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
         let sale = Self { world, mesh, event };
+        sale.until_open((1, 2)).await;
+        sale
+    }
+
+    /// Waits until the event is open and its stock is staged: then these units, which are more than a buyer may have,
+    /// are refused for that. Waits for its own service too, without which it sells: an audit before that has opened the
+    /// event would find it late, or moving.
+    pub async fn until_open(&self, too_many: (usize, i32)) {
         eventually("the event is open and its stock is staged", || async {
-            let open = sale.place(buyer(), &[(1, 2)], "").await.unwrap_err();
-            (stampede_reason(&open) == "LIMIT_REACHED").then_some(())
+            let refused = self.place(buyer(), &[too_many], "").await.unwrap_err();
+            (stampede_reason(&refused) == "LIMIT_REACHED").then_some(())
         })
         .await;
-        sale
+        eventually("the event has been opened", || async {
+            let request = GetEventRequest { event_id: self.event.event_id.clone() };
+            let event = self.mesh.event().get_event(as_operator(request)).await.ok()?.into_inner().event?;
+            (event.state() == EventState::Open).then_some(())
+        })
+        .await;
     }
 
     pub async fn place(&self, user: UserId, lines: &[(usize, i32)], coupon_id: &str) -> Result<Order, Status> {
@@ -137,6 +153,16 @@ impl Sale {
             (order.state() == state).then_some(order)
         })
         .await
+    }
+
+    /// Lets the time for the payment of an order end now, however long it would be.
+    pub async fn time_is_over(&self, order: &Order) {
+        let order: OrderId = order.order_id.parse().unwrap();
+        let db = self.world.database(Service::Order).await.unwrap();
+        let end = sqlx::query("UPDATE orders SET pay_deadline_us = ? WHERE id = ?");
+        let end = end.bind(Timestamp::now().plus(OVER_IN).micros()).bind(order.as_bytes());
+        let ended = end.execute(&mut *db.acquire().await.unwrap()).await.unwrap();
+        assert_eq!(ended.rows_affected(), 1, "{order}");
     }
 
     /// Places an order, which may be paid.
