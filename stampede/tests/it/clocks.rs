@@ -6,9 +6,10 @@ use stampede_testkit::{MeshBuilder, Process, Service, buyer};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 
-const PAY_WINDOW: Duration = Duration::from_secs(3);
-/// Error of a process's clock measurement on a busy machine.
-const JUDGED_WITHIN: Duration = Duration::from_millis(50);
+/// The other buyer pays within it.
+const PAY_WINDOW: Duration = Duration::from_secs(5);
+/// Error of a process's clock measurement on a busy machine: much less than any clock is wrong.
+const JUDGED_WITHIN: Duration = Duration::from_millis(250);
 
 /// By how much each clock is wrong, in milliseconds. Neighbours in a purchase differ by four seconds.
 const WRONG_BY_MS: [(Process, i64); 6] = [
@@ -29,8 +30,6 @@ async fn a_sale_on_machines_whose_clocks_disagree_keeps_every_promise() {
     let (payer, other) = (buyer(), buyer());
 
     let coupon = sale.claim(payer).await;
-    sale.bought(payer, &[(0, 1)], &coupon.coupon_id).await;
-
     let asked = Timestamp::now();
     let unpaid = sale.placed(other, &[(0, 1)], "").await;
     let answered = Timestamp::now();
@@ -38,6 +37,8 @@ async fn a_sale_on_machines_whose_clocks_disagree_keeps_every_promise() {
     let deadline = Timestamp::from_micros(deadline);
     assert!(deadline.plus(JUDGED_WITHIN) >= asked.plus(PAY_WINDOW), "{deadline:?}, asked at {asked:?}");
     assert!(deadline <= answered.plus(PAY_WINDOW).plus(JUDGED_WITHIN), "{deadline:?}, answered at {answered:?}");
+
+    sale.bought(payer, &[(0, 1)], &coupon.coupon_id).await;
     sale.until(other, &unpaid, OrderState::Expired).await;
     assert!(Timestamp::now().plus(JUDGED_WITHIN) >= deadline, "expired early");
     sale.until_left(0, 9, 1).await;
