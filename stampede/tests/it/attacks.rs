@@ -31,8 +31,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Purchases, or their first steps, in one measurement.
 const ASKED: usize = 200;
-/// Time within which 99 of 100 of them are answered.
-const MOST_P99: Duration = Duration::from_millis(100);
+/// Time within which 99 of 100 of them are answered, on a slow machine as well: a small part of the time for which
+/// strangers hold what they have.
+const MOST_P99: Duration = Duration::from_millis(250);
 /// Largest growth of the gateway's memory: some 64 KiB a connection, and unread answers.
 const MOST_GROWTH: f64 = 96.0 * 1024.0 * 1024.0;
 /// Longest wait for an answer.

@@ -124,7 +124,7 @@ async fn a_charge_that_is_pending_or_under_a_strange_key_is_named() {
     let sold = Sold::new().await;
     charge(&sold, "by-hand", "pm_card_ok").await;
     sold.run(&[(Service::Payment, THIRD_ATTEMPT)]).await;
-    // It is captured eight seconds later.
+    // It is captured long afterwards.
     charge(&sold, &format!("{}:3", sold.payment()), "pm_card_late").await;
     sold.assert_named(
         AT_ONCE,

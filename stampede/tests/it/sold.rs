@@ -7,7 +7,7 @@ use crate::{
 use sqlx::{AssertSqlSafe, MySqlPool};
 use stampede_lua::{Redis, RedisConfig};
 use stampede_proto::{coupon::v1::Coupon, order::v1::Order};
-use stampede_testkit::{Service, buyer};
+use stampede_testkit::{MeshBuilder, Process, Service, buyer};
 use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, OrderId, PaymentId, Timestamp, UserId};
 use std::collections::BTreeMap;
 use tokio::task::spawn_blocking;
@@ -41,7 +41,9 @@ pub fn in_sql(id: &[u8]) -> String {
 
 impl Sold {
     pub async fn new() -> Self {
-        let mut sale = Sale::open(LONG).await;
+        // What is pending at the provider stays so.
+        let settings = MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", LONG.as_millis());
+        let mut sale = Sale::open_on(settings, LONG).await;
         let user = buyer();
         let coupon = sale.claim(user).await;
         let order = sale.bought(user, &[(0, 2)], &coupon.coupon_id).await;
