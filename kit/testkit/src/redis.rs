@@ -25,6 +25,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+/// Longest wait for an answer: the whole machine may stand still for some seconds.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// The same while it starts.
+const UP_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes of the first lost command that stay on the disk: fewer than any command has.
 const TORN: u64 = 7;
 
@@ -220,8 +224,8 @@ impl OwnRedis {
         self.obey("FLUSHALL").await
     }
 
-    /// Sends a command as the administrator, such as `CONFIG SET maxmemory 1`. Fails unless it answers OK within a
-    /// second.
+    /// Sends a command as the administrator, such as `CONFIG SET maxmemory 1`. Fails unless it answers OK within ten
+    /// seconds.
     pub async fn obey(&self, order: &str) -> Result<()> {
         let answer = command(self.address, order).await?;
         ensure!(answer.starts_with("+OK"), "{order}: {answer}");
@@ -284,13 +288,13 @@ fn cut(file: &Path, size: u64) -> Result<bool> {
 }
 
 async fn is_up(address: SocketAddr) -> bool {
-    command(address, "PING").await.is_ok_and(|answer| answer == "+PONG")
+    timeout(UP_WITHIN, command(address, "PING")).await.is_ok_and(|answer| answer.is_ok_and(|answer| answer == "+PONG"))
 }
 
 /// Returns the first line of the server's answer to a command.
 async fn command(address: SocketAddr, command: &str) -> Result<String> {
     let exchange = async { Ok(ask(address, command).await?.1) };
-    timeout(Duration::from_secs(1), exchange).await.context("no answer")?
+    timeout(ANSWERED_WITHIN, exchange).await.context("no answer")?
 }
 
 /// Returns the text of the server's answer to a command, of lines that end with a line feed.
@@ -302,7 +306,7 @@ async fn text(address: SocketAddr, command: &str) -> Result<String> {
         stream.read_exact(&mut bytes).await?;
         Ok(String::from_utf8(bytes)?.replace('\r', ""))
     };
-    timeout(Duration::from_secs(1), exchange).await.context("no answer")?
+    timeout(ANSWERED_WITHIN, exchange).await.context("no answer")?
 }
 
 /// Sends a command on a connection of its own. Returns the connection after the first line of the answer, and that
