@@ -12,7 +12,7 @@ use stampede_testkit::{OwnCluster, Process, Service, World, heavy};
 /// so that SOLD_OUT for one is an anomaly, and few lamps.
 const SALE: &str = r#"
 name = "A sale on a cluster that loses a master"
-opens_in_ms = 2_000
+opens_in_ms = 4_000
 lasts_ms = 13_000
 pay_window_ms = 8_000
 

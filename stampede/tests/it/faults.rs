@@ -9,7 +9,7 @@ use std::time::Duration;
 /// who come back for it.
 const SALE: &str = r#"
 name = "A sale through power cuts"
-opens_in_ms = 2_000
+opens_in_ms = 4_000
 lasts_ms = 26_000
 pay_window_ms = 12_000
 

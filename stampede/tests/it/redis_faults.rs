@@ -19,7 +19,7 @@ use tokio::time::sleep;
 /// one is an anomaly, and few lamps.
 const SALE: &str = r#"
 name = "A sale on a Redis that forgets"
-opens_in_ms = 2_000
+opens_in_ms = 4_000
 lasts_ms = 36_000
 pay_window_ms = 8_000
 
