@@ -59,6 +59,12 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub act_limits_factor: u32,
 
+    /// Longest wait for Redis to say whether an act is within these limits, in milliseconds; then the act is let
+    /// through. Redis answers within a millisecond, or something is wrong.
+    #[arg(long, env = "STAMPEDE_ACT_LIMITS_WAIT_MS", value_name = "MS", default_value_t = 550,
+          value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub act_limits_wait_ms: u64,
+
     /// Certificate of the gateway in PEM, with those that it is signed by. Its port then speaks TLS, and nothing else.
     /// It is read again when it changes.
     #[arg(long, env = "STAMPEDE_TLS_CERT_FILE", value_name = "FILE", requires = "tls_key_file")]
@@ -96,6 +102,11 @@ impl Config {
     pub fn tls_files(&self) -> Option<TlsFiles> {
         let (certificate, key) = (self.tls_cert_file.clone()?, self.tls_key_file.clone()?);
         Some(TlsFiles { certificate, key })
+    }
+
+    /// Returns the longest wait for the limits of acts.
+    pub const fn act_limits_wait(&self) -> Duration {
+        Duration::from_millis(self.act_limits_wait_ms)
     }
 
     /// Returns the lifetimes of tokens.

@@ -64,10 +64,11 @@ impl Who<'_> {
 }
 
 impl Acts {
-    /// Counts in `redis`, from the current runtime. Every limit is `factor` times what the rules say; 0 for no limits.
-    pub fn new(redis: Redis, factor: u32) -> Self {
+    /// Counts in `redis`, from the current runtime, and lets an act through if that does not answer within
+    /// `longest_wait`. Every limit is `factor` times what the rules say; 0 for no limits.
+    pub fn new(redis: Redis, factor: u32, longest_wait: Duration) -> Self {
         let meters = Arc::new(Meters::new());
-        let queue = Queue::new(redis.clone(), Arc::clone(&meters));
+        let queue = Queue::new(redis.clone(), Arc::clone(&meters), longest_wait);
         Self { queue, redis, factor, meters, offenders: Offenders::default() }
     }
 

@@ -15,10 +15,6 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// Longest wait for Redis, that in the queue and for a connection included. It answers within a millisecond, or
-/// something is wrong. A little more than the half second after which a call to a cluster gives up by itself: then the
-/// next one goes to whichever server has taken over.
-const LONGEST_WAIT: Duration = Duration::from_millis(550);
 /// Pause of calls to Redis after it did not answer, so that not every request waits for it.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -41,14 +37,19 @@ struct Asked {
 /// Makes the calls.
 struct Runner {
     redis: Redis,
+    /// Longest wait for Redis, that in the queue and for a connection included. By default a little more than the half
+    /// second after which a call to a cluster gives up by itself: then the next one goes to whichever server has taken
+    /// over.
+    longest_wait: Duration,
     paused_until: Mutex<Option<Instant>>,
     meters: Arc<Meters>,
 }
 
 impl Queue {
-    /// Asks `redis`, from a task of the current runtime.
-    pub fn new(redis: Redis, meters: Arc<Meters>) -> Self {
-        let runner = Arc::new(Runner { redis, paused_until: Mutex::new(None), meters: Arc::clone(&meters) });
+    /// Asks `redis`, from a task of the current runtime, and waits no longer than this.
+    pub fn new(redis: Redis, meters: Arc<Meters>, longest_wait: Duration) -> Self {
+        let paused_until = Mutex::new(None);
+        let runner = Arc::new(Runner { redis, longest_wait, paused_until, meters: Arc::clone(&meters) });
         let batcher = Batcher::new(BATCHES, move |asked| Arc::clone(&runner).run(asked));
         Self { batcher, meters }
     }
@@ -72,19 +73,19 @@ impl Queue {
 
 impl Runner {
     /// Asks all of them in one call, unless Redis did not answer a moment ago. None of them waits for longer than
-    /// [`LONGEST_WAIT`]: each call is over by the deadline of its first question, which is the oldest of all that wait.
+    /// `longest_wait`: each call is over by the deadline of its first question, which is the oldest of all that wait.
     async fn run(self: Arc<Self>, asked: Vec<Asked>) -> Vec<Option<Admission>> {
         let count = asked.len();
         if self.is_paused() {
             self.meters.unasked(count);
             return vec![None; count];
         }
-        let deadline = asked.first().map_or_else(Instant::now, |first| first.since) + LONGEST_WAIT;
+        let deadline = asked.first().map_or_else(Instant::now, |first| first.since) + self.longest_wait;
         let questions = asked.into_iter().map(|asked| asked.question).collect();
         match timeout_at(deadline, gate::ask_limits(&self.redis, questions)).await {
             Ok(answers) => self.read(answers),
             Err(_) => {
-                self.pause(&format!("no answer within {LONGEST_WAIT:?}"), count);
+                self.pause(&format!("no answer within {:?}", self.longest_wait), count);
                 vec![None; count]
             }
         }

@@ -2,16 +2,25 @@
 
 use crate::{
     front::{Answer, Front, SECRET, from, good_token, request},
+    grpc::WAITS_LONGER,
     orders,
     raw::Door,
     services,
 };
+use axum::Router;
 use futures_util::{StreamExt, future::join_all, stream};
+use http::StatusCode;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use stampede_vocab::{OrderId, UserId};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::{
+    future::pending,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
 use tokio_util::sync::DropGuard;
 use uuid::Uuid;
 
@@ -179,13 +188,30 @@ async fn an_order_that_was_refused_is_not_open() {
 
 #[tokio::test]
 async fn whoever_hangs_up_before_the_answer_has_an_open_order_too() {
-    let (front, _guard) = front(&[]).await;
+    let (reached, mut begun) = mpsc::unbounded_channel();
+    let hangs = Router::new().fallback(move || {
+        reached.send(()).unwrap();
+        pending::<StatusCode>()
+    });
+    let (hangs, _hanging) = services::serve_router(hangs).await;
+    let (url, _guard) = orders::serve().await;
+    let prefix = format!("test-gateway:{}:", UserId::random());
+    let shared = ("--redis-key-prefix", prefix.as_str());
+    let silent = Front::start(&[("--order-urls", hangs.as_str()), shared, WAITS_LONGER]).await;
+    let front = Front::start(&[("--order-urls", url.as_str()), shared]).await;
     let token = buyer();
     let request_ids: Vec<_> = (0..5).map(|number| format!("r-{number}")).collect();
-    let orders = request_ids.iter().map(|request_id| place(&front, &token, request_id, "hangs"));
-    // Long enough for all of them to reach the service.
-    let hung = orders.map(|order| tokio::time::timeout(Duration::from_secs(2), order));
-    assert!(join_all(hung).await.iter().all(Result::is_err), "they hang");
+    let orders = join_all(request_ids.iter().map(|request_id| place(&silent, &token, request_id, "e")));
+    let all_begun = async {
+        for _ in &request_ids {
+            begun.recv().await.unwrap();
+        }
+    };
+    // They hang up once the service has all of them.
+    tokio::select! {
+        answers = orders => panic!("they do not hang: {answers:?}"),
+        () = all_begun => {}
+    }
     stampede_testkit::eventually("all of them count", || async {
         let answer = place(&front, &token, "r-9", "sold-out").await;
         answer.json()["detail"].as_str()?.contains("orders are open").then_some(())
@@ -318,16 +344,19 @@ async fn a_load_test_raises_all_limits_by_one_flag_or_does_without() {
 async fn callers_are_let_through_at_once_while_redis_hangs() {
     let redis = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
     let url = redis.url();
-    let (front, _guard) = front(&[("--redis-url", &url)]).await;
+    // The wait is the default.
+    let (front, _guard) = front(&[("--redis-url", &url), ("--act-limits-wait-ms", "550")]).await;
     let token = buyer();
     assert_eq!(place(&front, &token, "r-0", "e").await.status, 200);
     // For longer than all of them take: then it would refuse the sixth.
     redis.pause(Duration::from_secs(60)).await.unwrap();
-    for number in 1..30 {
-        let request_id = format!("r-{number}");
-        let answer = tokio::time::timeout(Duration::from_millis(2_500), place(&front, &token, &request_id, "e"));
-        assert_eq!(answer.await.expect("it does not wait for Redis").status, 200, "{number}");
-    }
+    let all = async {
+        for number in 1..30 {
+            assert_eq!(place(&front, &token, &format!("r-{number}"), "e").await.status, 200, "{number}");
+        }
+    };
+    // If each of them waited, it would take 16 s.
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("they do not wait for Redis");
 }
 
 #[tokio::test]

@@ -77,7 +77,13 @@ pub async fn try_build(flags: &[(&str, &str)], workers: &Workers) -> anyhow::Res
     let prefix = format!("test-gateway:{}:", UserId::random());
     let services = Service::ALL.map(|service| format!("--{service}-urls"));
     let nowhere = services.iter().map(|flag| (flag.as_str(), NOBODY));
-    let own = [("--redis-url", redis.as_str()), ("--auth-secret", SECRET), ("--redis-key-prefix", prefix.as_str())];
+    let own = [
+        ("--redis-url", redis.as_str()),
+        ("--auth-secret", SECRET),
+        ("--redis-key-prefix", prefix.as_str()),
+        // On a machine that stands still for a while, acts would be let through without being counted.
+        ("--act-limits-wait-ms", "10000"),
+    ];
     let defaults = nowhere.chain(own).filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name));
     let mut settings: Vec<_> = defaults.collect();
     settings.extend(flags);

@@ -31,6 +31,8 @@ pub const LIST_PAYMENTS: &str = "/stampede.payment.v1.PaymentService/ListPayment
 pub const WATCH_EVENTS: &str = "/stampede.event.v1.EventService/WatchEvents";
 /// A gateway with this flag waits for a service for longer than a test waits for anything ([`raw::PATIENCE`]).
 pub const WAITS_LONGER: (&str, &str) = ("--request-timeout-ms", "60000");
+/// One with this flag does not wait long for a service that is slow.
+pub const WAITS_LESS: (&str, &str) = ("--request-timeout-ms", "700");
 const GRPC: &str = "application/grpc";
 
 /// The answer to a call.
@@ -197,7 +199,8 @@ async fn an_answer_has_its_message_and_ok_in_the_trailers() {
 
 #[tokio::test]
 async fn failures_keep_their_details_and_lose_their_internals() {
-    let (front, _guard) = front(&[("--request-timeout-ms", "700")]).await;
+    let (patient, _guard) = front(&[WAITS_LONGER]).await;
+    let (hasty, _other_guard) = front(&[WAITS_LESS]).await;
     for (what, code, reason) in [
         ("SOLD_OUT", Code::FailedPrecondition, Reason::SoldOut),
         ("NOT_READY", Code::Unavailable, Reason::NotReady),
@@ -207,7 +210,7 @@ async fn failures_keep_their_details_and_lose_their_internals() {
         ("slow", Code::DeadlineExceeded, Reason::DeadlineExceeded),
     ] {
         let request = call(LIST_PAYMENTS, GRPC, &good_token("buyer"), framed(&list_payments(what)));
-        let reply = send(&front, request).await;
+        let reply = send(if what == "slow" { &hasty } else { &patient }, request).await;
         let status = reply.grpc_status();
         assert_eq!((status.code(), reply.reason()), (code, reason), "{what}");
         assert!(!status.message().contains("secret"), "{status}");

@@ -3,7 +3,8 @@
 use crate::{
     front::{good_token, request, with},
     grpc::{
-        GET_PAYMENT, LIST_PAYMENTS, Reply, WAITS_LONGER, WATCH_EVENTS, call, front, get_payment, list_payments, send,
+        GET_PAYMENT, LIST_PAYMENTS, Reply, WAITS_LESS, WAITS_LONGER, WATCH_EVENTS, call, front, get_payment,
+        list_payments, send,
     },
     raw::PATIENCE,
 };
@@ -42,7 +43,8 @@ async fn a_call_is_a_plain_post_in_protobuf_or_json() {
 
 #[tokio::test]
 async fn a_failure_has_a_code_a_message_and_details() {
-    let (front, _guard) = front(&[("--request-timeout-ms", "700")]).await;
+    let (patient, _guard) = front(&[WAITS_LONGER]).await;
+    let (hasty, _other_guard) = front(&[WAITS_LESS]).await;
     for (what, code, status) in [
         ("SOLD_OUT", "failed_precondition", 400),
         ("PAYMENT_NOT_FOUND", "not_found", 404),
@@ -51,7 +53,8 @@ async fn a_failure_has_a_code_a_message_and_details() {
         ("foreign", "internal", 500),
     ] {
         let body = list_payments(what).encode_to_vec();
-        let reply = send(&front, with(call(LIST_PAYMENTS, PROTO, &good_token("buyer"), body), &[VERSION])).await;
+        let front = if what == "slow" { &hasty } else { &patient };
+        let reply = send(front, with(call(LIST_PAYMENTS, PROTO, &good_token("buyer"), body), &[VERSION])).await;
         let error = json(&reply);
         assert_eq!((reply.status.as_u16(), &error["code"]), (status, &json!(code)), "{what}");
         assert!(error["message"].is_string() && !error.to_string().contains("secret"), "{error}");
