@@ -224,6 +224,16 @@ impl OwnRedis {
         self.obey("FLUSHALL").await
     }
 
+    /// Keeps it busy with a script that has no end; it obeys `SCRIPT KILL`. It refuses other commands as BUSY once that
+    /// has lasted for its `lua-time-limit`.
+    pub async fn run_without_end(&self) -> Result<()> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        // There is no answer to wait for.
+        stream.write_all(b"EVAL \"while true do end\" 0\r\n").await?;
+        eventually("it is busy", || async { is_busy(self.address).await.then_some(()) }).await;
+        Ok(())
+    }
+
     /// Sends a command as the administrator, such as `CONFIG SET maxmemory 1`. Fails unless it answers OK within ten
     /// seconds.
     pub async fn obey(&self, order: &str) -> Result<()> {
@@ -289,6 +299,11 @@ fn cut(file: &Path, size: u64) -> Result<bool> {
 
 async fn is_up(address: SocketAddr) -> bool {
     timeout(UP_WITHIN, command(address, "PING")).await.is_ok_and(|answer| answer.is_ok_and(|answer| answer == "+PONG"))
+}
+
+/// Whether it refuses commands because a script runs for long.
+async fn is_busy(address: SocketAddr) -> bool {
+    command(address, "PING").await.is_ok_and(|answer| answer.starts_with("-BUSY"))
 }
 
 /// Returns the first line of the server's answer to a command.
