@@ -121,7 +121,7 @@ impl Desk {
         let play = plays::of(self, call).await;
         let before = self.seen(&play.look).await;
         let first = self.done(call, play.by, &play.body).await;
-        let after = self.settled(&play).await;
+        let after = self.settled(&play, &before).await;
         assert_eq!(before != after, play.changes, "{call}: from {before:?} to {after:?}");
 
         let again = self.done(call, play.by, &play.body).await;
@@ -146,12 +146,15 @@ impl Desk {
         .await
     }
 
-    /// Reads the effect once it is final.
-    async fn settled(&self, play: &Play) -> Vec<Value> {
-        let Some(last) = play.settles_as else { return self.seen(&play.look).await };
-        eventually(&format!("it is {last}"), || async {
+    /// Reads the effect once it is final. A change that did not reach Redis with its answer comes a moment later.
+    async fn settled(&self, play: &Play, before: &[Value]) -> Vec<Value> {
+        eventually(&format!("it is {}", play.settles_as.unwrap_or("changed")), || async {
             let seen = self.seen(&play.look).await;
-            seen.iter().any(|value| value == last).then_some(seen)
+            let is_final = match play.settles_as {
+                Some(last) => seen.iter().any(|value| value == last),
+                None => !play.changes || seen != before,
+            };
+            is_final.then_some(seen)
         })
         .await
     }

@@ -1,10 +1,13 @@
 //! Names that differ in little, and lists of rows with the same time.
 
-use super::{announced, item, on_sale};
-use crate::sale::{LONG, Sale, eur};
+use super::{item, on_sale, wish};
+use crate::sale::{LONG, Sale, eur, in_us};
 use sqlx::{AssertSqlSafe, MySqlPool};
-use stampede_proto::{event::v1::ListEventsRequest, order::v1::ListOrdersRequest};
-use stampede_testkit::{MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer};
+use stampede_proto::{
+    event::v1::{CreateEventRequest, Event, ListEventsRequest},
+    order::v1::ListOrdersRequest,
+};
+use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer};
 use std::collections::BTreeSet;
 use tonic::Code;
 
@@ -101,7 +104,7 @@ async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
     let mut events = BTreeSet::from([sale.event.event_id.clone()]);
     for _ in 0..ROWS {
         orders.insert(sale.place(user, &[(0, 1)], "").await.unwrap().order_id);
-        events.insert(announced(&sale.mesh, item(eur(1_999), 10, 1)).await.event_id);
+        events.insert(of_later(&sale.mesh).await.event_id);
     }
     at_one_time(&sale.world, Service::Order, "orders").await;
     at_one_time(&sale.world, Service::Event, "events").await;
@@ -121,6 +124,13 @@ async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
         });
         assert_each_once("events", listed.await, &events);
     }
+}
+
+/// An event that opens after the test, so that nothing else changes its row.
+async fn of_later(mesh: &Mesh) -> Event {
+    let times = (in_us(LONG), in_us(2 * LONG));
+    let request = CreateEventRequest { open_time: times.0, close_time: times.1, ..wish(item(eur(1_999), 10, 1)) };
+    mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap()
 }
 
 /// Checks that every expected id is in the list exactly once.

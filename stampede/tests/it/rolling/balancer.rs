@@ -18,8 +18,9 @@ use tokio::{
 
 /// Interval of the health checks of a gateway: several fit into its drain delay.
 const CHECK_PAUSE: Duration = Duration::from_millis(50);
-/// Longest wait for an answer of an admin port.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+/// Longest wait for an answer of an admin port. A process that has ended is known at once, and if this machine stands
+/// still, no gateway is taken for one.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A balancer. Its connections end when it is dropped.
 pub struct Balancer {
