@@ -201,6 +201,8 @@ impl Server {
         let mut look = pin!(sleep_until(Instant::now()));
         loop {
             let leaves_for = tokio::select! {
+                // A head that arrived while this process stood still is read before it is judged to be late.
+                biased;
                 outcome = connection.as_mut() => {
                     if let Err(error) = outcome {
                         tracing::debug!(error.cause = %error, "connection broke off");
