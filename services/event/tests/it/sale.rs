@@ -1,6 +1,6 @@
 //! Fixtures of the tests: an event that opens soon, and the messages and rows that it leaves.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use sqlx::AssertSqlSafe;
 use stampede_db::Database;
 use stampede_proto::convert::timestamp;
@@ -12,12 +12,15 @@ use stampede_proto::{
 };
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_operator, eventually};
-use stampede_vocab::Timestamp;
+use stampede_vocab::{EventId, Timestamp};
 use std::time::Duration;
 use tonic::{Status, transport::Channel};
 
 /// Least time between a reschedule and an opening, shorter than in production so that tests are.
 pub const LEAD: Duration = Duration::from_millis(1_000);
+
+/// How often a play may be late: the machine may stand still for seconds, which says nothing of the service.
+const ROUNDS: u32 = 3;
 
 /// The service, and the one that confirms what it changes.
 pub const SERVICES: [Service; 2] = [Service::Event, Service::Inventory];
@@ -51,6 +54,38 @@ pub async fn replica_wrong_by(world: &World, ms: i64) -> Result<Mesh> {
 /// The defaults but for the lead.
 pub fn settings() -> MeshBuilder {
     MeshBuilder::default().set(Service::Event, "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", LEAD.as_millis())
+}
+
+/// Plays rounds until one was in time, three at most. A round that was late says how. A service that is at fault is late
+/// in each.
+pub async fn in_time<T>(mut play: impl AsyncFnMut(u32) -> Result<Result<T, String>>) -> Result<T> {
+    let mut late = String::new();
+    for round in 1..=ROUNDS {
+        match play(round).await? {
+            Ok(done) => return Ok(done),
+            Err(how) => late = how,
+        }
+    }
+    bail!("late in each of {ROUNDS} rounds: {late}")
+}
+
+/// Gives an event other times by SQL, as if it had been created with these: also times that are past.
+pub async fn retime(db: &Database, event_id: &str, open_time: Timestamp, close_time: Timestamp) -> Result<()> {
+    let id: EventId = event_id.parse()?;
+    let sql = "UPDATE events SET due_at_us = IF(state = 'SCHEDULED', ?, ?), opens_at_us = ?, closes_at_us = ? \
+               WHERE id = ? AND state IN ('SCHEDULED', 'OPEN')";
+    let (opens_at_us, closes_at_us) = (open_time.micros(), close_time.micros());
+    let changed = sqlx::query(sql)
+        .bind(opens_at_us)
+        .bind(closes_at_us)
+        .bind(opens_at_us)
+        .bind(closes_at_us)
+        .bind(id.uuid())
+        .execute(&mut *db.acquire().await?)
+        .await?
+        .rows_affected();
+    ensure!(changed == 1, "{event_id} has ended");
+    Ok(())
 }
 
 /// A request for an event that opens in `opens_in` and is open for `lasts`.
