@@ -56,8 +56,8 @@ pub fn settings() -> MeshBuilder {
     MeshBuilder::default().set(Service::Event, "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", LEAD.as_millis())
 }
 
-/// Plays rounds until one was in time, three at most. A round that was late says how. A service that is at fault is late
-/// in each.
+/// Plays rounds until one was in time, three at most. A round that was late says how. Where the service is at fault,
+/// each is late.
 pub async fn in_time<T>(mut play: impl AsyncFnMut(u32) -> Result<Result<T, String>>) -> Result<T> {
     let mut late = String::new();
     for round in 1..=ROUNDS {

@@ -21,6 +21,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// What every order of the tests costs, unless it says otherwise.
 pub const PRICE: i64 = 1_999;
 
+/// How long the provider may take, in milliseconds. After that a charge is of unknown outcome, and is looked up.
+pub const PROVIDER_TIMEOUT: &str = "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS";
+
 /// One order and who pays for it.
 #[derive(Debug, Clone, Copy)]
 pub struct Order {
@@ -94,9 +97,9 @@ pub struct Sale {
 }
 
 impl Sale {
-    /// Opens with the defaults.
+    /// Opens with the defaults, and a provider that is waited for while the machine stands still.
     pub async fn open() -> Result<Self> {
-        Self::open_with(MeshBuilder::default()).await
+        Self::open_with(MeshBuilder::default().set(Service::Payment, PROVIDER_TIMEOUT, 10_000)).await
     }
 
     /// Opens with these settings besides.

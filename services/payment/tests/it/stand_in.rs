@@ -1,6 +1,6 @@
 //! A provider that answers what a test has said, over HTTP: also what the sandbox never does.
 
-use crate::sale::{Order, PRICE, Sale};
+use crate::sale::{Order, PRICE, PROVIDER_TIMEOUT, Sale};
 use anyhow::Result;
 use axum::{
     Json, Router,
@@ -63,9 +63,11 @@ impl StandIn {
         Ok(provider)
     }
 
-    /// A sale that is charged by this provider, with these settings besides.
+    /// A sale that is charged by this provider, with these settings besides. It is waited for while the machine stands
+    /// still: a test counts how often it is asked.
     pub async fn open(&self, settings: MeshBuilder) -> Result<Sale> {
-        Sale::open_with(settings.set(Service::Payment, "STAMPEDE_PROVIDER_URL", &self.url)).await
+        let settings = settings.set(Service::Payment, "STAMPEDE_PROVIDER_URL", &self.url);
+        Sale::open_with(settings.set(Service::Payment, PROVIDER_TIMEOUT, 10_000)).await
     }
 
     /// Answers so from now on.

@@ -1,6 +1,6 @@
 //! Charges that were not answered: looked up until they have an end, and never made twice.
 
-use crate::sale::{Order, PRICE, Sale};
+use crate::sale::{Order, PRICE, PROVIDER_TIMEOUT, Sale};
 use anyhow::Result;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
 use stampede_testkit::{MeshBuilder, Process, Service, eventually};
@@ -18,9 +18,22 @@ fn many() -> usize {
 /// The provider is given less time than its slow cards take.
 fn impatient() -> MeshBuilder {
     MeshBuilder::default()
-        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 200)
+        .set(Service::Payment, PROVIDER_TIMEOUT, 200)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_SLOW_MS", 1_500)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", 1_500)
+}
+
+/// Waits until the outcome of the first attempt is unknown. A look-up may have come before this has looked: then it is
+/// captured. Nothing is published of what is unknown.
+async fn assert_unanswered(sale: &Sale, order: &Order) {
+    eventually(&format!("the charge of {order:?} is not answered"), || async {
+        let published = sale.published(order).await.ok()?;
+        let payment = sale.payment(order).await?;
+        let is_unknown = payment.attempts.first()?.state() == AttemptState::Unknown;
+        assert!(!is_unknown || published.is_empty(), "{published:?}");
+        (is_unknown || payment.state() == PaymentState::Captured).then_some(())
+    })
+    .await;
 }
 
 /// The payment is captured, by one charge, and that was published once.
@@ -41,8 +54,7 @@ async fn a_charge_without_an_answer_is_looked_up_and_not_repeated_under_a_new_ke
     for card in ["pm_card_timeout_captured", "pm_card_timeout_lost", "pm_card_late"] {
         let order = Order::new();
         sale.pay(&order, 1, card).await?;
-        sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
-        assert_eq!(sale.published(&order).await?, [], "{card}");
+        assert_unanswered(&sale, &order).await;
         assert_charged_once(&sale, &order).await?;
     }
     sale.mesh.stop().await
@@ -50,7 +62,7 @@ async fn a_charge_without_an_answer_is_looked_up_and_not_repeated_under_a_new_ke
 
 #[tokio::test]
 async fn a_process_that_dies_while_it_charges_leaves_one_charge() -> Result<()> {
-    let patient = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 3_000).set(
+    let patient = MeshBuilder::default().set(Service::Payment, PROVIDER_TIMEOUT, 3_000).set(
         Process::Sandbox,
         "STAMPEDE_SANDBOX_SLOW_MS",
         2_900,
@@ -98,7 +110,7 @@ async fn what_was_under_way_at_a_power_cut_is_charged_within_a_minute_without_a_
     // The provider answers none of them before the cut, and there is no gateway that it could send a notice to.
     let settings = MeshBuilder::default()
         .set(Service::Payment, "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", many)
-        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 3_000)
+        .set(Service::Payment, PROVIDER_TIMEOUT, 3_000)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_SLOW_MS", 60_000);
     let mut sale = Sale::open_with(settings).await?;
     let orders: Vec<_> = (0..many).map(|_| Order::new()).collect();
