@@ -257,7 +257,7 @@ impl<'c, H: Handler> Reader<'c, H> {
         // Who cannot ask now asks again soon.
         let Ok(remade) = self.looks.look(self.client).await else { return };
         if remade.is_empty() {
-            return;
+            return tracing::debug!("no topic was made anew");
         }
         let (client, places) = (self.client.clone(), remade.clone());
         match timeout(REWIND_TIMEOUT, spawn_blocking(move || client.rewind(&places))).await {

@@ -17,8 +17,9 @@ const LINES: usize = 4;
 /// Orders of each: as many as there are units of one item, so that each line has an item of its own.
 const ORDERS: usize = UNITS as usize;
 const PAUSE: Duration = Duration::from_millis(300);
-/// The probes need 0.7 s to find a replica that stands still; without them the call would take 5 s.
-const LONGEST: Duration = Duration::from_secs(2);
+/// The probes need 0.7 s to find a replica that stands still; without them the call would take 5 s. In between is time
+/// for a machine that stands still itself.
+const LONGEST: Duration = Duration::from_secs(4);
 
 /// Somebody who wants to order, and their coupon.
 type Somebody = (UserId, String);

@@ -128,7 +128,7 @@ async fn without_inventory_nothing_is_taken() -> Result<()> {
     sale.reaches(&first, OrderState::AwaitingPayment).await;
     sale.mesh.kill_9(Service::Inventory)?;
     let status = sale.place(buyer(), sale.wish("r", &[(sale.lamp, 1)])).await.unwrap_err();
-    assert_eq!(refusal(&status).0, Reason::Unavailable);
+    assert!(matches!(refusal(&status).0, Reason::Unavailable | Reason::DeadlineExceeded), "{status:?}");
     assert!(!status.message().contains("127.0.0.1"), "an address is nobody's business: {}", status.message());
     assert_eq!(sale.orders_written().await?, 1);
     sale.mesh.restart(Service::Inventory).await?;
