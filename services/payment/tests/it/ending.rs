@@ -11,12 +11,8 @@ use stampede_testkit::{MeshBuilder, Process, Service, eventually};
 #[tokio::test]
 async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Result<()> {
     // One charge at a time, so that a provider that stands still keeps the next order waiting.
-    let one_by_one = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", 1).set(
-        Service::Payment,
-        PROVIDER_TIMEOUT,
-        60_000,
-    );
-    let sale = Sale::open_with(one_by_one).await?;
+    let one_by_one = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", 1);
+    let sale = Sale::open_with(one_by_one.set(Service::Payment, PROVIDER_TIMEOUT, 60_000)).await?;
     let (slow, waiting) = (Order::new(), Order::new());
     sale.mesh.freeze(Process::Sandbox, 0)?;
     sale.pay(&slow, 1, "pm_card_ok").await?;
@@ -43,13 +39,8 @@ async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Re
 
 #[tokio::test]
 async fn what_was_captured_for_an_ended_order_is_published_again_until_it_is_refunded() -> Result<()> {
-    let sale =
-        Sale::open_with(MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_ENDED_ORDER_AGE_MS", 200).set(
-            Service::Payment,
-            PROVIDER_TIMEOUT,
-            60_000,
-        ))
-        .await?;
+    let quick = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_ENDED_ORDER_AGE_MS", 200);
+    let sale = Sale::open_with(quick.set(Service::Payment, PROVIDER_TIMEOUT, 60_000)).await?;
     // One is captured before its order ends, the other after it.
     let (early, late, open) = (Order::new(), Order::new(), Order::new());
     sale.pay(&early, 1, "pm_card_ok").await?;
