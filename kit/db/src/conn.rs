@@ -1,4 +1,4 @@
-//! A connection of the pool while somebody has it, and the way back.
+//! A connection that is checked out of the pool, and how it returns.
 
 use crate::pool::{self, Pooled};
 use sqlx::MySqlConnection;
@@ -8,37 +8,39 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-/// Where a connection comes back to that is lent.
+/// Holds a connection that was dropped before its work has ended.
 type Slot = Mutex<Option<Pooled>>;
 
-/// A connection out of the pool of a [`Database`](crate::Database). It goes back when it is dropped, and the server is
-/// asked before its next use, unless the work that it was lent to has ended well.
+/// A connection of the pool of a [`Database`](crate::Database). Dropping it returns it to the pool, which validates it
+/// before its next use unless it was released as clean.
 pub struct Conn {
-    /// There until it goes back.
+    /// `None` only once it is returned.
     pooled: Option<Pooled>,
-    lender: Weak<Slot>,
+    /// Where it goes when it is dropped; to the pool if the slot is gone, or there is none.
+    slot: Weak<Slot>,
 }
 
 impl Conn {
-    /// A connection that nobody will vouch for, unless it is given back by [`Conn::give_back`].
+    /// Returns a connection that returns dirty when it is dropped, and clean by [`Conn::release`].
     pub(crate) fn new(pooled: Pooled) -> Self {
-        Self { pooled: Some(pooled), lender: Weak::new() }
+        Self { pooled: Some(pooled), slot: Weak::new() }
     }
 
-    /// Lends a connection to work that drops it before one knows how the work ends.
-    pub(crate) fn lend(pooled: Pooled) -> (Self, Lender) {
-        let lender = Lender::default();
-        (Self { pooled: Some(pooled), lender: Arc::downgrade(&lender.0) }, lender)
+    /// Returns a connection for work that drops it before the outcome of the work is known: until then the slot keeps
+    /// the connection.
+    pub(crate) fn with_return_slot(pooled: Pooled) -> (Self, ReturnSlot) {
+        let slot = ReturnSlot::default();
+        (Self { pooled: Some(pooled), slot: Arc::downgrade(&slot.0) }, slot)
     }
 
-    /// Gives it back for the next one to use as it is. Its last statement was answered, and its transaction has ended.
-    pub(crate) fn give_back(mut self) {
+    /// Releases it as clean: its last statement was answered, and its transaction has ended.
+    pub(crate) fn release(mut self) {
         if let Some(pooled) = self.pooled.take() {
-            pool::give_back(pooled);
+            pool::release(pooled);
         }
     }
 
-    /// Closes it, and makes room for another in the pool.
+    /// Closes it, and frees its place in the pool.
     pub(crate) fn close(mut self) {
         if let Some(pooled) = self.pooled.take() {
             pool::close(pooled);
@@ -46,18 +48,17 @@ impl Conn {
     }
 }
 
-/// What the connection comes back to that was lent. If this is dropped, as with work that is cut off, the connection
-/// goes back to the pool with nobody who vouches for it.
+/// Keeps a connection that its work has dropped. If the slot is dropped too, as with cancelled work, the connection
+/// returns to the pool dirty.
 #[derive(Default)]
-pub(crate) struct Lender(Arc<Slot>);
+pub(crate) struct ReturnSlot(Arc<Slot>);
 
-impl Lender {
-    /// Gives the connection back for the next one to use as it is: the work has ended well. One that the work has not
-    /// dropped is left to it.
-    pub(crate) fn give_back(self) {
+impl ReturnSlot {
+    /// Releases the connection as clean, after work that succeeded. Does nothing while the work still has it.
+    pub(crate) fn release(self) {
         let returned = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(pooled) = returned {
-            pool::give_back(pooled);
+            pool::release(pooled);
         }
     }
 }
@@ -65,7 +66,7 @@ impl Lender {
 impl Drop for Conn {
     fn drop(&mut self) {
         let Some(pooled) = self.pooled.take() else { return };
-        if let Some(slot) = self.lender.upgrade() {
+        if let Some(slot) = self.slot.upgrade() {
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(pooled);
         }
     }
@@ -75,13 +76,13 @@ impl Deref for Conn {
     type Target = MySqlConnection;
 
     fn deref(&self) -> &MySqlConnection {
-        &self.pooled.as_ref().expect("it is there until it goes back").conn
+        &self.pooled.as_ref().expect("it is taken out only by what consumes or drops it").conn
     }
 }
 
 impl DerefMut for Conn {
     fn deref_mut(&mut self) -> &mut MySqlConnection {
-        &mut self.pooled.as_mut().expect("it is there until it goes back").conn
+        &mut self.pooled.as_mut().expect("it is taken out only by what consumes or drops it").conn
     }
 }
 

@@ -60,9 +60,9 @@ impl DbConfig {
         )
     }
 
-    /// How long a connection may be unused until it is tested before its next use. In a process that runs it is never
-    /// unused for so long: it is kept alive.
-    pub(crate) fn untested(&self) -> Duration {
+    /// How long a connection may be idle until it is validated before its next use. In a process that runs none is idle
+    /// for so long: the keep-alive pings it.
+    pub(crate) fn validate_after(&self) -> Duration {
         self.idle_timeout / 2
     }
 }
@@ -89,14 +89,14 @@ impl Database {
         // The text of a statement holds what it writes, which is not for the logs. Units of work are measured by name.
         options = options.disable_statement_logging();
         let pool = Pool::new(options, config);
-        pool::give_back(pool.get().await?);
+        pool::release(pool.get().await?);
         let kept_alive = Arc::new(KeptAlive::spawn(pool.clone(), config.idle_timeout / 3, config.work_timeout));
         Ok(Self { pool, config, _kept_alive: kept_alive })
     }
 
-    /// A connection for reading, or for a single statement that is its own transaction. Only the wait for it is
-    /// bounded, and the server is asked before the next one uses it: [`Database::run`] bounds the work too, and costs
-    /// no more than its statements.
+    /// Returns a connection for reading, or for a single statement that is its own transaction. Only the wait for it is
+    /// bounded, and it is validated before its next use: [`Database::run`] bounds the work too, and costs no more round
+    /// trips than its statements.
     pub async fn acquire(&self) -> Result<Conn, DbError> {
         Ok(Conn::new(self.pool.get().await?))
     }
@@ -106,14 +106,14 @@ impl Database {
     /// acquire time-out.
     pub async fn open_apart(&self) -> Result<MySqlConnection, DbError> {
         let after = self.config.acquire_timeout;
-        match timeout(after, self.pool.opener().connect()).await {
+        match timeout(after, self.pool.connector().connect()).await {
             Ok(opened) => Ok(opened?),
             Err(_) => Err(DbError::TimedOut { name: "open_connection", after }),
         }
     }
 
-    /// Runs `work`, which uses connections of this pool, until the work time-out. The connection of work that is given
-    /// up is closed before its next use unless it answers soon.
+    /// Runs `work`, which uses connections of this pool, until the work time-out. The connection of cancelled work is
+    /// validated before its next use, and replaced if that fails.
     pub async fn in_time<T, E: From<DbError>>(
         &self,
         name: &'static str,
@@ -123,25 +123,26 @@ impl Database {
         in_time.unwrap_or_else(|_| Err(self.timed_out(name).into()))
     }
 
-    /// Runs `work` on a connection of its own without a transaction, until the work time-out: reads, or one statement.
-    /// After work that ends well the next one uses the connection as it is, so it must not give up a statement and go
-    /// on. The connection is its own until it ends, also if it drops it before: one that runs another inside needs two.
+    /// Runs `work` on a connection without a transaction, until the work time-out: reads, or one statement. After `Ok`
+    /// the connection is reused without validation, so the work must not cancel a statement and then succeed. The
+    /// connection stays checked out until the work ends, even if the work drops it before: a nested `run` needs a
+    /// second one.
     pub async fn run<T, E, F, Fut>(&self, name: &'static str, work: F) -> Result<T, E>
     where
         E: From<DbError>,
         F: FnOnce(Conn) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let lent = async {
-            let (conn, lender) = Conn::lend(self.pool.get().await?);
+        let checked_out = async {
+            let (conn, slot) = Conn::with_return_slot(self.pool.get().await?);
             let outcome = work(conn).await;
             if outcome.is_ok() {
-                lender.give_back();
+                slot.release();
             }
             outcome
         };
-        // On the heap: every caller's future would carry it, and each bound around it once more.
-        self.in_time(name, Box::pin(lent)).await
+        // On the heap: it would make the future of every caller larger, and each time-out around it once more.
+        self.in_time(name, Box::pin(checked_out)).await
     }
 
     /// Fails if the server does not answer now.
@@ -151,9 +152,9 @@ impl Database {
         answer.await.map(drop)
     }
 
-    /// How long a connection that is none of the pool may be unused: after that the server may have ended it.
-    pub fn longest_unused(&self) -> Duration {
-        self.config.untested()
+    /// Returns how long a connection outside of the pool may be idle: after that the server may have ended it.
+    pub fn max_idle(&self) -> Duration {
+        self.config.validate_after()
     }
 
     /// Longest time of one try of a unit of work: whoever writes for longer loses the connection, and with it what was

@@ -1,8 +1,8 @@
-//! Keeps the connections of a pool that nobody uses.
+//! Keep-alive for the idle connections of a pool.
 //!
-//! The server soon ends a connection that says nothing, since its process may stand still with rows locked, and it
-//! makes no difference between one in a transaction and one that is merely unused. To open those again costs most when
-//! a sale begins, so they are pinged: apart from the calls, and one at a time, so that no call waits for it.
+//! The server soon ends a silent connection, since its process may be frozen with rows locked, and it does not tell one
+//! in a transaction from an idle one. Opening them again costs most when a sale begins, so they are pinged: by a task
+//! of its own and one at a time, so that no call waits for it.
 
 use crate::pool::{self, Pool};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use tokio::{task::JoinHandle, time::sleep};
 pub struct KeptAlive(JoinHandle<()>);
 
 impl KeptAlive {
-    /// Pings each unused connection of the pool once in `interval`, and closes one that does not answer in time. Needs
-    /// a tokio runtime.
+    /// Pings each idle connection of the pool once per `interval`, and closes one that does not answer in time. Needs a
+    /// tokio runtime.
     pub fn spawn(pool: Pool, interval: Duration, answer_timeout: Duration) -> Self {
         Self(tokio::spawn(keep_alive(pool, interval, answer_timeout)))
     }
@@ -29,16 +29,16 @@ impl Drop for KeptAlive {
 async fn keep_alive(pool: Pool, interval: Duration, answer_timeout: Duration) {
     loop {
         sleep(interval).await;
-        ping_unused(&pool, answer_timeout).await;
+        ping_idle(&pool, answer_timeout).await;
     }
 }
 
-/// Pings them in turn: the pool hands out the one that was unused the longest, and takes it back as the last.
-async fn ping_unused(pool: &Pool, answer_timeout: Duration) {
-    for _ in 0..pool.unused() {
-        let Ok(mut pooled) = pool.get_unused().await else { return };
-        if pooled.answers(answer_timeout).await {
-            pool::give_back(pooled);
+/// Pings them in turn: the pool is a queue, which returns the longest idle one and takes it back as the last.
+async fn ping_idle(pool: &Pool, answer_timeout: Duration) {
+    for _ in 0..pool.idle() {
+        let Ok(mut pooled) = pool.get_idle().await else { return };
+        if pooled.ping(answer_timeout).await {
+            pool::release(pooled);
         } else {
             pool::close(pooled);
         }

@@ -1,11 +1,11 @@
 //! MySQL (or MariaDB) as every service uses it: a pool, schema versions, and named, retried transactions.
 //!
-//! A unit of work runs on a task of its own ([`Database::transact`]): a caller that goes away can't tear it, and a
-//! connection never returns to the pool in the middle of a transaction. What needs no transaction runs on a connection
-//! that is lent ([`Database::run`]). After either the next one uses the connection as it is; one that somebody was cut
-//! off from is drained and rolled back first. Nor is any connection waited for without end: one that does not answer is
-//! given up with the work on it. Nor does the server wait for a process that stands still: it ends a connection that is
-//! silent for some seconds, with its transaction and its locks.
+//! A unit of work runs on a task of its own ([`Database::transact`]): a caller that goes away does not cancel it, and
+//! no connection returns to the pool in the middle of a transaction. What needs no transaction runs on a connection
+//! that is checked out for it ([`Database::run`]). After success the pool reuses the connection without validation;
+//! after cancelled work it drains the connection and rolls back first. Every wait for a connection has a time-out,
+//! after which its work is cancelled too. The server ends a connection that is silent for some seconds, with its
+//! transaction and its locks: its process may be frozen.
 //!
 //! ```no_run
 //! use stampede_db::{Database, DbConfig, DbError, Statement};

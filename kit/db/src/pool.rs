@@ -1,8 +1,8 @@
-//! The pool: which connections are handed out as they are, and which are asked first.
+//! The pool: reuses clean connections as they are, and validates the others before their next use.
 //!
-//! Asking is a round trip, so only where there is doubt: somebody may have left the connection in the middle of a
-//! statement or of a transaction, or the server may have ended it. Whoever has a connection vouches for it as it is
-//! given back, or else there is doubt.
+//! Validation costs round trips. So a connection that is released as clean is not validated, unless it was idle for
+//! long enough that the server may have ended it. Any other connection is dirty: it may be in the middle of a statement
+//! or of a transaction.
 
 use crate::{DbConfig, DbError};
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleResult, Timeouts};
@@ -11,193 +11,196 @@ use stampede_vocab::backoff_within;
 use std::{fmt, io, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Longest life of a connection, less up to a tenth: after a switch-over it may be to the primary of before, which closes
-/// nothing.
-const LIFETIME: Duration = Duration::from_secs(1_800);
-/// Before a server that refuses connections is tried again.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// Longest lifetime of a connection, less up to a tenth. After a failover it may still lead to the old primary, which
+/// closes nothing.
+const MAX_LIFETIME: Duration = Duration::from_secs(1_800);
+/// First back-off after a server has refused a connection.
+const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 
-/// A connection that somebody has. It is back in the pool once it is dropped.
-pub type Pooled = Object<Opener>;
+/// A connection that is checked out. Returns to the pool when it is dropped: dirty, unless it was [released](release).
+pub type Pooled = Object<Connector>;
 
 /// A bounded number of connections. Cheap to clone.
 #[derive(Clone)]
-pub struct Pool(managed::Pool<Opener>);
+pub struct Pool(managed::Pool<Connector>);
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the options, which have the password.
+        // Without the options, which contain the password.
         f.debug_struct("Pool").field("status", &self.0.status()).finish_non_exhaustive()
     }
 }
 
 impl Pool {
-    /// Without a connection so far.
+    /// Returns an empty pool.
     pub fn new(options: MySqlConnectOptions, config: DbConfig) -> Self {
-        let pool = managed::Pool::builder(Opener { options, config })
+        let pool = managed::Pool::builder(Connector { options, config })
             .max_size(config.max_connections as usize)
-            // The one that was unused the longest is the next. So all are in use now and then, which keeps them alive,
-            // and those that nobody uses can be pinged in turn.
+            // First in, first out: every connection is used now and then, which keeps it alive, and the keep-alive can
+            // ping idle ones in turn.
             .queue_mode(QueueMode::Fifo)
             .build();
         Self(pool.expect("only the pool's own time-outs need a runtime, and it has none"))
     }
 
-    /// Hands out a connection, in the order in which it is asked for. Waits for one, asks it where there is doubt, and
-    /// opens a new one where it must, all within the acquire time-out.
+    /// Returns a connection. Callers that wait are served in their order. Waiting, validating and connecting all
+    /// together take at most the acquire time-out.
     pub async fn get(&self) -> Result<Pooled, DbError> {
         self.get_after(None).await
     }
 
-    /// [`Pool::get`], but waits for none that is in use. May open one, if the last unused one has just been taken.
-    pub async fn get_unused(&self) -> Result<Pooled, DbError> {
+    /// [`Pool::get`], but does not wait for a connection that is in use. May open one, if the last idle one was taken
+    /// just now.
+    pub async fn get_idle(&self) -> Result<Pooled, DbError> {
         self.get_after(Some(Duration::ZERO)).await
     }
 
     async fn get_after(&self, wait: Option<Duration>) -> Result<Pooled, DbError> {
         let timeouts = Timeouts { wait, ..Timeouts::new() };
-        // One bound for all, since the caller has waited for as long whatever it was for.
-        let got = timeout(self.opener().config.acquire_timeout, self.0.timeout_get(&timeouts)).await;
+        // One time-out for all phases: deadpool's own would add up.
+        let got = timeout(self.connector().config.acquire_timeout, self.0.timeout_get(&timeouts)).await;
         let error = match got {
             Ok(Ok(pooled)) => return Ok(pooled),
             Ok(Err(PoolError::Backend(error))) => error,
             Ok(Err(PoolError::Closed)) => sqlx::Error::PoolClosed,
-            // It has no hooks that could fail.
+            // The pool has no hooks that could fail.
             Ok(Err(_)) | Err(_) => sqlx::Error::PoolTimedOut,
         };
         Err(error.into())
     }
 
-    /// How many connections nobody uses, about.
-    pub fn unused(&self) -> usize {
+    /// Returns how many connections are idle, approximately.
+    pub fn idle(&self) -> usize {
         self.0.status().available
     }
 
-    /// What opens its connections.
-    pub fn opener(&self) -> &Opener {
+    /// Returns what opens the connections of the pool.
+    pub fn connector(&self) -> &Connector {
         self.0.manager()
     }
 }
 
-/// Gives a connection back whose last statement was answered, and whose transaction has ended: the next one may use it
-/// as it is. What is left of the answer, as behind a row that was fetched alone, sqlx reads before the next statement.
-pub fn give_back(mut pooled: Pooled) {
-    pooled.vouch();
+/// Returns a clean connection to the pool: its last statement was answered, and its transaction has ended. It is reused
+/// without validation. Unread rows of a result are no harm: sqlx reads them before the next statement.
+pub fn release(mut pooled: Pooled) {
+    pooled.mark_clean();
     drop(pooled);
 }
 
-/// Takes a connection out of the pool and closes it.
+/// Removes a connection from the pool and closes it.
 pub fn close(pooled: Pooled) {
-    // Nor is the server asked to end it: it may not answer.
+    // Closes the socket without COM_QUIT: the server may not answer.
     drop(Object::take(pooled));
 }
 
-/// Opens connections, and asks those that are in doubt.
-pub struct Opener {
+/// Opens connections, and validates them before they are reused.
+pub struct Connector {
     options: MySqlConnectOptions,
     config: DbConfig,
 }
 
-impl Opener {
-    /// Opens a connection with the settings of a session, by one try.
+impl Connector {
+    /// Opens a connection with the session settings, in one attempt.
     pub async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
         let mut conn = Box::pin(self.options.connect()).await?;
         raw_sql(AssertSqlSafe(self.config.session())).execute(&mut conn).await?;
         Ok(conn)
     }
 
-    /// Opens a connection for the pool. A server that refuses it may be about to start, so it is tried again, for as
-    /// long as the caller waits.
-    async fn open(&self) -> Result<Link, sqlx::Error> {
-        let mut tries = 0;
+    /// Opens a connection for the pool. Retries with back-off while the server refuses connections, for as long as the
+    /// caller waits: the server may be about to start.
+    async fn open(&self) -> Result<PoolConnection, sqlx::Error> {
+        let mut attempt = 0;
         loop {
             let opened = self.connect().await;
             if !opened.as_ref().is_err_and(is_refused) {
-                return opened.map(Link::new);
+                return opened.map(PoolConnection::new);
             }
             drop(opened);
-            sleep(backoff_within(FIRST_PAUSE, self.config.acquire_timeout / 5, tries)).await;
-            tries += 1;
+            sleep(backoff_within(FIRST_BACKOFF, self.config.acquire_timeout / 5, attempt)).await;
+            attempt += 1;
         }
     }
 }
 
-impl Manager for Opener {
-    type Type = Link;
+impl Manager for Connector {
+    type Type = PoolConnection;
     type Error = sqlx::Error;
 
-    async fn create(&self) -> Result<Link, sqlx::Error> {
+    async fn create(&self) -> Result<PoolConnection, sqlx::Error> {
         Box::pin(self.open()).await
     }
 
-    /// Makes sure that the next one may use the connection. In place of one that does not answer a new one is opened
-    /// here: the others that are unused may not answer either, and to try each would take longer than anybody waits.
-    async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        let needs_asking = link.needs_asking(self.config.untested());
-        let is_well = !needs_asking || Box::pin(link.settles(self.config.acquire_timeout / 2)).await;
-        if !is_well || Instant::now() >= link.old_at {
-            tracing::debug!(db.is_well = is_well, "a connection that does not answer, or is old, is replaced");
-            *link = Box::pin(self.open()).await?;
+    /// Validates a connection before it is reused. Replaces one that fails, or has reached its maximum lifetime, by a
+    /// new one here: deadpool would try all other idle ones first, which may not answer either, and the caller would
+    /// not wait for so long.
+    async fn recycle(&self, conn: &mut PoolConnection, _: &Metrics) -> RecycleResult<sqlx::Error> {
+        let needs_validation = conn.needs_validation(self.config.validate_after());
+        let is_valid = !needs_validation || Box::pin(conn.validate(self.config.acquire_timeout / 2)).await;
+        if !is_valid || Instant::now() >= conn.expires_at {
+            tracing::debug!(db.is_valid = is_valid, "replacing a connection that does not answer or is too old");
+            *conn = Box::pin(self.open()).await?;
         }
-        link.is_doubtful = true;
+        conn.is_dirty = true;
         Ok(())
     }
 }
 
-/// One connection, and what is known of it.
-pub struct Link {
+/// One connection of the pool, and its state.
+pub struct PoolConnection {
     /// The connection.
     pub conn: MySqlConnection,
-    /// Whether it may be in the middle of a statement or of a transaction. So it is while somebody has it, and after
-    /// that unless they vouch for it: whoever is cut off cannot say where.
-    is_doubtful: bool,
-    /// When the server was last known to be at the other end.
-    heard: Instant,
-    /// When another one takes its place.
-    old_at: Instant,
+    /// Whether it may be in the middle of a statement or of a transaction. Set while it is checked out, and cleared
+    /// only by a clean release: cancelled work runs no code that could report where it stopped.
+    is_dirty: bool,
+    /// When the server last answered.
+    last_answer: Instant,
+    /// When its lifetime ends.
+    expires_at: Instant,
 }
 
-impl Link {
+impl PoolConnection {
     fn new(conn: MySqlConnection) -> Self {
         let now = Instant::now();
-        // Spread, so that those that were opened together are not all replaced together.
-        let old_at = now + LIFETIME.mul_f64(rand::random_range(0.9..1.0));
-        Self { conn, is_doubtful: true, heard: now, old_at }
+        // With jitter, so that connections that were opened together are not all replaced together.
+        let expires_at = now + MAX_LIFETIME.mul_f64(rand::random_range(0.9..1.0));
+        Self { conn, is_dirty: true, last_answer: now, expires_at }
     }
 
-    /// Notes that all was answered. What sqlx knows to be left of a transaction is in doubt all the same.
-    fn vouch(&mut self) {
-        self.is_doubtful = self.conn.is_in_transaction() || self.conn.should_flush();
-        self.heard = Instant::now();
+    /// Marks it as clean, unless sqlx knows of an open transaction or of bytes that are not sent yet.
+    fn mark_clean(&mut self) {
+        self.is_dirty = self.conn.is_in_transaction() || self.conn.should_flush();
+        self.last_answer = Instant::now();
     }
 
-    fn needs_asking(&self, untested: Duration) -> bool {
-        self.is_doubtful || self.heard.elapsed() >= untested
+    fn needs_validation(&self, idle_limit: Duration) -> bool {
+        self.is_dirty || self.last_answer.elapsed() >= idle_limit
     }
 
-    /// Returns whether the server answers in time. One that does not is of no more use.
-    pub async fn answers(&mut self, within: Duration) -> bool {
+    /// Pings the server. Returns whether it answers within this time.
+    pub async fn ping(&mut self, within: Duration) -> bool {
         timeout(within, self.conn.ping()).await.is_ok_and(|answer| answer.is_ok())
     }
 
-    /// Returns whether the next one may use it: the server has answered all that was asked before, and has rolled back
-    /// what was left open. sqlx knows of no BEGIN but its own, so it is rolled back whenever there is doubt.
-    async fn settles(&mut self, within: Duration) -> bool {
-        let settled = async {
-            // First, since it reads what is still on its way and takes nothing else for its answer: with a statement
-            // that was cut as it was prepared, the answer to a query would be read wrongly.
+    /// Drains the answers of earlier statements, and rolls back if the connection is dirty: sqlx does not know of a
+    /// BEGIN that it has not sent itself. Returns whether that succeeds within this time.
+    async fn validate(&mut self, within: Duration) -> bool {
+        let validated = async {
+            // The ping goes first, since it reads all pending answers and accepts only an OK as its own. A query would
+            // take the rest of a statement that was cancelled while it was prepared for its own result.
             while let Err(error) = self.conn.ping().await {
-                // That is the answer to what was cut off, such as that a lock was not to be had. The next is behind it.
+                // An error of the server, such as a lock time-out, is the answer to the cancelled statement. The answer
+                // to the ping comes after it.
                 if !matches!(error, sqlx::Error::Database(_)) {
                     return Err(error);
                 }
             }
-            if self.is_doubtful {
+            if self.is_dirty {
                 raw_sql("ROLLBACK").execute(&mut self.conn).await?;
             }
             Ok::<_, sqlx::Error>(())
         };
-        timeout(within, settled).await.is_ok_and(|settled| settled.is_ok())
+        timeout(within, validated).await.is_ok_and(|outcome| outcome.is_ok())
     }
 }
 

@@ -61,8 +61,8 @@ impl Database {
     }
 
     /// [`Database::transact_with`] for work of which the first statements are known beforehand: `opening` goes out in
-    /// one round trip with the BEGIN, unless it is very long, and `work` gets the answers. Where `opening` fails, `work`
-    /// is not run. Each try begins with `opening`.
+    /// one round trip with the BEGIN, unless it is very long, and `work` gets the answers. Where `opening` fails,
+    /// `work` is not run. Each try begins with `opening`.
     pub async fn transact_after<T, E, F>(&self, name: &'static str, opening: Statements, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -133,10 +133,10 @@ where
     }
 }
 
-/// A connection that may be inside a transaction: in the pool it would swallow the writes of its next user, and sqlx does
-/// not know of a BEGIN that goes out with other statements. So it is closed unless the transaction has ended, as after a
-/// panic, a time-out, or a COMMIT or ROLLBACK that fails. The server rolls back when a connection ends. Nor is it asked
-/// to end: it may be half-open, so that no ROLLBACK would be answered.
+/// A connection that may be inside a transaction. In the pool the writes of its next user would be lost with that
+/// transaction, and sqlx does not know of a BEGIN that is sent together with other statements. So it is closed unless
+/// the transaction has ended: after a panic, a time-out, or a COMMIT or ROLLBACK that fails. The server rolls back when
+/// a connection ends. No ROLLBACK is sent: a half-open connection would not answer it.
 struct Begun(Option<Conn>);
 
 impl Begun {
@@ -144,12 +144,11 @@ impl Begun {
         self.0.as_mut().expect("it is taken out when its transaction has ended, and not used after that")
     }
 
-    /// Ends the transaction, and gives the connection back to the pool: the server has answered, so that the next one
-    /// may use it as it is.
+    /// Ends the transaction, and releases the connection as clean, since the server has answered.
     async fn end(mut self, how: &'static str) -> Result<(), DbError> {
         raw_sql(how).execute(self.get()).await?;
         if let Some(conn) = self.0.take() {
-            conn.give_back();
+            conn.release();
         }
         Ok(())
     }

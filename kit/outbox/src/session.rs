@@ -27,7 +27,7 @@ impl Session {
     /// server may have ended the connection.
     pub async fn open(&mut self) -> Result<(MySqlConnection, bool), DbError> {
         if let Some((conn, used)) = self.conn.take()
-            && used.elapsed() < self.db.longest_unused()
+            && used.elapsed() < self.db.max_idle()
         {
             return Ok((conn, false));
         }

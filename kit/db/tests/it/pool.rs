@@ -1,5 +1,4 @@
-//! Connections that come back to the pool: used as they are after work that has ended well, and asked first after any
-//! other.
+//! Connections that return to the pool: reused as they are after work that succeeded, and validated after any other.
 
 use futures_util::FutureExt;
 use sqlx::{Connection, MySqlConnection, raw_sql};
@@ -10,7 +9,7 @@ use tokio::net::TcpListener;
 
 /// Long enough for a machine under load to connect.
 const SOON: Duration = Duration::from_secs(1);
-/// So that no connection is pinged for being unused while writes are counted.
+/// So that no idle connection is pinged while writes are counted.
 const NEVER: Duration = Duration::from_secs(600);
 
 /// A table of one row, a pool of one connection to it, and the others who use it.
@@ -53,7 +52,7 @@ async fn add_one(conn: &mut MySqlConnection) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Which connection the pool has.
+/// The id of the one connection of the pool.
 async fn connection(db: &Database) -> i64 {
     let id = "SELECT CAST(CONNECTION_ID() AS SIGNED)";
     let read = db.run("read", |mut conn| async move { Statement::new(id).fetch_all(&mut conn).await });
@@ -133,7 +132,7 @@ async fn a_connection_that_comes_back_inside_of_a_transaction_swallows_nothing()
 }
 
 #[tokio::test]
-async fn a_connection_that_the_work_keeps_is_asked_although_the_work_has_ended_well() {
+async fn a_connection_that_outlives_its_work_is_validated_although_the_work_succeeded() {
     let row = Row::new().await;
     let kept = row.db.run("keep", |conn| async move { Ok::<_, DbError>(conn) }).await;
     let mut conn = kept.unwrap();
