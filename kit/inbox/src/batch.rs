@@ -1,13 +1,13 @@
-//! Applies one batch, each piece of it in one transaction: waits while the server is at fault, and finds the message
-//! that is at fault itself by halving.
+//! Applies one batch, each piece of it in one transaction. Retries while the database fails, and finds a poison message
+//! by bisection.
 
 use crate::{
     Handler, Message,
     client::Client,
     failure::Failure,
     letter::{Kind, Letter, Outcome},
-    letters::{AT_A_TIME, Letters},
-    loud::{Loud, Telling},
+    letters::{LETTERS_PER_TRANSACTION, Letters},
+    log_throttle::{LogEvent, LogThrottle},
     message::Unreadable,
     positions::Positions,
     progress::Progress,
@@ -27,25 +27,25 @@ use tokio_util::sync::CancellationToken;
 
 /// Most messages of one transaction.
 pub const BATCH: usize = 500;
-/// Attempts of one message before it is set aside: what it is refused for may be half of a change under way.
+/// Attempts of one message before it becomes a dead letter: it may be refused for a change that is only half done.
 const ATTEMPTS: u32 = 5;
-/// Shortest and longest wait while the server is at fault. Whoever is put out of the group meanwhile finds out after it,
-/// and no rebalance of the others ends before.
-const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
-/// Shortest and longest wait before a message that this release cannot apply is left to whoever gets its partition.
-const LEFT_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-/// How long after that the next one is not one of the same.
-const ONE_ROLL_OUT: Duration = Duration::from_secs(60);
-/// Time-outs in a row before the pieces get smaller: the first may be a server that stood still.
-const TIME_OUTS: u32 = 2;
+/// Shortest and longest back-off while the database fails. It bounds how late a consumer notices that it has lost its
+/// partitions, and how long a rebalance waits for it.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
+/// Shortest and longest back-off before the partition of a message that only a newer release can apply is given up.
+const NEWER_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// A later message of a newer release belongs to another rollout, with a back-off of its own.
+const SAME_ROLLOUT: Duration = Duration::from_secs(60);
+/// Consecutive time-outs before pieces get smaller: the first may be a server that was frozen for a moment.
+const MAX_TIMEOUTS: u32 = 2;
 
-/// Why a batch was given up. It is read again, so nothing is lost.
+/// Why a batch was abandoned. It is read again, so nothing is lost.
 #[derive(Debug, thiserror::Error)]
 pub enum Unapplied {
-    /// The consumer is to stop.
+    /// The consumer stops.
     #[error("stopped before the batch was applied")]
     Stopped,
-    /// Another consumer has a partition of it.
+    /// A partition of it was assigned to another consumer.
     #[error("a partition of the batch was given to another consumer")]
     Lost,
     /// All that this release can apply of it is applied.
@@ -63,22 +63,22 @@ pub struct Applier<H> {
     stop: CancellationToken,
     /// Most messages of a piece: less than a batch after time-outs, until the server is faster again.
     limit: usize,
-    /// Failures in a row of the server, those of them that were time-outs, and those of one message.
+    /// Consecutive failures of the database, consecutive time-outs among them, and failed attempts of one message.
     failures: u32,
-    time_outs: u32,
+    timeouts: u32,
     faults: u32,
-    loud: Loud,
+    throttle: LogThrottle,
     newer: Newer,
 }
 
-/// What only a newer release can apply.
+/// Messages that only a newer release can apply.
 #[derive(Default)]
 struct Newer {
-    /// The messages of the batch under way, and those behind one of them.
+    /// Those of the batch under way, and later messages of their keys.
     messages: Piece,
-    /// How often in a row such were left, and when the last time.
+    /// How many batches in a row were abandoned for such messages, and when the last one was.
     left: Option<(u32, Instant)>,
-    loud: Loud,
+    throttle: LogThrottle,
 }
 
 /// A piece that is still to be applied, or what is left of it.
@@ -102,9 +102,9 @@ impl<H: Handler> Applier<H> {
             stop,
             limit: BATCH,
             failures: 0,
-            time_outs: 0,
+            timeouts: 0,
             faults: 0,
-            loud: Loud::default(),
+            throttle: LogThrottle::default(),
             newer: Newer::default(),
         }
     }
@@ -114,11 +114,11 @@ impl<H: Handler> Applier<H> {
         self.limit
     }
 
-    /// Applies the batch, whose records are up to these positions, and lets the client commit what is done. Returns
-    /// once every message of it is applied or is a dead letter. What only a newer release can apply it leaves to others,
-    /// once all the rest is done.
+    /// Applies the batch and stores its offsets as it goes on, up to these positions. Returns once every message is
+    /// applied or is a dead letter. Abandons the batch for messages that only a newer release can apply, once all
+    /// others are done.
     pub async fn apply(&mut self, batch: Vec<Message>, positions: &Positions) -> Result<(), Unapplied> {
-        // The next one is the last.
+        // A stack: the next piece is at the end.
         let mut pieces = vec![without_repeats(batch)];
         self.newer.messages.clear();
         while let Some(piece) = pieces.pop() {
@@ -127,28 +127,28 @@ impl<H: Handler> Applier<H> {
             }
             let left = self.step(piece).await?;
             pieces.extend(left);
-            take_behind(&mut self.newer.messages, &mut pieces);
+            take_later_of_same_key(&mut self.newer.messages, &mut pieces);
             if let Some(next) = pieces.last() {
-                // All of it together may take longer than the consumer keeps its partitions.
+                // Checked for each piece: the whole batch may take longer than the consumer keeps its partitions.
                 self.client.store(&positions.without(pieces.iter().flatten().chain(&self.newer.messages)));
                 self.still_owns(next)?;
             }
         }
         let newer = std::mem::take(&mut self.newer.messages);
         self.client.store(&positions.without(newer.iter()));
-        if newer.is_empty() { Ok(()) } else { self.leave().await }
+        if newer.is_empty() { Ok(()) } else { self.leave_to_newer().await }
     }
 
-    /// Gives the batch up after a while, longer each time: this consumer may get the partition again.
-    async fn leave(&mut self) -> Result<(), Unapplied> {
+    /// Abandons the batch after a back-off: this consumer may be assigned the partition again.
+    async fn leave_to_newer(&mut self) -> Result<(), Unapplied> {
         let times = self.newer.times_left();
         self.newer.left = Some((times.saturating_add(1), Instant::now()));
-        let (shortest, longest) = LEFT_AFTER;
+        let (shortest, longest) = NEWER_BACKOFF;
         self.pause(backoff_within(shortest, longest, times)).await?;
         Err(Unapplied::Newer)
     }
 
-    /// Tries one piece. Returns what is left of it, the part to be tried next at the end.
+    /// Tries one piece. Returns what is left of it, the next part at the end.
     async fn step(&mut self, mut piece: Piece) -> Result<Vec<Piece>, Unapplied> {
         if piece.len() > self.limit {
             let behind = piece.split_off(self.limit);
@@ -159,14 +159,15 @@ impl<H: Handler> Applier<H> {
         let mut piece = Arc::unwrap_or_clone(piece);
         match outcome {
             Ok(effects) => {
-                // Before the offsets are stored: a stop waits for it, only a crash can lose it.
+                // Before the offsets are stored, so that only a crash loses the effects.
                 self.handler.committed(effects).await;
-                self.succeeds();
+                self.succeeded();
                 Ok(Vec::new())
             }
             Err(Failure::Aside(aside)) => self.leave_out(piece, aside).await,
             Err(Failure::Poison { index, .. }) if has_earlier_of_its_key(&piece, index) => {
-                // They take effect before there is a letter: whoever replays it may be quick, and nothing overtakes.
+                // Earlier messages of the key are applied before the letter is written: a replay must not overtake
+                // them.
                 let behind = piece.split_off(index);
                 Ok(vec![behind, piece])
             }
@@ -194,33 +195,33 @@ impl<H: Handler> Applier<H> {
             Box::pin(async move { apply_in(conn, (&read, any), &*handler, &piece).await })
         });
         let outcome = applied.await;
-        // Open until here, so that each span lasts as long as the transaction with its commit.
+        // Open until here, so that each span includes the commit.
         drop(spans);
         outcome
     }
 
-    /// Grows slowly towards a whole batch again, so that a slow server does not time out at every other piece.
-    fn succeeds(&mut self) {
-        self.moves();
+    /// Grows the limit slowly again, so that a slow server does not time out at every other piece.
+    fn succeeded(&mut self) {
+        self.progressed();
         self.limit = (self.limit + self.limit / 4 + 1).min(BATCH);
-        (self.time_outs, self.faults) = (0, 0);
+        (self.timeouts, self.faults) = (0, 0);
     }
 
-    fn moves(&mut self) {
-        self.progress.moves();
-        self.loud.passes();
+    fn progressed(&mut self) {
+        self.progress.progressed();
+        self.throttle.recovered();
         self.failures = 0;
     }
 
     fn shrink(&mut self, tried: usize) {
-        self.time_outs += 1;
-        if self.time_outs >= TIME_OUTS {
+        self.timeouts += 1;
+        if self.timeouts >= MAX_TIMEOUTS {
             self.limit = (tried / 2).max(1);
-            self.time_outs = 0;
+            self.timeouts = 0;
         }
     }
 
-    /// Halves a piece that something in it makes fail: of two halves the first one goes on, in the order of the messages.
+    /// Bisects a piece that fails because of a message in it. The first half is tried first, to keep the order.
     async fn isolate(&mut self, mut piece: Piece, error: &DbError) -> Result<Vec<Piece>, Unapplied> {
         if piece.len() > 1 {
             tracing::warn!(error.cause = %error, inbox.batch = piece.len(), "a batch fails for what is in it, trying its halves");
@@ -228,7 +229,7 @@ impl<H: Handler> Applier<H> {
             return Ok(vec![behind, piece]);
         }
         if matches!(error, DbError::Newer(_)) {
-            self.newer.tell(&piece[0], error);
+            self.newer.log(&piece[0], error);
             self.newer.messages.extend(piece);
             return Ok(Vec::new());
         }
@@ -242,7 +243,7 @@ impl<H: Handler> Applier<H> {
         self.set_aside(piece, &[0], Kind::Poison, &error.to_string()).await
     }
 
-    /// Takes out what is a letter already, and makes letters of what is behind one.
+    /// Drops messages that are dead letters already, and sets those of parked keys aside.
     async fn leave_out(&mut self, piece: Piece, aside: Aside) -> Result<Vec<Piece>, Unapplied> {
         if aside.letters.is_empty() {
             let why = "behind a dead letter of the same key";
@@ -251,7 +252,8 @@ impl<H: Handler> Applier<H> {
         Ok(vec![without(piece, &aside.letters.into_iter().collect())])
     }
 
-    /// Makes letters of these messages of the piece. Returns the others, and those that are to be applied after all.
+    /// Turns these messages of the piece into dead letters. Returns the others, and those whose key is not parked any
+    /// more.
     async fn set_aside(
         &mut self,
         piece: Piece,
@@ -260,7 +262,7 @@ impl<H: Handler> Applier<H> {
         why: &str,
     ) -> Result<Vec<Piece>, Unapplied> {
         let mut gone = BTreeSet::new();
-        for indices in indices.chunks(AT_A_TIME) {
+        for indices in indices.chunks(LETTERS_PER_TRANSACTION) {
             let letters = indices.iter().map(|index| Letter::of(&piece[*index], kind, why)).collect();
             let outcomes = self.write(letters).await?;
             let written = indices.iter().zip(outcomes).filter(|(_, outcome)| *outcome != Outcome::NotParked);
@@ -269,37 +271,37 @@ impl<H: Handler> Applier<H> {
         Ok(vec![without(piece, &gone)])
     }
 
-    /// Makes letters of records that are no messages of ours.
+    /// Turns records that are no messages of ours into dead letters.
     pub async fn set_aside_unreadable(&mut self, records: &[Unreadable]) -> Result<(), Unapplied> {
-        for records in records.chunks(AT_A_TIME) {
+        for records in records.chunks(LETTERS_PER_TRANSACTION) {
             self.write(records.iter().map(Letter::from).collect()).await?;
         }
         Ok(())
     }
 
-    /// Writes letters, however long the server is at fault: fewer at a time after one time-out. Gives up if their
-    /// partitions were given to another consumer, which may have applied them.
+    /// Writes letters, and retries as long as the database fails, with smaller batches after a time-out. Fails once a
+    /// partition of them was assigned to another consumer, which may have applied them.
     async fn write(&mut self, letters: Vec<Letter>) -> Result<Vec<Outcome>, Unapplied> {
-        let (mut outcomes, mut at_a_time) = (Vec::with_capacity(letters.len()), letters.len());
+        let (mut outcomes, mut batch_size) = (Vec::with_capacity(letters.len()), letters.len());
         while outcomes.len() < letters.len() {
             let left = &letters[outcomes.len()..];
-            let letters = Arc::new(left[..at_a_time.min(left.len())].to_vec());
+            let letters = Arc::new(left[..batch_size.min(left.len())].to_vec());
             let places: HashSet<_> = letters.iter().map(|letter| (&letter.topic, letter.partition)).collect();
             if places.iter().any(|(topic, partition)| !self.client.owns(topic, *partition)) {
                 return Err(Unapplied::Lost);
             }
             match self.letters.set_aside(&letters).await {
                 Ok(written) => {
-                    self.moves();
+                    self.progressed();
                     outcomes.extend(written);
                 }
                 Err(error) => {
                     if matches!(error, DbError::TimedOut { .. }) {
-                        at_a_time = (letters.len() / 2).max(1);
+                        batch_size = (letters.len() / 2).max(1);
                     }
                     let first = &letters[0];
-                    self.tell((&first.topic, first.partition, first.offset), &error);
-                    self.wait_longer().await?;
+                    self.log((&first.topic, first.partition, first.offset), &error);
+                    self.back_off().await?;
                 }
             }
         }
@@ -312,41 +314,41 @@ impl<H: Handler> Applier<H> {
         if owns_all { Ok(()) } else { Err(Unapplied::Lost) }
     }
 
-    /// Waits, since the server is at fault: nothing is set aside for that, however long it lasts.
+    /// Backs off while the database fails. No message becomes a dead letter for that, however long it lasts.
     async fn wait(&mut self, first: &Message, error: &DbError) -> Result<(), Unapplied> {
-        self.tell((&first.topic, first.partition, first.offset), error);
-        self.wait_longer().await
+        self.log((&first.topic, first.partition, first.offset), error);
+        self.back_off().await
     }
 
-    fn tell(&mut self, (topic, partition, offset): (&str, i32, i64), error: &DbError) {
-        match self.loud.fails() {
-            Telling::Begun => tracing::warn!(
+    fn log(&mut self, (topic, partition, offset): (&str, i32, i64), error: &DbError) {
+        match self.throttle.failure() {
+            LogEvent::Started => tracing::warn!(
                 messaging.topic = topic,
                 messaging.partition = partition,
                 messaging.offset = offset,
                 error.cause = %error,
                 "messages cannot be applied now, trying again"
             ),
-            Telling::Lasts(time) => tracing::error!(
+            LogEvent::Ongoing(time) => tracing::error!(
                 messaging.topic = topic,
                 messaging.partition = partition,
                 messaging.offset = offset,
                 inbox.stands_s = time.as_secs(),
                 error.cause = %error,
-                "the consumer stands still: messages cannot be applied, trying again"
+                "the consumer is stalled: messages cannot be applied, trying again"
             ),
-            Telling::Silent => {}
+            LogEvent::Suppressed => {}
         }
     }
 
-    async fn wait_longer(&mut self) -> Result<(), Unapplied> {
-        let (shortest, longest) = WAITS;
+    async fn back_off(&mut self) -> Result<(), Unapplied> {
+        let (shortest, longest) = BACKOFF;
         let time = backoff_within(shortest, longest, self.failures);
         self.failures = self.failures.saturating_add(1);
         self.pause(time).await
     }
 
-    /// Waits; cut short by `stop`.
+    /// Sleeps. Fails once `stop` is cancelled.
     async fn pause(&self, time: Duration) -> Result<(), Unapplied> {
         tokio::select! {
             () = self.stop.cancelled() => Err(Unapplied::Stopped),
@@ -358,16 +360,16 @@ impl<H: Handler> Applier<H> {
 impl Newer {
     fn times_left(&self) -> u32 {
         match self.left {
-            Some((times, at)) if at.elapsed() < ONE_ROLL_OUT => times,
+            Some((times, at)) if at.elapsed() < SAME_ROLLOUT => times,
             _ => 0,
         }
     }
 
-    fn tell(&mut self, message: &Message, error: &DbError) {
+    fn log(&mut self, message: &Message, error: &DbError) {
         if self.times_left() == 0 {
-            self.loud.passes();
+            self.throttle.recovered();
         }
-        if self.loud.fails() != Telling::Silent {
+        if self.throttle.failure() != LogEvent::Suppressed {
             tracing::error!(
                 messaging.topic = %message.topic,
                 messaging.partition = message.partition,
@@ -379,9 +381,9 @@ impl Newer {
     }
 }
 
-/// Takes what has the key of one of these messages out of the pieces, of which the last comes first: nothing overtakes
-/// what is left to others.
-fn take_behind(messages: &mut Piece, pieces: &mut [Piece]) {
+/// Moves later messages of the same keys from the pieces to these messages, in order: no message of a key overtakes
+/// another.
+fn take_later_of_same_key(messages: &mut Piece, pieces: &mut [Piece]) {
     let keys: HashSet<_> = messages.iter().map(|message| (message.topic.clone(), message.key.clone())).collect();
     if keys.is_empty() {
         return;
@@ -407,7 +409,7 @@ async fn apply_in<H: Handler>(
     handler.apply(conn, piece).await.map_err(|error| Failure::of_handler(error, piece.len()))
 }
 
-/// Each message of the batch once: the relay sends some again.
+/// Drops duplicates within the batch: the relay delivers at least once.
 fn without_repeats(batch: Vec<Message>) -> Piece {
     let mut seen = HashSet::new();
     batch.into_iter().filter(|message| seen.insert((message.source.clone(), message.id.clone()))).collect()

@@ -1,4 +1,4 @@
-//! The parked keys of a batch of letters: locked, with the states of their letters, in one round trip.
+//! The parked keys of a batch of dead letters, locked and with the states of their letters, in one round trip.
 
 use crate::letter::{Kind, Letter};
 use sqlx::MySqlConnection;
@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub struct Chain {
     has_waiting: bool,
     has_replay: bool,
-    /// Its first letter is here. That of an earlier release is in Kafka alone.
+    /// Whether its first letter is a row. Earlier releases wrote it to Kafka only.
     has_first: bool,
 }
 
 impl Chain {
-    /// This one, or a new one, with another letter behind it.
+    /// Returns this chain, or a new one, with another letter at its end.
     pub fn with(chain: Option<Self>, is_replayed: bool) -> Self {
         let before = chain.unwrap_or(Self { has_waiting: false, has_replay: false, has_first: true });
         Self {
@@ -25,12 +25,12 @@ impl Chain {
         }
     }
 
-    /// Whether all of its letters that are waited for are to be replayed.
+    /// Whether all of its open letters are to be replayed.
     pub fn is_being_replayed(self) -> bool {
         self.has_replay && !self.has_waiting
     }
 
-    /// Whether none of its letters is waited for.
+    /// Whether none of its letters is open.
     pub fn is_settled(self) -> bool {
         self.has_first && !self.has_waiting && !self.has_replay
     }
@@ -41,7 +41,7 @@ impl Chain {
 pub struct Chains(HashMap<(String, String), Chain>);
 
 impl Chains {
-    /// Reads them, and keeps them parked until the end of the transaction.
+    /// Reads and locks them: they stay parked until the end of the transaction.
     pub async fn lock(conn: &mut MySqlConnection, letters: &[Letter]) -> Result<Self, DbError> {
         let mut keys: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for letter in letters.iter().filter(|letter| letter.kind != Kind::Unreadable) {
@@ -55,7 +55,7 @@ impl Chains {
         push_keys(&mut lock, &keys);
         lock.push(" FOR UPDATE");
         statements.push(lock);
-        // By a snapshot of its own: the lock may have waited for a replay.
+        // A statement of its own, for a snapshot after the lock: the lock may have waited for a replay.
         let mut states = Statement::new(
             "SELECT p.topic, p.message_key, \
              EXISTS (SELECT 1 FROM dead_letters d WHERE d.state = 'WAITING' AND d.topic = p.topic \
@@ -75,12 +75,12 @@ impl Chains {
         Ok(Self(rows.into_iter().map(chain).collect()))
     }
 
-    /// Returns that of the letter's key; `None` if it is not parked.
+    /// Returns the chain of the letter's key; `None` if the key is not parked.
     pub fn of(&self, letter: &Letter) -> Option<Chain> {
         self.0.get(&name(letter)).copied()
     }
 
-    /// Notes what became of it.
+    /// Sets the chain of the letter's key; `None` if it is not parked any more.
     pub fn set(&mut self, letter: &Letter, chain: Option<Chain>) {
         match chain {
             Some(chain) => self.0.insert(name(letter), chain),

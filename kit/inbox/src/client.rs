@@ -1,4 +1,4 @@
-//! The Kafka client of a consumer: whether a partition is still its own, and how it is closed.
+//! The Kafka client of a consumer: which partitions are assigned to it, rewinding, and closing.
 
 use crate::progress::Progress;
 use rdkafka::{
@@ -9,17 +9,18 @@ use rdkafka::{
 use std::{ops::Deref, thread, time::Duration};
 use tokio::time::timeout;
 
-/// Longest wait for Kafka when a consumer leaves: the relay, which stops after it, needs the rest of the time there is.
+/// Longest wait for Kafka when a consumer leaves its group. The relay, which stops after it, needs the rest of the
+/// drain time.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Longest wait until the client reads from another place.
+/// Longest wait for a seek.
 const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The client. Closing it waits for Kafka, without end if that is silent, so it happens on a thread that may block.
+/// The client. Closing it blocks until Kafka answers, so it happens on a thread that may block.
 pub struct Client(Option<StreamConsumer<Progress>>);
 
 impl Client {
-    /// Takes care of this one.
+    /// Wraps a client.
     pub fn new(client: StreamConsumer<Progress>) -> Self {
         Self(Some(client))
     }
@@ -38,14 +39,15 @@ impl Client {
         }
     }
 
-    /// Reads these partitions from their start again. It blocks, for a moment. Fails if Kafka does not note it: the place
-    /// that the group has would be that of the next one who is given the partition.
+    /// Rewinds these partitions to their start. Blocks for a moment. Fails if the commit fails: the next owner of the
+    /// partition would start at the old offset.
     pub fn rewind(&self, places: &[(String, i32)]) -> Result<(), KafkaError> {
         let mut start = TopicPartitionList::with_capacity(places.len());
         for (topic, partition) in places {
             start.add_partition_offset(topic, *partition, Offset::Offset(0))?;
         }
-        // First what the client commits by itself: it commits only what is behind what it has committed.
+        // The stored offset goes first: the automatic commit would put the old one back, as it is above the committed
+        // one.
         self.store_offsets(&start)?;
         self.commit(&start, CommitMode::Sync)?;
         for (topic, partition) in places {
@@ -54,14 +56,14 @@ impl Client {
         Ok(())
     }
 
-    /// Commits what is stored and leaves the group. Returns once that is done, or if Kafka does not answer in time: then
-    /// the group finds out by itself, and what was not committed is read again.
+    /// Commits the stored offsets and leaves the group. Returns once that is done, or after a time-out: then the
+    /// session expires at Kafka, and records without a committed offset are read again.
     pub async fn close(mut self) {
         let client = self.0.take();
         let closing = tokio::task::spawn_blocking(move || drop(client));
-        // A panic in there is one of the process that ends.
+        // A panic of the closing thread changes nothing: the process ends.
         if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
-            tracing::warn!("Kafka does not answer, the consumer leaves its group without a word");
+            tracing::warn!("Kafka does not answer, the consumer stops without leaving its group");
         }
     }
 }
@@ -74,13 +76,13 @@ impl Deref for Client {
     }
 }
 
-/// A consumer that is dropped where it waits must not keep the thread of a runtime.
+/// Closing blocks, so a dropped consumer is closed on a thread of its own, not on one of the runtime.
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(client) = self.0.take() {
             let closing = thread::Builder::new().name("kafka closing".into()).spawn(move || drop(client));
             if let Err(error) = closing {
-                tracing::warn!(error.cause = %error, "the consumer leaves its group without a word");
+                tracing::warn!(error.cause = %error, "the consumer stops without leaving its group");
             }
         }
     }

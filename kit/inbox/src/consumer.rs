@@ -7,10 +7,10 @@ use crate::{
     copies::Copies,
     gauges,
     letters::Letters,
-    loud::Telling,
+    log_throttle::LogEvent,
     message::Unreadable,
     positions::Positions,
-    remade::{LOOK_INTERVAL, Looks},
+    recreated::{CHECK_INTERVAL, RecreationDetector},
     replay::Replay,
 };
 use futures_util::FutureExt;
@@ -35,18 +35,18 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-/// Most records that are read for it, those of types that the service skips among them.
+/// Most records that are read for one batch, including skipped types.
 const MAX_READ: usize = 4 * BATCH;
-/// A batch is a transaction with its commit, for one message as for many.
+/// A batch costs one transaction, whatever its size.
 const LINGER: Linger =
     Linger { min: Duration::from_millis(5), per_message: Duration::from_micros(500), max: Duration::from_millis(50) };
 
-/// How long a consumer may apply nothing until its partitions go to another, by default: longer than a few tries at a
-/// database that does not answer. That one may reach its server.
+/// `max.poll.interval.ms` by default: a consumer that applies nothing for so long loses its partitions to another one,
+/// which may reach its database. Longer than a few attempts at a database that does not answer.
 pub const MAX_POLL_INTERVAL_MS: u64 = 60_000;
-/// How long a consumer may say nothing to Kafka. Kafka's client takes no shorter interval than this for the other.
+/// `session.timeout.ms`. librdkafka accepts no shorter `max.poll.interval.ms`.
 pub const SESSION_TIMEOUT_MS: u64 = 6_000;
-/// Longest wait until Kafka has noted that a partition is read from its start again. Nothing is read meanwhile.
+/// Longest wait for the commit of an offset that goes back to the start. Nothing is read meanwhile.
 const REWIND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The topics and message types of a consumer.
@@ -118,13 +118,13 @@ impl<H: Handler> Consumer<H> {
         Ok(Self { db, handler, client, progress, letters, written, applied, group, config })
     }
 
-    /// How far it is.
+    /// Returns its progress, for `/readyz`.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
 
-    /// Reads until `stop`. Finishes the batch under way first, unless the server is at fault. Returns once it has left its
-    /// group; dropped before that, it leaves it in the background.
+    /// Reads until `stop`. Finishes the batch under way first, unless the database fails. Returns once it has left its
+    /// group; dropped before that, it leaves in the background.
     pub async fn run(self, stop: CancellationToken) {
         let Self { db, handler, client, progress, letters, written, applied, group, config } = self;
         let copies = Copies::new(config.brokers.clone(), config.service);
@@ -133,9 +133,10 @@ impl<H: Handler> Consumer<H> {
         let measured = gauges::measure(db.clone(), progress.clone(), config.topics.clone());
         let _measured = AbortOnDropHandle::new(tokio::spawn(measured));
         let applier = Applier::new(db, handler, letters, (client.clone(), progress.clone()), stop.clone());
-        let (looks, mut look) = (Looks::default(), interval(LOOK_INTERVAL));
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut reader = Reader { client: &client, applier, progress, config: &config, applied, group, looks, look };
+        let (detector, mut check) = (RecreationDetector::default(), interval(CHECK_INTERVAL));
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reader =
+            Reader { client: &client, applier, progress, config: &config, applied, group, detector, check };
         reader.run(&stop).await;
         drop(reader);
         // Commits what is stored and leaves the group, so that others take the partitions at once.
@@ -155,8 +156,8 @@ fn settings(config: &ConsumerConfig) -> ClientConfig {
     settings
         .set("bootstrap.servers", &config.brokers)
         .set("group.id", &config.group)
-        // Offsets are stored here once a piece of a batch is applied. The client commits them in the background, and when
-        // the consumer leaves: a commit after each batch would be a good part of the load on Kafka.
+        // Offsets are stored here once a piece of a batch is applied. The client commits them in the background, and
+        // when the consumer leaves: a commit after each batch would be a good part of the load on Kafka.
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
         .set("enable.auto.offset.store", "false")
@@ -164,7 +165,7 @@ fn settings(config: &ConsumerConfig) -> ClientConfig {
         .set("session.timeout.ms", SESSION_TIMEOUT_MS.to_string())
         .set("heartbeat.interval.ms", "1000")
         .set("max.poll.interval.ms", config.max_poll_interval_ms.to_string())
-        // A topic that was away is read again from the next look at what there is. By default that is every five minutes.
+        // A topic that was missing is found by the next metadata refresh. The default is five minutes.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.queue.backoff.ms", "10")
@@ -185,9 +186,9 @@ struct Reader<'c, H> {
     config: &'c ConsumerConfig,
     applied: Counter<u64>,
     group: KeyValue,
-    looks: Looks,
-    /// When to look next whether a topic was made anew.
-    look: Interval,
+    detector: RecreationDetector,
+    /// Ticks when the next check for recreated topics is due.
+    check: Interval,
 }
 
 impl<'c, H: Handler> Reader<'c, H> {
@@ -195,16 +196,16 @@ impl<'c, H: Handler> Reader<'c, H> {
         loop {
             let Some(first) = self.first(stop).await else { break };
             let drained = self.drain(first);
-            self.looks.read(&drained.positions);
+            self.detector.read(&drained.positions);
             let pause = LINGER.after(drained.batch.len());
-            self.progress.begins(drained.oldest.clone());
+            self.progress.started(drained.oldest.clone());
             match self.apply(drained).await {
                 Ok(()) => {
-                    self.progress.ends();
+                    self.progress.finished();
                     stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
                 Err(error @ (Unapplied::Lost | Unapplied::Newer)) => {
-                    self.progress.gives_up();
+                    self.progress.abandoned();
                     self.join_anew(&error);
                 }
                 // Its offsets are not stored, so the next consumer reads the batch again.
@@ -213,9 +214,9 @@ impl<'c, H: Handler> Reader<'c, H> {
         }
     }
 
-    /// Leaves the group and joins it again, so that whatever is not stored is read again by whoever has its partition.
+    /// Leaves the group and joins it again: the next owner of a partition reads it from the last committed offset.
     fn join_anew(&self, why: &Unapplied) {
-        tracing::warn!(error.cause = %why, "the batch is given up, joining the group again");
+        tracing::warn!(error.cause = %why, "the batch is abandoned, joining the group again");
         self.client.unsubscribe();
         if let Err(error) = self.client.subscribe(&names(&self.config.topics)) {
             tracing::error!(error.cause = %error, "the consumer cannot join its group again");
@@ -226,10 +227,10 @@ impl<'c, H: Handler> Reader<'c, H> {
     async fn apply(&mut self, drained: Drained) -> Result<(), Unapplied> {
         let Drained { batch, unreadable, positions, .. } = drained;
         let messages = batch.len() as u64;
-        // First, so that the positions are those of the messages alone.
+        // First: the positions of the batch cover these records too.
         self.applier.set_aside_unreadable(&unreadable).await?;
         self.applier.apply(batch, &positions).await?;
-        // Only now: one that reads the same batch again and again takes nothing.
+        // Only now: a batch that is abandoned and read again is not counted twice.
         self.applied.add(messages, std::slice::from_ref(&self.group));
         Ok(())
     }
@@ -240,11 +241,11 @@ impl<'c, H: Handler> Reader<'c, H> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return None,
-                _ = self.look.tick() => self.look_for_remade().await,
+                _ = self.check.tick() => self.check_for_recreated().await,
                 received = client.recv() => match received {
                     Ok(message) => return Some(message),
                     Err(error) => {
-                        self.tell(&error);
+                        self.log(&error);
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
@@ -252,53 +253,53 @@ impl<'c, H: Handler> Reader<'c, H> {
         }
     }
 
-    /// Reads a partition from its start again that was made anew. What was read of it already comes again.
-    async fn look_for_remade(&mut self) {
-        // Who cannot ask now asks again soon.
-        let Ok(remade) = self.looks.look(self.client).await else { return };
-        if remade.is_empty() {
-            return tracing::debug!("no topic was made anew");
+    /// Rewinds partitions that were recreated. Records that were read already are read again.
+    async fn check_for_recreated(&mut self) {
+        // A failed check is repeated soon.
+        let Ok(recreated) = self.detector.check(self.client).await else { return };
+        if recreated.is_empty() {
+            return tracing::debug!("no topic was recreated");
         }
-        let (client, places) = (self.client.clone(), remade.clone());
+        let (client, places) = (self.client.clone(), recreated.clone());
         match timeout(REWIND_TIMEOUT, spawn_blocking(move || client.rewind(&places))).await {
-            Ok(Ok(Ok(()))) => self.looks.forget(&remade),
+            Ok(Ok(Ok(()))) => self.detector.forget(&recreated),
             Ok(Ok(Err(error))) => {
-                tracing::warn!(error.cause = %error, "a topic was made anew, and cannot be read from its start yet");
+                tracing::warn!(error.cause = %error, "a topic was recreated, and cannot be rewound yet");
                 return;
             }
-            // Kafka does not answer, and the next look finds the same; or the runtime ends.
+            // Kafka does not answer, and the next check tries again; or the runtime shuts down.
             Err(_) | Ok(Err(_)) => return,
         }
-        for (topic, partition) in &remade {
+        for (topic, partition) in &recreated {
             tracing::error!(
                 messaging.topic = %topic,
                 messaging.partition = *partition,
-                "a topic was made anew while it was read: it is read from its start"
+                "a topic was recreated while it was read: it is read from its start"
             );
         }
     }
 
-    /// The client goes on with the other partitions meanwhile.
-    fn tell(&self, error: &KafkaError) {
+    /// Logs a failure to read. The client goes on with its other partitions.
+    fn log(&self, error: &KafkaError) {
         match self.progress.cannot_read() {
-            Telling::Begun => tracing::warn!(
+            LogEvent::Started => tracing::warn!(
                 messaging.unread = self.progress.unread(),
                 error.cause = %error,
                 "consumer cannot read from Kafka, trying again"
             ),
-            Telling::Lasts(time) => tracing::error!(
+            LogEvent::Ongoing(time) => tracing::error!(
                 messaging.unread = self.progress.unread(),
                 inbox.stands_s = time.as_secs(),
                 error.cause = %error,
-                "the consumer stands still: it cannot read from Kafka, trying again"
+                "the consumer is stalled: it cannot read from Kafka, trying again"
             ),
-            Telling::Silent => {}
+            LogEvent::Suppressed => {}
         }
     }
 
-    /// Reads what is at hand behind `first`, without waiting, up to what is applied at a time: nothing is read
-    /// meanwhile, and who reads nothing for long loses its partitions. Of messages of other types only the offset
-    /// is kept: they have no effect that a repeat could double.
+    /// Reads the records that are already fetched after `first`, up to the limit of a batch: nothing is read while a
+    /// batch is applied, and a consumer that does not poll in time loses its partitions. Of skipped types only the
+    /// offset is kept.
     fn drain(&self, first: BorrowedMessage<'_>) -> Drained {
         let (mut batch, mut unreadable) = (Vec::new(), Vec::new());
         let (mut positions, mut oldest, mut read) = (Positions::default(), HashMap::new(), 0);
@@ -316,17 +317,17 @@ impl<'c, H: Handler> Reader<'c, H> {
                 Err(message) => unreadable.push(*message),
             }
             read += 1;
-            // Skipped records count as well: a topic of nothing else would never fill a batch, and never store an
-            // offset.
+            // Skipped records count too: a topic with nothing else would never fill a batch, and never store an offset.
             let full = batch.len() + unreadable.len() >= self.applier.limit() || read >= MAX_READ;
-            record = if full { None } else { self.at_hand() };
+            record = if full { None } else { self.fetched() };
         }
         Drained { batch, unreadable, positions, oldest }
     }
 
-    fn at_hand(&self) -> Option<BorrowedMessage<'_>> {
+    /// Returns the next record if the client has fetched it already.
+    fn fetched(&self) -> Option<BorrowedMessage<'_>> {
         let received = self.client.recv().now_or_never()?;
-        received.inspect_err(|error| self.tell(error)).ok()
+        received.inspect_err(|error| self.log(error)).ok()
     }
 }
 
@@ -334,7 +335,7 @@ impl<'c, H: Handler> Reader<'c, H> {
 struct Drained {
     batch: Vec<Message>,
     unreadable: Vec<Unreadable>,
-    /// The offsets to store once it is applied or set aside.
+    /// The offsets to store once the batch is applied or set aside.
     positions: Positions,
     /// When the oldest record of each topic was written.
     oldest: HashMap<String, Timestamp>,

@@ -32,7 +32,8 @@ impl Copies {
         Self { brokers, consumer, producer: None }
     }
 
-    /// Returns once Kafka has the copy. One that it does not take in time is dropped here: it is sent again.
+    /// Returns once Kafka has acknowledged the copy. One that is not acknowledged in time is purged here, and sent
+    /// again later.
     pub async fn send(&mut self, letter: &Stored) -> Result<(), Undelivered> {
         let topic = format!("{}.{}.dlq", letter.topic, self.consumer);
         let copy = Record {
@@ -45,13 +46,13 @@ impl Copies {
         let producer = self.producer()?;
         let delivered = producer.send(copy)?.acknowledged(Instant::now() + SEND_TIMEOUT).await;
         if delivered.is_err() {
-            // What is sent next must not be given up with it.
+            // The purge must end first: it would drop the next record too.
             let _ = timeout(SEND_TIMEOUT, producer.purge()).await;
         }
         delivered
     }
 
-    /// Returns the producer: another one if it can never send again.
+    /// Returns the producer; a new one after a fatal error.
     fn producer(&mut self) -> Result<&Producer, KafkaError> {
         let usable = self.producer.take().filter(|producer| producer.fatal_error().is_none());
         let producer = usable.map_or_else(|| Producer::new(&self.brokers), Ok)?;
@@ -59,10 +60,10 @@ impl Copies {
     }
 }
 
-/// Those that it came with, its place and the reason.
+/// The original headers, with its place and the reason.
 fn headers(letter: &Stored) -> OwnedHeaders {
     let place = format!("{}/{}", letter.partition_no, letter.record_offset);
-    // Headers that somebody has made unreadable are no reason to send nothing.
+    // The copy is sent even if the headers in the row were edited and cannot be parsed.
     let as_it_came = letter.headers().unwrap_or_default().to_kafka();
     as_it_came.insert(text(REASON, &letter.reason)).insert(text(FROM, &place))
 }

@@ -16,7 +16,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What the handler of `count` messages has failed with.
+    /// Converts the error of a handler that was given `count` messages.
     pub fn of_handler(error: HandleError, count: usize) -> Self {
         match error {
             HandleError::Db(error) => Self::Db(error),
@@ -27,7 +27,7 @@ impl Failure {
         }
     }
 
-    /// Whether waiting does not help.
+    /// Whether a retry would fail again.
     pub fn is_reproducible(&self) -> bool {
         match self {
             Self::Db(error) => error.is_reproducible(),

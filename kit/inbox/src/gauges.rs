@@ -1,4 +1,4 @@
-//! Gauges of a consumer: what it is behind, its dead letters and its parked keys.
+//! Gauges of a consumer: its lag, its dead letters and its parked keys.
 
 use crate::{letter, progress::Progress, rows};
 use opentelemetry::{KeyValue, global, metrics::Gauge};
@@ -61,7 +61,7 @@ struct Counts {
     letters: HashMap<String, u64>,
 }
 
-/// Measures until it is dropped. Skips what the database does not say, without a log line: the consumer logs that.
+/// Measures until it is dropped. Skips counts when the database does not answer: the consumer logs that.
 pub async fn measure(db: Database, progress: Progress, topics: Vec<String>) {
     let gauges = Gauges::new();
     loop {

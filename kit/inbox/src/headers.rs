@@ -63,7 +63,7 @@ fn digits(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is no digit counts as nothing: only an edit by hand can have put it there.
+/// Skips characters that are no digits: only a manual edit can have put them there.
 fn bytes(digits: &str) -> Vec<u8> {
     let nibbles: Vec<u8> =
         digits.chars().filter_map(|digit| digit.to_digit(16)).filter_map(|nibble| u8::try_from(nibble).ok()).collect();

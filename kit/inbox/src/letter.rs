@@ -1,4 +1,4 @@
-//! The SQL of dead letters: what could not be applied, what was decided on it, and what became of that.
+//! The SQL of dead letters: messages that could not be applied, and what operators decide on them.
 
 use crate::{
     Headers, Message,
@@ -20,7 +20,7 @@ const MAX_TEXT: usize = 2_000;
 pub enum Kind {
     /// It cannot be applied.
     Poison,
-    /// It came behind a dead letter of its key.
+    /// Its key is parked behind an earlier dead letter.
     Parked,
     /// It is no message of ours.
     Unreadable,
@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// A record that is to be set aside.
+/// A record that becomes a dead letter.
 #[derive(Debug, Clone)]
 pub struct Letter {
     pub kind: Kind,
@@ -54,7 +54,7 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// The letter of a message.
+    /// Returns the dead letter of a message.
     pub fn of(message: &Message, kind: Kind, reason: &str) -> Self {
         Self {
             kind,
@@ -73,13 +73,13 @@ impl Letter {
     }
 }
 
-/// Names a record that is no message by what is in it: another one may come to its place, in a topic that was made
-/// anew.
+/// Identifies a record that is no message by a hash of its content: in a recreated topic another record may have the
+/// same offset.
 fn hash(record: &Unreadable) -> String {
     let (key, headers) = (record.key.as_deref().unwrap_or_default(), record.headers.to_json());
     let mut hash = Sha256::new();
     for part in [key, headers.as_bytes(), record.payload.as_deref().unwrap_or_default()] {
-        // With its length, or two parts could be cut elsewhere.
+        // With the length of each part, so that two records cannot have the same concatenation.
         hash.update(part.len().to_be_bytes());
         hash.update(part);
     }
@@ -105,19 +105,19 @@ impl From<&Unreadable> for Letter {
     }
 }
 
-/// What became of a record that was to be set aside.
+/// The outcome of setting a record aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is a letter now.
+    /// It was written as a dead letter.
     Written,
-    /// It was one already.
+    /// It was a dead letter already.
     Known,
     /// Its key is not parked any more: it is to be applied.
     NotParked,
 }
 
-/// Writes a letter of `consumer` and parks its key, in the caller's transaction. What comes behind a chain that is being
-/// replayed is replayed with it.
+/// Writes a dead letter of `consumer` and parks its key, in the caller's transaction. A letter that joins a chain which
+/// is being replayed is replayed with it.
 pub async fn set_aside(
     conn: &mut MySqlConnection,
     consumer: &str,
@@ -128,7 +128,7 @@ pub async fn set_aside(
     let has_key = letter.kind != Kind::Unreadable;
     let mut chain = if has_key { chains.of(letter) } else { None };
     if chain.is_some_and(Chain::is_settled) {
-        // The decision has let the key go. What looks after that may only not have come to it.
+        // All letters are decided on, and the worker that unparks the key has not come to it yet.
         rows::unpark(conn, &letter.topic, &letter.key).await?;
         chain = None;
         chains.set(letter, chain);
@@ -220,17 +220,17 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Whether it was decided to replay it.
+    /// Whether an operator has decided to replay it.
     pub fn is_to_be_replayed(&self) -> bool {
         self.state == "REPLAY"
     }
 
-    /// Its headers as they came. Fails if somebody has changed them to what cannot be read.
+    /// Returns its headers. Fails if the row was edited and cannot be parsed.
     pub fn headers(&self) -> Result<Headers, serde_json::Error> {
         Headers::from_json(&self.headers)
     }
 
-    /// The message as it came. Fails if somebody has changed its headers to what cannot be read.
+    /// Returns the message. Fails if the headers were edited and cannot be parsed.
     pub fn into_message(self) -> Result<Message, serde_json::Error> {
         let headers = self.headers()?;
         Ok(Message {
@@ -249,7 +249,7 @@ impl Stored {
     }
 }
 
-/// Returns the first letter of the key that is waited for, locked.
+/// Returns the first open letter of the key, locked.
 pub async fn first_open(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<Option<Stored>, DbError> {
     let first: Option<Stored> = sqlx::query_as(
         "SELECT id, topic, partition_no, record_offset, message_key, record_key, source, message_id, message_type, \
@@ -263,7 +263,7 @@ pub async fn first_open(conn: &mut MySqlConnection, topic: &str, key: &str) -> R
     Ok(first)
 }
 
-/// Notes that a letter was applied, and lets its key go if it was the last one.
+/// Notes that a letter was applied, and unparks its key if it was the last open one.
 pub async fn replayed(conn: &mut MySqlConnection, id: i64, topic: &str, key: &str) -> Result<(), DbError> {
     sqlx::query("UPDATE dead_letters SET state = 'REPLAYED', attempts = attempts + 1, last_error = NULL WHERE id = ?")
         .bind(id)
@@ -272,8 +272,8 @@ pub async fn replayed(conn: &mut MySqlConnection, id: i64, topic: &str, key: &st
     unpark_if_settled(conn, topic, key).await
 }
 
-/// Notes that a letter is not applied, since the same message was discarded before, and lets its key go if it was the
-/// last one.
+/// Notes that a letter is discarded, since the same message was discarded before, and unparks its key if it was the
+/// last open one.
 pub async fn skipped(conn: &mut MySqlConnection, id: i64, topic: &str, key: &str) -> Result<(), DbError> {
     sqlx::query(
         "UPDATE dead_letters SET state = 'DISCARDED', last_error = 'the same message was discarded' WHERE id = ?",
@@ -284,7 +284,7 @@ pub async fn skipped(conn: &mut MySqlConnection, id: i64, topic: &str, key: &str
     unpark_if_settled(conn, topic, key).await
 }
 
-/// Lets the key go if none of its letters is waited for, and the first of them is here. Its park is locked.
+/// Unparks the key if none of its letters is open, and the first of them is a row. The caller has locked its park.
 pub async fn unpark_if_settled(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<(), DbError> {
     if first_open(conn, topic, key).await?.is_none() && !rows::waits_for_kafka(conn, topic, key).await? {
         rows::unpark(conn, topic, key).await?;
@@ -292,7 +292,7 @@ pub async fn unpark_if_settled(conn: &mut MySqlConnection, topic: &str, key: &st
     Ok(())
 }
 
-/// Notes why a letter could not be replayed. It waits for another decision, and so does what is behind it.
+/// Notes why a letter could not be replayed. It waits for another decision, with all later letters of its key.
 pub async fn not_replayed(
     conn: &mut MySqlConnection,
     id: i64,
@@ -312,8 +312,8 @@ pub async fn not_replayed(
     Ok(())
 }
 
-/// Notes why a letter cannot be replayed now. It is tried again.
-pub async fn hindered(conn: &mut MySqlConnection, id: i64, error: &str) -> Result<(), DbError> {
+/// Notes why the replay of a letter is retried.
+pub async fn note_retry(conn: &mut MySqlConnection, id: i64, error: &str) -> Result<(), DbError> {
     sqlx::query("UPDATE dead_letters SET attempts = attempts + 1, last_error = ? WHERE id = ? AND state = 'REPLAY'")
         .bind(cut(error))
         .bind(id)
@@ -322,7 +322,7 @@ pub async fn hindered(conn: &mut MySqlConnection, id: i64, error: &str) -> Resul
     Ok(())
 }
 
-/// Puts back what nobody can replay, since it is no message.
+/// Rejects the replay of unreadable records, which are no messages.
 pub async fn refuse_unreadable(conn: &mut MySqlConnection) -> Result<(), DbError> {
     sqlx::query(
         "UPDATE dead_letters SET state = 'WAITING', attempts = attempts + 1, \
@@ -333,7 +333,7 @@ pub async fn refuse_unreadable(conn: &mut MySqlConnection) -> Result<(), DbError
     Ok(())
 }
 
-/// What there may be to do about letters.
+/// Which work on dead letters is due.
 #[derive(Debug, Clone, Copy, FromRow)]
 pub struct Due {
     /// Some are to be replayed.
@@ -344,7 +344,7 @@ pub struct Due {
     pub parked: i64,
 }
 
-/// Returns what there may be to do.
+/// Returns which work is due.
 pub async fn due(conn: &mut MySqlConnection) -> Result<Due, DbError> {
     let due: Due = sqlx::query_as(
         "SELECT EXISTS (SELECT 1 FROM dead_letters WHERE state = 'REPLAY') AS replay, \
@@ -356,7 +356,7 @@ pub async fn due(conn: &mut MySqlConnection) -> Result<Due, DbError> {
     Ok(due)
 }
 
-/// Returns up to `limit` keys, with their topic, of which a letter is to be replayed: the next ones behind this one.
+/// Returns up to `limit` keys with a letter to be replayed, in order: a page after this key.
 pub async fn to_replay(
     conn: &mut MySqlConnection,
     (topic, key): &(String, String),
@@ -375,8 +375,8 @@ pub async fn to_replay(
     Ok(keys)
 }
 
-/// Claims letters that have no copy in Kafka, and that no other process is sending, until then, which names the claim: the
-/// negated time takes the place of that of the copy. Returns up to `limit` of them, the next ones behind this one.
+/// Claims up to `limit` letters that have no copy in Kafka and no valid claim, and returns them: a page after this id.
+/// The claim is the negated time of its end in the column of the copy's time, which also identifies it.
 pub async fn claim_uncopied(
     conn: &mut MySqlConnection,
     behind: i64,
@@ -401,7 +401,7 @@ pub async fn claim_uncopied(
     Ok(letters)
 }
 
-/// Lets others have what is left of a claim.
+/// Releases what is left of a claim.
 pub async fn release_uncopied(conn: &mut MySqlConnection, until_us: i64) -> Result<(), DbError> {
     sqlx::query("UPDATE dead_letters SET copied_us = NULL WHERE copied_us = ?").bind(-until_us).execute(conn).await?;
     Ok(())
@@ -413,7 +413,7 @@ pub async fn copied(conn: &mut MySqlConnection, id: i64, now_us: i64) -> Result<
     Ok(())
 }
 
-/// Returns the number of letters that are waited for, by topic.
+/// Returns the number of open letters by topic.
 pub async fn count_open(conn: &mut MySqlConnection) -> Result<HashMap<String, u64>, DbError> {
     let counts: Vec<(String, i64)> =
         sqlx::query_as("SELECT topic, COUNT(*) FROM dead_letters WHERE state IN ('WAITING', 'REPLAY') GROUP BY topic")

@@ -1,4 +1,4 @@
-//! Sets records aside: letters and parks of their keys, all in one transaction.
+//! Sets records aside: writes dead letters and parks their keys, in one transaction.
 
 use crate::{
     chain::Chains,
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// Most letters of one transaction.
-pub const AT_A_TIME: usize = 100;
+pub const LETTERS_PER_TRANSACTION: usize = 100;
 
 /// Writes the letters of one consumer.
 pub struct Letters {
@@ -23,8 +23,8 @@ pub struct Letters {
 }
 
 impl Letters {
-    /// Writes what `consumer` reads from `topics` and cannot apply. The counter of each topic starts at 0 here: an alert
-    /// on its increase would miss the first dead letter if the series began with it.
+    /// Writes what `consumer` reads from `topics` and cannot apply. The counter of each topic starts at 0 here: an
+    /// alert on its increase would miss the first dead letter if the series began with it.
     pub fn new(db: Database, consumer: Service, topics: &[String], written: Arc<Notify>) -> Self {
         let counted = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_dead_letters")
@@ -35,9 +35,9 @@ impl Letters {
         letters
     }
 
-    /// Writes letters and parks their keys in one transaction. Returns what became of each.
+    /// Writes letters and parks their keys in one transaction. Returns the outcome of each.
     ///
-    /// That the transaction commits is the proof that the database is well, so that it was the message.
+    /// The commit proves that the database works, and so that the message was at fault.
     pub async fn set_aside(&self, letters: &Arc<Vec<Letter>>) -> Result<Vec<Outcome>, DbError> {
         let (written, consumer) = (letters.clone(), self.consumer);
         let outcomes = self.db.transact("set_aside", move |conn| {
@@ -54,13 +54,13 @@ impl Letters {
         });
         let outcomes: Vec<Outcome> = outcomes.await?;
         for (letter, _) in letters.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Written) {
-            self.tell(letter);
+            self.log(letter);
         }
         self.written.notify_one();
         Ok(outcomes)
     }
 
-    fn tell(&self, letter: &Letter) {
+    fn log(&self, letter: &Letter) {
         self.count(&letter.topic, 1);
         let done = match letter.kind {
             Kind::Poison => "message cannot be applied, set aside as a dead letter",

@@ -1,14 +1,14 @@
-//! The consumer that applies messages, and what becomes of those that cannot be applied.
+//! The idempotent consumer: applies messages in batches, and handles dead letters.
 //!
-//! Kafka delivers at least once: the effect and the outbox rows of the answer are written in one transaction, a batch at
-//! a time, and the offset is committed after. Any message may come again at any later time, so that handlers decide by
-//! the state of what they change ([`Handler::apply`]).
+//! Delivery is at least once: the effects and the outbox rows of a batch are written in one transaction, and the offset
+//! is committed after it. Any message may be delivered again at any later time, so handlers must be idempotent
+//! ([`Handler::apply`]).
 //!
-//! While the server is at fault, whatever it says, the consumer waits. A message that is at fault itself is found by
-//! halving its batch, and becomes a dead letter: a row of the service's schema, written with the park of its key, behind
-//! which later messages of the key are set aside too. A record that is no message becomes one as it is. An operator lets
-//! the letters of a key be replayed or discarded; the consumer replays them in their order and then goes on with the key.
-//! It carries bytes and does not know what they mean.
+//! While the database fails, the consumer retries with back-off. A poison message is found by bisecting its batch, and
+//! becomes a dead letter: a row in the schema of the service. Its key is parked in the same transaction, and later
+//! messages of the key become dead letters too. So does a record that is no message. An operator decides whether the
+//! letters of a key are replayed or discarded; the consumer replays them in order, and then unparks the key. The crate
+//! carries bytes and does not know what they mean.
 //!
 //! ```no_run
 //! use sqlx::MySqlConnection;
@@ -44,11 +44,11 @@ mod gauges;
 mod headers;
 mod letter;
 mod letters;
-mod loud;
+mod log_throttle;
 mod message;
 mod positions;
 mod progress;
-mod remade;
+mod recreated;
 mod replay;
 mod rows;
 mod trace;

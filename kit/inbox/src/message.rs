@@ -9,12 +9,12 @@ use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use std::{collections::HashSet, future::Future, pin::Pin};
 
-/// Longest key, source and id that a dead letter has room for, in bytes of ASCII.
+/// Longest key, source and id that fit into the columns of a dead letter, in bytes of ASCII.
 const MAX_NAME: usize = 64;
 /// Longest type.
 const MAX_TYPE: usize = 128;
 
-/// A message as it arrived.
+/// A message as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Its writer, such as `/stampede/order`. With `id` it identifies the message.
@@ -41,7 +41,7 @@ pub struct Message {
     pub headers: Headers,
 }
 
-/// A record that is no message of ours. Its place and a hash of what is in it name it.
+/// A record that is no message of ours. Identified by its offset and a hash of its content.
 #[derive(Debug, thiserror::Error)]
 #[error("{topic}[{partition}]@{offset} has no readable {part}")]
 pub(crate) struct Unreadable {
@@ -101,7 +101,7 @@ impl Message {
     }
 }
 
-/// The version that a header says; 0 if it says none.
+/// Parses the version from its header; 0 without a valid one.
 pub(crate) fn sequence(header: Option<&str>) -> i64 {
     header.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
@@ -118,11 +118,11 @@ fn header<'m>(record: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
 /// Why a batch could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
-    /// The database. The batch is tried again; if [`DbError::is_of_data`] says that one message may be at fault, its
-    /// halves are, until that is found. One that is of a newer release is left to a replica of that.
+    /// The database failed. The batch is retried; if [`DbError::is_of_data`] says that one message may be at fault, the
+    /// batch is bisected to find it. A message of a newer release is left to a replica of that release.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// One message can never be applied: it becomes a dead letter, and the batch is tried without it.
+    /// One message can never be applied: it becomes a dead letter, and the batch is retried without it.
     #[error("message {index} of the batch cannot be applied: {detail}")]
     Poison {
         /// Place in the batch, from 0.
@@ -142,12 +142,13 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Applies messages inside a transaction, in the order given. They are of the types that the consumer was made for.
     ///
-    /// Any message may come again at any later time, also behind its successors: it must change nothing then, by the
-    /// state of what it would change. It has no effect outside the transaction, which may be rolled back.
+    /// Must be idempotent: any message may be delivered again at any later time, also after later messages of its key,
+    /// and must then change nothing, by the state of the rows that it would change. It must have no effect outside of
+    /// the transaction, which may be rolled back.
     ///
-    /// Another consumer may have the same messages in hand at the same time, as one that stood still and does not know
-    /// yet that it has lost its partition. No place of a reader is in the database: what keeps the two apart is that the
-    /// handler locks what it changes before it decides by its state. The later one waits, and finds a repeat.
+    /// Two consumers may process the same messages concurrently: one that was frozen does not know yet that it has lost
+    /// its partition. No offset is stored in the database that would fence it. So the handler must lock the rows that
+    /// it changes before it decides by their state: the later consumer waits, and finds a duplicate.
     fn apply<'c>(
         &'c self,
         conn: &'c mut MySqlConnection,

@@ -1,10 +1,10 @@
-//! Up to where each partition of a batch is done, which is what its consumer commits.
+//! The offsets up to which each partition of a batch is processed, which its consumer commits.
 
 use crate::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 
-/// How far a batch has read each partition that it has records of.
+/// The range of offsets of a batch in each partition.
 #[derive(Debug, Default)]
 pub struct Positions(HashMap<(String, i32), Position>);
 
@@ -14,12 +14,12 @@ struct Position {
     first: i64,
     /// The offset to read next.
     next: i64,
-    /// When the newest record was written, in milliseconds; `None` where no record says.
+    /// Timestamp of the newest record in milliseconds; `None` if no record has one.
     newest_ms: Option<i64>,
 }
 
 impl Positions {
-    /// Takes note of a record that was read, and of when it was written.
+    /// Notes a record that was read, and its timestamp.
     pub fn read(&mut self, topic: &str, partition: i32, offset: i64, written_ms: Option<i64>) {
         let position =
             self.0.entry((topic.to_owned(), partition)).or_insert(Position { first: offset, ..Position::default() });
@@ -28,7 +28,7 @@ impl Positions {
         position.newest_ms = position.newest_ms.max(written_ms);
     }
 
-    /// Returns when the newest record of each partition was written, in milliseconds.
+    /// Returns the timestamp of the newest record of each partition, in milliseconds.
     pub fn newest(&self) -> impl Iterator<Item = (&(String, i32), i64)> {
         self.0.iter().filter_map(|(place, position)| Some((place, position.newest_ms?)))
     }
@@ -38,7 +38,7 @@ impl Positions {
         self.0.iter().filter_map(|(place, position)| (position.first == 0).then_some(place))
     }
 
-    /// Returns the offsets to store once nothing but `left` is still to be done.
+    /// Returns the offsets to store while only the messages of `left` are unprocessed.
     pub fn without<'m>(&self, left: impl Iterator<Item = &'m Message>) -> TopicPartitionList {
         let mut positions = self.0.clone();
         for message in left {

@@ -1,6 +1,6 @@
-//! How far a consumer is: what it is behind, since when it has applied or read nothing, and whether it is in its group.
+//! The progress of a consumer: its lag, whether it is stalled, and whether it is a member of its group.
 
-use crate::loud::{Loud, Telling};
+use crate::log_throttle::{LogEvent, LogThrottle};
 use rdkafka::{
     ClientContext, Statistics,
     consumer::{BaseConsumer, ConsumerContext, Rebalance},
@@ -14,14 +14,14 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long a consumer may apply nothing, or be in no group, before it stands still.
-const STANDS_AFTER: Duration = Duration::from_secs(30);
+/// A consumer is stalled if it has applied nothing, or was no member of its group, for so long.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long after a batch was given up it may come again to this consumer. After that another one has it.
-const COMES_AGAIN: Duration = Duration::from_secs(30);
+/// How long an abandoned batch may take to be delivered again to this consumer. After that another one has it.
+const REDELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Failures to read that are no further apart are one: the client tries again sooner.
-const ONE_FAILURE: Duration = Duration::from_secs(10);
+/// Failures to read that are no further apart are the same one: the client retries more often.
+const SAME_FAILURE: Duration = Duration::from_secs(10);
 
 /// The progress of one consumer. Clones share it.
 #[derive(Debug, Clone)]
@@ -31,44 +31,44 @@ pub struct Progress {
 
 #[derive(Debug)]
 struct Inner {
-    /// Since when nothing of the batch under way was applied, however often it was given up and read again; `None`
-    /// without one.
-    waits_since: Option<Instant>,
-    /// When the batch was given up; `None` if it was not.
-    given_up: Option<Instant>,
+    /// Since when nothing of the batch under way was applied, however often it was abandoned and read again; `None`
+    /// without a batch.
+    stalled_since: Option<Instant>,
+    /// When the batch was abandoned; `None` if it was not.
+    abandoned_at: Option<Instant>,
     /// When the oldest record of the batch under way was written, by topic.
-    in_hand: HashMap<String, Timestamp>,
+    in_flight: HashMap<String, Timestamp>,
     /// When a record of the topic was last applied.
     applied: HashMap<String, Instant>,
     /// Messages that are not read yet, by topic.
     lag: HashMap<String, u64>,
-    /// The partitions of which messages are not read yet, with the next offset of each.
+    /// The partitions with a lag, and the next offset of each.
     unread: Vec<String>,
     /// The last failure to read, which may be over.
     failing: Option<Failing>,
-    /// Since when it is in no group; `None` while it is, also as one that has no partition.
-    alone_since: Option<Instant>,
+    /// Since when it is no member of its group; `None` while it is, even without a partition.
+    unassigned_since: Option<Instant>,
 }
 
-/// Reading that fails, of one partition perhaps while others are read.
+/// A failure to read, perhaps of one partition only.
 #[derive(Debug)]
 struct Failing {
     since: Instant,
     last: Instant,
-    loud: Loud,
+    throttle: LogThrottle,
 }
 
 impl Inner {
-    /// Whether the batch was given up, and may come again.
-    fn is_between(&self) -> bool {
-        self.given_up.is_some_and(|given_up| given_up.elapsed() <= COMES_AGAIN)
+    /// Whether the batch was abandoned, and may be delivered again.
+    fn awaits_redelivery(&self) -> bool {
+        self.abandoned_at.is_some_and(|abandoned_at| abandoned_at.elapsed() <= REDELIVERY_TIMEOUT)
     }
 
-    /// Forgets a batch that was given up and did not come again.
-    fn forget_given_up(&mut self) {
-        if self.given_up.is_some() && !self.is_between() {
-            (self.waits_since, self.given_up) = (None, None);
-            self.in_hand.clear();
+    /// Forgets an abandoned batch that was not delivered again in time.
+    fn forget_abandoned(&mut self) {
+        if self.abandoned_at.is_some() && !self.awaits_redelivery() {
+            (self.stalled_since, self.abandoned_at) = (None, None);
+            self.in_flight.clear();
         }
     }
 }
@@ -76,98 +76,98 @@ impl Inner {
 impl Failing {
     fn new() -> Self {
         let now = Instant::now();
-        Self { since: now, last: now, loud: Loud::default() }
+        Self { since: now, last: now, throttle: LogThrottle::default() }
     }
 
     fn is_over(&self) -> bool {
-        self.last.elapsed() >= ONE_FAILURE
+        self.last.elapsed() >= SAME_FAILURE
     }
 }
 
 impl Progress {
-    /// That of a consumer that has just begun.
+    /// Returns the progress of a consumer that starts now.
     pub(crate) fn new() -> Self {
         let now = Some(Instant::now());
         let inner = Inner {
-            waits_since: None,
-            given_up: None,
-            in_hand: HashMap::new(),
+            stalled_since: None,
+            abandoned_at: None,
+            in_flight: HashMap::new(),
             applied: HashMap::new(),
             lag: HashMap::new(),
             unread: Vec::new(),
             failing: None,
-            alone_since: now,
+            unassigned_since: now,
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Returns whether the consumer has applied nothing of its batch, could not read a partition, or was in no group,
-    /// for longer than half a minute.
+    /// Returns whether the consumer is stalled: for longer than half a minute it has applied nothing of its batch,
+    /// could not read a partition, or was no member of its group.
     pub fn stands_still(&self) -> bool {
         let mut inner = self.inner();
-        inner.forget_given_up();
-        let is_long = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() > STANDS_AFTER);
+        inner.forget_abandoned();
+        let is_long = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() > STALL_TIMEOUT);
         let failing = inner.failing.as_ref().filter(|failing| !failing.is_over());
-        is_long(inner.waits_since) || is_long(inner.alone_since) || is_long(failing.map(|failing| failing.since))
+        is_long(inner.stalled_since) || is_long(inner.unassigned_since) || is_long(failing.map(|failing| failing.since))
     }
 
-    /// Something could not be read just now. Returns whether that is to be logged.
-    pub(crate) fn cannot_read(&self) -> Telling {
+    /// Notes a failure to read. Returns what to log of it.
+    pub(crate) fn cannot_read(&self) -> LogEvent {
         let mut inner = self.inner();
         if inner.failing.as_ref().is_some_and(Failing::is_over) {
             inner.failing = None;
         }
         let failing = inner.failing.get_or_insert_with(Failing::new);
         failing.last = Instant::now();
-        failing.loud.fails()
+        failing.throttle.failure()
     }
 
-    /// The partitions of which messages are not read yet, with the next offset of each, as of some seconds ago.
+    /// Returns the partitions with a lag and the next offset of each, as of some seconds ago.
     pub(crate) fn unread(&self) -> String {
         self.inner().unread.join(", ")
     }
 
-    /// A batch was read, whose oldest records are these.
-    pub(crate) fn begins(&self, oldest: HashMap<String, Timestamp>) {
+    /// Notes that a batch was read, with the time of its oldest record by topic.
+    pub(crate) fn started(&self, oldest: HashMap<String, Timestamp>) {
         let mut inner = self.inner();
-        inner.forget_given_up();
-        inner.given_up = None;
-        inner.waits_since.get_or_insert_with(Instant::now);
-        inner.in_hand = oldest;
+        inner.forget_abandoned();
+        inner.abandoned_at = None;
+        inner.stalled_since.get_or_insert_with(Instant::now);
+        inner.in_flight = oldest;
     }
 
-    /// Some of the batch was applied.
-    pub(crate) fn moves(&self) {
-        self.inner().waits_since = Some(Instant::now());
+    /// Notes that a part of the batch was applied.
+    pub(crate) fn progressed(&self) {
+        self.inner().stalled_since = Some(Instant::now());
     }
 
-    /// The batch was given up. It is as old, and waits as long, when it comes again.
-    pub(crate) fn gives_up(&self) {
-        self.inner().given_up = Some(Instant::now());
+    /// Notes that the batch was abandoned. Its age and its stall go on when it is delivered again.
+    pub(crate) fn abandoned(&self) {
+        self.inner().abandoned_at = Some(Instant::now());
     }
 
-    /// All of the batch was applied.
-    pub(crate) fn ends(&self) {
+    /// Notes that the whole batch was applied.
+    pub(crate) fn finished(&self) {
         let mut inner = self.inner();
-        inner.waits_since = None;
+        inner.stalled_since = None;
         let now = Instant::now();
-        for topic in std::mem::take(&mut inner.in_hand).into_keys() {
+        for topic in std::mem::take(&mut inner.in_flight).into_keys() {
             inner.applied.insert(topic, now);
         }
     }
 
-    /// Messages of the topic that were not read yet, of the partitions that the consumer has.
+    /// Returns the lag of the topic in messages, over the assigned partitions.
     pub(crate) fn lag_messages(&self, topic: &str) -> u64 {
         self.inner().lag.get(topic).copied().unwrap_or(0)
     }
 
-    /// How far behind the topic is in time: the age of the oldest record that is being applied, or without one the time
-    /// since the last one while there are messages that were not read.
+    /// Returns the lag of the topic in time: the age of the oldest record of the batch under way, or without a batch
+    /// the time since the last one while there is a lag in messages.
     pub(crate) fn lag_in_time(&self, topic: &str) -> Duration {
         let mut inner = self.inner();
-        inner.forget_given_up();
+        inner.forget_abandoned();
         let behind = inner.lag.get(topic).copied().unwrap_or(0) > 0;
-        match (inner.in_hand.get(topic), inner.applied.get(topic)) {
+        match (inner.in_flight.get(topic), inner.applied.get(topic)) {
             (Some(written), _) => Timestamp::now().since(*written),
             (None, Some(applied)) if behind => applied.elapsed(),
             _ => Duration::ZERO,
@@ -184,8 +184,8 @@ impl ClientContext for Progress {
         let unread: Vec<String> = statistics.topics.iter().flat_map(|(name, topic)| unread_of(name, topic)).collect();
         let lag = statistics.topics.into_iter().map(|(name, topic)| (name, lag_of(&topic)));
         let mut inner = self.inner();
-        // A client that is about to join its group again knows of no message.
-        if !inner.is_between() {
+        // A client that is joining its group again reports no lag.
+        if !inner.awaits_redelivery() {
             inner.unread = unread;
             inner.lag.extend(lag);
         }
@@ -196,27 +196,27 @@ impl ConsumerContext for Progress {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let mut inner = self.inner();
         match rebalance {
-            Rebalance::Assign(_) => inner.alone_since = None,
+            Rebalance::Assign(_) => inner.unassigned_since = None,
             Rebalance::Revoke(_) | Rebalance::Error(_) => {
-                inner.alone_since.get_or_insert_with(Instant::now);
+                inner.unassigned_since.get_or_insert_with(Instant::now);
             }
         }
     }
 }
 
-/// Returns the lag of the partitions that this consumer reads; the client gives -1 for the others.
+/// Returns the lag of the assigned partitions; the client reports -1 for the others.
 fn lag_of(topic: &Topic) -> u64 {
     topic.partitions.values().map(|partition| u64::try_from(partition.consumer_lag).unwrap_or(0)).sum()
 }
 
-/// Returns the partitions that this consumer reads and is behind in, with the next offset of each.
+/// Returns the assigned partitions with a lag, and the next offset of each.
 fn unread_of(name: &str, topic: &Topic) -> Vec<String> {
     let is_behind = |partition: &&Partition| partition.fetch_state == "active" && partition.hi_offset > next(partition);
     let place = |partition: &Partition| format!("{name}/{} at {}", partition.partition, next(partition));
     topic.partitions.values().filter(is_behind).map(place).collect()
 }
 
-/// The offset to read next. What the client does not know it gives as a negative number.
+/// Returns the offset to read next. The client reports unknown offsets as negative numbers.
 fn next(partition: &Partition) -> i64 {
     partition.app_offset.max(partition.committed_offset).max(partition.lo_offset).max(0)
 }
@@ -228,73 +228,73 @@ mod tests {
 
     fn assigned() -> Progress {
         let progress = Progress::new();
-        progress.inner().alone_since = None;
+        progress.inner().unassigned_since = None;
         progress
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_consumer_that_applies_nothing_or_is_in_no_group_stands_still() {
+    async fn a_consumer_that_applies_nothing_or_is_in_no_group_is_stalled() {
         let alone = Progress::new();
         let busy = assigned();
-        busy.begins(HashMap::new());
+        busy.started(HashMap::new());
         for progress in [&alone, &busy] {
             assert!(!progress.stands_still());
         }
-        advance(STANDS_AFTER + Duration::from_millis(1)).await;
+        advance(STALL_TIMEOUT + Duration::from_millis(1)).await;
         for progress in [&alone, &busy] {
             assert!(progress.stands_still());
         }
-        busy.moves();
+        busy.progressed();
         assert!(!busy.stands_still());
-        advance(2 * STANDS_AFTER).await;
-        busy.ends();
+        advance(2 * STALL_TIMEOUT).await;
+        busy.finished();
         assert!(!busy.stands_still(), "it has nothing to do");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_that_is_given_up_and_comes_again_has_stood_still_all_the_time() {
+    async fn a_batch_that_is_abandoned_and_delivered_again_is_stalled_all_the_time() {
         let (progress, written) = (assigned(), Timestamp::now().minus(Duration::from_secs(100)));
         let oldest = || HashMap::from([("t".to_owned(), written)]);
         for round in 0..3 {
-            progress.begins(oldest());
-            advance(STANDS_AFTER + Duration::from_secs(30)).await;
+            progress.started(oldest());
+            advance(STALL_TIMEOUT + Duration::from_secs(30)).await;
             assert!(progress.stands_still(), "round {round}");
-            progress.gives_up();
+            progress.abandoned();
             advance(Duration::from_secs(5)).await;
             assert!(progress.stands_still(), "it joins its group again, round {round}");
             assert!(progress.lag_in_time("t") >= Duration::from_secs(100), "round {round}");
         }
-        progress.begins(oldest());
+        progress.started(oldest());
         assert!(progress.stands_still());
-        progress.moves();
+        progress.progressed();
         assert!(!progress.stands_still());
-        progress.ends();
+        progress.finished();
 
-        progress.begins(oldest());
-        advance(2 * STANDS_AFTER).await;
-        progress.gives_up();
-        advance(COMES_AGAIN + Duration::from_millis(1)).await;
+        progress.started(oldest());
+        advance(2 * STALL_TIMEOUT).await;
+        progress.abandoned();
+        advance(REDELIVERY_TIMEOUT + Duration::from_millis(1)).await;
         assert!(!progress.stands_still(), "another consumer has it");
         assert_eq!(progress.lag_in_time("t"), Duration::ZERO);
-        progress.begins(oldest());
+        progress.started(oldest());
         assert!(!progress.stands_still(), "that is another batch");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_consumer_that_cannot_read_says_so_once_a_minute_and_stands_still() {
+    async fn a_consumer_that_cannot_read_logs_that_once_a_minute_and_is_stalled() {
         let progress = assigned();
-        let mut told = Vec::new();
+        let mut logged = Vec::new();
         for second in 0..=70 {
-            if progress.cannot_read() != Telling::Silent {
-                told.push(second);
+            if progress.cannot_read() != LogEvent::Suppressed {
+                logged.push(second);
             }
-            assert_eq!(progress.stands_still(), second > STANDS_AFTER.as_secs(), "after {second} s");
+            assert_eq!(progress.stands_still(), second > STALL_TIMEOUT.as_secs(), "after {second} s");
             advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(told, [0, 60]);
-        advance(ONE_FAILURE).await;
+        assert_eq!(logged, [0, 60]);
+        advance(SAME_FAILURE).await;
         assert!(!progress.stands_still());
-        assert_eq!(progress.cannot_read(), Telling::Begun, "the next one is another");
+        assert_eq!(progress.cannot_read(), LogEvent::Started, "the next one is another");
     }
 
     #[test]
@@ -321,9 +321,9 @@ mod tests {
         let progress = assigned();
         assert_eq!(progress.lag_in_time("t"), Duration::ZERO);
         let written = Timestamp::now().minus(Duration::from_secs(100));
-        progress.begins(HashMap::from([("t".to_owned(), written)]));
+        progress.started(HashMap::from([("t".to_owned(), written)]));
         assert!(progress.lag_in_time("t") >= Duration::from_secs(100));
-        progress.ends();
+        progress.finished();
         advance(Duration::from_secs(7)).await;
         assert_eq!(progress.lag_in_time("t"), Duration::ZERO, "all is read");
         progress.inner().lag.insert("t".to_owned(), 3);

@@ -6,7 +6,7 @@ use crate::{
     copies::Copies,
     failure::Failure,
     letter::{self, Stored},
-    loud::{Loud, Telling},
+    log_throttle::{LogEvent, LogThrottle},
     rows,
 };
 use sqlx::MySqlConnection;
@@ -23,18 +23,18 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// Time between two looks, which cost one statement.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// Most keys or letters of one look.
-const AT_A_TIME: u32 = 100;
-/// Longest time for the keys of one look. The next one goes on behind them.
-const LONGEST: Duration = Duration::from_secs(10);
-/// How long letters are claimed to send their copies, less up to half. Longer than a look that is not held up.
-const CLAIMED: Duration = Duration::from_secs(30);
-/// Shortest and longest wait before a key is tried again whose replay has failed.
-const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// Poll interval. A poll costs one statement.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Most keys or letters of one round.
+const PAGE_SIZE: u32 = 100;
+/// Longest time for the keys of one round. The next round continues after them.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Term of a claim on letters whose copies are sent, less up to half. Longer than a usual round.
+const CLAIM_TERM: Duration = Duration::from_secs(30);
+/// Shortest and longest back-off of a key whose replay has failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// Looks after the dead letters of one consumer.
+/// The worker that handles the dead letters of one consumer.
 pub struct Replay<H> {
     db: Database,
     handler: Arc<H>,
@@ -42,14 +42,14 @@ pub struct Replay<H> {
     /// Wakes it when there are new letters.
     written: Arc<Notify>,
     failing: Failing,
-    /// The last key that had its turn to be replayed, or to be let go, and the last letter of which a copy was to be sent:
-    /// the first ones must not keep the others from having theirs.
+    /// Page cursors: the last key that was replayed, the last that was unparked, and the last letter that was copied.
+    /// So failing first ones do not starve the others.
     replayed: Key,
     unparked: Key,
     copied: i64,
 }
 
-/// Keys whose replay has failed for what passes: how often, and when they are tried again.
+/// Keys whose replay has failed for a transient reason: how often, and when they are retried.
 #[derive(Debug, Default)]
 struct Failing(HashMap<Key, (u32, Instant)>);
 
@@ -60,15 +60,15 @@ impl Failing {
 
     fn failed(&mut self, key: Key) {
         let now = Instant::now();
-        let (shortest, longest) = WAITS;
-        // Nobody says what became of a key that is not tried again.
+        let (shortest, longest) = BACKOFF;
+        // Another replica may have replayed a key that is overdue.
         self.0.retain(|_, (_, until)| now < *until + longest);
         let (failures, until) = self.0.entry(key).or_insert((0, now));
         *until = now + backoff_within(shortest, longest, *failures);
         *failures += 1;
     }
 
-    fn passed(&mut self, key: &Key) {
+    fn succeeded(&mut self, key: &Key) {
         self.0.remove(key);
     }
 }
@@ -102,24 +102,24 @@ impl<H: Handler> Replay<H> {
         Self { db, handler, copies, written, failing, replayed, unparked, copied: 0 }
     }
 
-    /// Looks after them until it is dropped.
+    /// Runs until it is dropped.
     pub async fn run(mut self) {
-        let mut loud = Loud::default();
+        let mut throttle = LogThrottle::default();
         loop {
             tokio::select! {
                 () = self.written.notified() => {}
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
             match self.round().await {
-                // A key that is only waited with has not passed.
+                // A key in back-off has not recovered.
                 Ok(()) if !self.failing.0.is_empty() => {}
-                Ok(()) => loud.passes(),
-                Err(error) => tell(&mut loud, &error),
+                Ok(()) => throttle.recovered(),
+                Err(error) => log_failure(&mut throttle, &error),
             }
         }
     }
 
-    /// Does what there is to do. A part that fails does not keep the others from being done.
+    /// Does all work that is due. A part that fails does not stop the others.
     async fn round(&mut self) -> Result<(), RoundError> {
         let due = self.db.run("dead_letters_due", |mut conn| async move { letter::due(&mut conn).await }).await?;
         if due.replay == 0 {
@@ -133,18 +133,18 @@ impl<H: Handler> Replay<H> {
         copied
     }
 
-    /// Replays the keys that have their turn. Returns the first failure.
+    /// Replays one page of keys. Returns the first failure.
     async fn replay(&mut self) -> Result<(), DbError> {
         let behind = self.replayed.clone();
         let keys = self.db.run("letters_to_replay", |mut conn| async move {
             letter::refuse_unreadable(&mut conn).await?;
-            letter::to_replay(&mut conn, &behind, AT_A_TIME).await
+            letter::to_replay(&mut conn, &behind, PAGE_SIZE).await
         });
         let keys = keys.await?;
-        let (is_last, started) = (keys.len() < AT_A_TIME as usize, Instant::now());
+        let (is_last, started) = (keys.len() < PAGE_SIZE as usize, Instant::now());
         let mut outcome: Result<(), DbError> = Ok(());
         for key in keys {
-            if started.elapsed() >= LONGEST {
+            if started.elapsed() >= PAGE_TIMEOUT {
                 return outcome;
             }
             self.replayed.clone_from(&key);
@@ -152,7 +152,7 @@ impl<H: Handler> Replay<H> {
                 continue;
             }
             match self.replay_key(Arc::new(key.clone())).await {
-                Ok(()) => self.failing.passed(&key),
+                Ok(()) => self.failing.succeeded(&key),
                 Err(error) => {
                     self.failing.failed(key);
                     outcome = outcome.and(Err(error));
@@ -165,7 +165,7 @@ impl<H: Handler> Replay<H> {
         outcome
     }
 
-    /// Applies the letters of the key one after the other, until one fails or none is left.
+    /// Applies the letters of the key in order, until one fails or none is left.
     async fn replay_key(&self, key: Arc<Key>) -> Result<(), DbError> {
         loop {
             let tried = Arc::new(AtomicI64::new(0));
@@ -177,7 +177,7 @@ impl<H: Handler> Replay<H> {
                 Ok(Step::None) => return Ok(()),
                 Err(failure) if failure.is_reproducible() => return self.not_replayed(key, tried, &failure).await,
                 Err(Failure::Db(error)) => {
-                    self.note_hindered(tried, &error).await;
+                    self.note_retry(tried, &error).await;
                     return Err(error);
                 }
                 Err(failure) => return Err(DbError::inconsistent(failure.to_string())),
@@ -185,8 +185,8 @@ impl<H: Handler> Replay<H> {
         }
     }
 
-    /// Applies the first letter of the key that is waited for, if it is to be replayed, and notes which one it is. Its
-    /// park is locked: what arrives meanwhile queues behind it.
+    /// Applies the first open letter of the key, if it is to be replayed, and stores its id in `tried`. Locks the park
+    /// of the key, so that new messages of it wait.
     async fn replay_first(&self, key: Arc<Key>, tried: Arc<AtomicI64>) -> Result<Step<H::Effects>, Failure> {
         let handler = self.handler.clone();
         let replayed = self.db.transact_with("replay_message", move |conn| {
@@ -196,18 +196,20 @@ impl<H: Handler> Replay<H> {
         replayed.await
     }
 
-    /// Notes what a letter waits for, if the database takes even that.
-    async fn note_hindered(&self, id: i64, error: &DbError) {
+    /// Notes why the replay of a letter is retried, if the database accepts that.
+    async fn note_retry(&self, id: i64, error: &DbError) {
         let why = error.to_string();
-        let noted =
-            self.db.run("letter_hindered", |mut conn| async move { letter::hindered(&mut conn, id, &why).await }).await;
+        let noted = self
+            .db
+            .run("letter_hindered", |mut conn| async move { letter::note_retry(&mut conn, id, &why).await })
+            .await;
         if let Err(error) = noted {
             tracing::debug!(error.cause = %error, "why a dead letter could not be replayed now was not noted");
         }
     }
 
-    /// Notes that the letter of this id cannot be applied, if it still is the one to be replayed next: another replica
-    /// may have been faster, or an operator.
+    /// Notes that the letter of this id cannot be applied, if it is still the next one to be replayed: another replica
+    /// or an operator may have been faster.
     async fn not_replayed(&self, key: Arc<Key>, id: i64, failure: &Failure) -> Result<(), DbError> {
         let why = failure.to_string();
         tracing::error!(messaging.topic = %key.0, messaging.key = %key.1, inbox.letter = id, error.cause = %why, "dead letter could not be replayed, it waits for another decision");
@@ -227,17 +229,17 @@ impl<H: Handler> Replay<H> {
         noted.await
     }
 
-    /// Lets the keys go that have their turn and whose letters were all discarded. Returns the first failure.
+    /// Unparks one page of keys whose letters were all discarded. Returns the first failure.
     async fn unpark_settled(&mut self) -> Result<(), DbError> {
         let behind = self.unparked.clone();
         let keys = self
             .db
-            .run("settled_keys", |mut conn| async move { rows::settled(&mut conn, &behind, AT_A_TIME).await })
+            .run("settled_keys", |mut conn| async move { rows::settled(&mut conn, &behind, PAGE_SIZE).await })
             .await?;
-        let (is_last, started) = (keys.len() < AT_A_TIME as usize, Instant::now());
+        let (is_last, started) = (keys.len() < PAGE_SIZE as usize, Instant::now());
         let mut outcome: Result<(), DbError> = Ok(());
         for key in keys {
-            if started.elapsed() >= LONGEST {
+            if started.elapsed() >= PAGE_TIMEOUT {
                 return outcome;
             }
             self.unparked.clone_from(&key);
@@ -260,16 +262,16 @@ impl<H: Handler> Replay<H> {
         outcome
     }
 
-    /// Sends the copies that are missing, those that Kafka does not take again after all others. Returns the first
-    /// failure. A crash before it is noted sends one twice, and so does a look that takes longer than its claim.
+    /// Sends one page of missing copies. Returns the first failure. A copy is sent twice after a crash before it is
+    /// noted, or in a round that takes longer than its claim.
     async fn copy(&mut self) -> Result<(), RoundError> {
         let (behind, now) = (self.copied, Timestamp::now());
-        let until_us = now.plus(backoff_within(CLAIMED, CLAIMED, 0)).micros();
+        let until_us = now.plus(backoff_within(CLAIM_TERM, CLAIM_TERM, 0)).micros();
         let times_us = (now.micros(), until_us);
         let letters: Vec<Stored> = self
             .db
             .run("uncopied_letters", |mut conn| async move {
-                letter::claim_uncopied(&mut conn, behind, times_us, AT_A_TIME).await
+                letter::claim_uncopied(&mut conn, behind, times_us, PAGE_SIZE).await
             })
             .await?;
         let copied = self.copy_claimed(letters).await;
@@ -283,13 +285,13 @@ impl<H: Handler> Replay<H> {
     }
 
     async fn copy_claimed(&mut self, letters: Vec<Stored>) -> Result<(), RoundError> {
-        let is_last = letters.len() < AT_A_TIME as usize;
+        let is_last = letters.len() < PAGE_SIZE as usize;
         let mut outcome: Result<(), RoundError> = Ok(());
         for letter in letters {
             self.copied = letter.id;
             match self.copies.send(&letter).await {
                 Ok(()) => self.note_copied(letter.id).await?,
-                // Kafka may be away, and each of the others would be waited for as well.
+                // Kafka may be unreachable, and each of the others would time out as well.
                 Err(error @ Undelivered::TimedOut) => return outcome.and(Err(error.into())),
                 Err(error) => outcome = outcome.and(Err(error.into())),
             }
@@ -332,15 +334,15 @@ async fn replay_in<H: Handler>(
     Ok(Step::Applied(effects))
 }
 
-fn tell(loud: &mut Loud, error: &RoundError) {
-    match loud.fails() {
-        Telling::Begun => tracing::warn!(error.cause = %error, "dead letters cannot be seen to, trying again"),
-        Telling::Lasts(time) => tracing::error!(
+fn log_failure(throttle: &mut LogThrottle, error: &RoundError) {
+    match throttle.failure() {
+        LogEvent::Started => tracing::warn!(error.cause = %error, "dead letters cannot be handled, trying again"),
+        LogEvent::Ongoing(time) => tracing::error!(
             inbox.stands_s = time.as_secs(),
             error.cause = %error,
-            "dead letters cannot be seen to, trying again"
+            "dead letters cannot be handled, trying again"
         ),
-        Telling::Silent => {}
+        LogEvent::Suppressed => {}
     }
 }
 
@@ -350,10 +352,10 @@ mod tests {
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_that_fails_is_tried_less_and_less_often_until_it_passes() {
+    async fn a_key_that_fails_is_retried_with_back_off_until_it_succeeds() {
         let mut failing = Failing::default();
         let [sick, well] = ["sick", "well"].map(|key| ("t".to_owned(), key.to_owned()));
-        let (shortest, longest) = WAITS;
+        let (shortest, longest) = BACKOFF;
         failing.failed(sick.clone());
         assert!(failing.waits(&sick) && !failing.waits(&well));
         advance(shortest).await;
@@ -363,11 +365,11 @@ mod tests {
         }
         advance(longest / 3).await;
         assert!(failing.waits(&sick), "half of the longest wait at least");
-        failing.passed(&sick);
+        failing.succeeded(&sick);
         assert!(!failing.waits(&sick));
         failing.failed(sick);
         advance(3 * longest).await;
         failing.failed(well);
-        assert_eq!(failing.0.len(), 1, "a key of which nothing was heard is forgotten");
+        assert_eq!(failing.0.len(), 1, "a key that is long overdue is forgotten");
     }
 }

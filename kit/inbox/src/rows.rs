@@ -14,21 +14,21 @@ pub struct Aside {
     pub parked: Vec<usize>,
 }
 
-/// From where a key is parked.
+/// Where a key was parked.
 #[derive(Debug, Clone, Copy)]
 struct Park {
     from_offset: i64,
-    /// Partition of the first letter; `None` for one of an earlier release, which is in Kafka alone.
+    /// Partition of the first letter; `None` for a letter of an earlier release, which is in Kafka only.
     partition: Option<i32>,
     /// When the key was parked.
     parked_us: i64,
 }
 
 impl Park {
-    /// Whether it holds the message back. An earlier one of the same partition is from before the dead letter, and has
-    /// taken effect: it is a repeat. But one that was written since is none: the topic was made anew, and counts from 0
-    /// again.
-    fn holds(self, message: &Message) -> bool {
+    /// Whether it blocks the message. A lower offset of the same partition is a redelivery from before the dead letter,
+    /// which changes nothing. But a message that was written since then is none: the topic was recreated, and its
+    /// offsets start at 0 again.
+    fn blocks(self, message: &Message) -> bool {
         let is_moved = self.partition.is_some_and(|partition| partition != message.partition);
         let is_newer = written_us(message).is_some_and(|written_us| written_us > self.parked_us);
         is_moved || is_newer || message.offset >= self.from_offset
@@ -41,8 +41,8 @@ fn written_us(message: &Message) -> Option<i64> {
     Some(time.as_microsecond())
 }
 
-/// Adds the statement that tells whether anything is set aside at all. Mostly nothing is, and EXISTS is the cheapest
-/// statement.
+/// Adds the statement that checks whether there are dead letters or parked keys at all. Usually there are none, and
+/// EXISTS is the cheapest check.
 pub fn push_any(statements: &mut Statements) -> Place {
     statements.push(Statement::new(
         "SELECT EXISTS (SELECT 1 FROM dead_letters), EXISTS (SELECT 1 FROM dead_letters WHERE state = 'DISCARDED'), \
@@ -50,7 +50,7 @@ pub fn push_any(statements: &mut Statements) -> Place {
     ))
 }
 
-/// Returns which messages of the batch are not to be applied, by the answer to such a statement; mostly none.
+/// Returns which messages of the batch are not to be applied, by the answer to that statement.
 pub async fn aside(
     conn: &mut MySqlConnection,
     answers: &Answers,
@@ -59,7 +59,7 @@ pub async fn aside(
 ) -> Result<Aside, DbError> {
     let mut aside = Aside::default();
     let rows: Vec<(i64, i64, i64)> = answers.rows(Some(any))?;
-    // Without an answer the server is at fault, and no message of the batch.
+    // No row is a failure of the server, and of no message in the batch.
     let any = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let (any_letter, any_discarded, any_parked) = *any;
     if any_letter != 0 {
@@ -72,7 +72,7 @@ pub async fn aside(
         let parked = parked(conn, batch).await?;
         let is_parked = |message: &Message| {
             let park = parked.get(&(message.topic.clone(), message.key.clone()));
-            park.is_some_and(|park| park.holds(message))
+            park.is_some_and(|park| park.blocks(message))
         };
         aside.parked =
             (0..batch.len()).filter(|index| !aside.letters.contains(index) && is_parked(&batch[*index])).collect();
@@ -80,7 +80,7 @@ pub async fn aside(
     Ok(aside)
 }
 
-/// Place and name of a record.
+/// Identifies a record: topic, partition, offset, source and id.
 type Name = (String, i32, i64, String, String);
 
 fn name(message: &Message) -> Name {
@@ -114,7 +114,7 @@ async fn letters(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashSe
     Ok(rows.into_iter().collect())
 }
 
-/// What a message is known by wherever it comes: topic, key, source and id.
+/// Identifies a message independent of its offset: topic, key, source and id.
 type Identity = (String, String, String, String);
 
 fn identity(message: &Message) -> Identity {
@@ -122,7 +122,7 @@ fn identity(message: &Message) -> Identity {
     (topic.clone(), key.clone(), source.clone(), id.clone())
 }
 
-/// Returns whether a letter of this message was discarded, wherever it came.
+/// Returns whether a letter of this message was discarded, at whatever offset.
 pub async fn is_discarded(conn: &mut MySqlConnection, message: &Message) -> Result<bool, DbError> {
     let discarded = discarded(conn, std::slice::from_ref(message)).await?;
     Ok(discarded.contains(&identity(message)))
@@ -201,8 +201,7 @@ pub async fn park(
     Ok(())
 }
 
-/// Returns whether the key is parked behind a letter that is not here: an earlier release has put it into Kafka, and
-/// nowhere else.
+/// Returns whether the key is parked behind a letter that has no row: an earlier release wrote it to Kafka only.
 pub async fn waits_for_kafka(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<bool, DbError> {
     let waits: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM inbox_parked p WHERE p.topic = ? AND p.message_key = ? \
@@ -216,7 +215,7 @@ pub async fn waits_for_kafka(conn: &mut MySqlConnection, topic: &str, key: &str)
     Ok(waits > 0)
 }
 
-/// Lets the messages of the key be applied again.
+/// Unparks the key: its messages are applied again.
 pub async fn unpark(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<(), DbError> {
     sqlx::query("DELETE FROM inbox_parked WHERE topic = ? AND message_key = ?")
         .bind(topic)
@@ -226,8 +225,8 @@ pub async fn unpark(conn: &mut MySqlConnection, topic: &str, key: &str) -> Resul
     Ok(())
 }
 
-/// Returns up to `limit` parked keys, with their topic, of which a letter is here and none is waited for any more: the
-/// next ones behind this one. The letters of an earlier release are in Kafka alone: their keys stay parked.
+/// Returns up to `limit` parked keys without open letters, in order: a page after this key. Keys whose first letter is
+/// in Kafka only, from an earlier release, stay parked.
 pub async fn settled(
     conn: &mut MySqlConnection,
     (topic, key): &(String, String),
@@ -280,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn a_park_holds_what_is_behind_its_letter_or_was_written_since() {
+    fn a_park_blocks_messages_after_its_letter_or_written_since() {
         let parked_us = 1_700_000_000_000_000;
         let park = Park { from_offset: 500, partition: Some(0), parked_us };
         let (before, since) = ("2023-11-14T22:13:19Z", "2023-11-14T22:13:20.000001Z");
-        assert!(park.holds(&message(0, 500, before)));
-        assert!(!park.holds(&message(0, 499, before)) && !park.holds(&message(0, 499, "")), "they are repeats");
-        assert!(park.holds(&message(0, 3, since)), "the topic was made anew");
-        assert!(park.holds(&message(1, 3, before)), "it has more partitions now");
+        assert!(park.blocks(&message(0, 500, before)));
+        assert!(!park.blocks(&message(0, 499, before)) && !park.blocks(&message(0, 499, "")), "they are repeats");
+        assert!(park.blocks(&message(0, 3, since)), "the topic was recreated");
+        assert!(park.blocks(&message(1, 3, before)), "it has more partitions now");
     }
 }

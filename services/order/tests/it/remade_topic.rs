@@ -6,7 +6,7 @@ use stampede_proto::order::v1::OrderState;
 use stampede_testkit::{MeshBuilder, Service, World, buyer, eventually};
 
 /// A consumer logs this each time.
-const LOOKED: &str = "no topic was made anew";
+const LOOKED: &str = "no topic was recreated";
 
 /// How often the consumer has looked at its topics.
 fn looks(sale: &Sale) -> Result<usize> {
