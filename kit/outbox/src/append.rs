@@ -38,9 +38,8 @@ pub(crate) fn hash(aggregate_id: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Returns an id that no other message has: not even one that is written after the database was restored, which may
-/// give the numbers of rows for a second time.
-#[expect(clippy::disallowed_methods, reason = "nothing to derive it from is never given twice")]
+/// Returns a unique id. A row number would not do: a restored database may assign it a second time.
+#[expect(clippy::disallowed_methods, reason = "there is nothing unique to derive it from")]
 fn message_id() -> String {
     Uuid::now_v7().to_string()
 }

@@ -1,5 +1,5 @@
-//! What may be queued at the producer now, and what has to wait: in the order of each aggregate, and without one
-//! partition of the topic taking the place of the others.
+//! Flow control: which messages may be queued at the producer now. Keeps the order of each aggregate, and no partition
+//! of the topic starves the others.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -7,17 +7,17 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Pause before a message that was refused is tried again.
+/// Back-off of a refused message.
 const RETRY: Duration = Duration::from_secs(1);
-/// Pause after the producer had no room for any, unless something lands before.
-const FULL: Duration = Duration::from_millis(100);
-/// Most messages on their way at a time, over all partitions of the topic. The producer takes 20,000.
+/// Pause after the producer's queue was full, unless a delivery completes before.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+/// Most messages in flight, over all partitions of the topic. The queue of the producer takes 20,000.
 const IN_FLIGHT: usize = 16_000;
-/// How long a partition of the topic is taken to know the producer after an acknowledgement. Brokers remember one for a
+/// How long after an acknowledgement a partition of the topic is assumed to know the producer id. Brokers keep it for a
 /// day by default (`producer.id.expiration.ms`).
-const KNOWN_FOR: Duration = Duration::from_secs(3_600);
+const KNOWN_TERM: Duration = Duration::from_secs(3_600);
 
-/// A message, without what it says.
+/// A message without its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
     pub id: u64,
@@ -25,7 +25,7 @@ pub struct Item {
     pub partition: u16,
     /// Partition of the topic.
     pub slot: usize,
-    /// Stands for its aggregate. Two aggregates of one number are only slower.
+    /// Hash of its aggregate. A collision only makes both slower.
     pub key: u64,
 }
 
@@ -38,12 +38,12 @@ struct Slot {
 }
 
 impl Slot {
-    /// Returns how many more may be queued, of `most` on their way.
+    /// Returns how many more may be queued, with at most `most` in flight.
     ///
-    /// It is one at a time until the partition knows the producer. From a producer that it does not know a broker takes
-    /// a request of any sequence: if it refuses the first of two that are on their way, because it is not the leader
-    /// yet, and takes the second one, the client concludes that it must have the first as well, and reports it as
-    /// acknowledged (KAFKA-15591, and issue 921 of confluent-kafka-go). It is lost.
+    /// It is one at a time until the partition knows the producer id. From an unknown producer a broker accepts a
+    /// request with any sequence number: if it refuses the first of two requests in flight, because it is not the
+    /// leader yet, and accepts the second, the client concludes that the first was written too, and reports it as
+    /// acknowledged (KAFKA-15591, and issue 921 of confluent-kafka-go). That message is lost.
     fn room(&self, most: usize, now: Instant) -> usize {
         let most = if self.is_known(now) { most } else { 1 };
         most.saturating_sub(self.in_flight)
@@ -54,12 +54,12 @@ impl Slot {
     }
 }
 
-/// Aggregates of which a message was refused.
+/// Aggregates that are blocked by a refused message.
 #[derive(Debug, Default)]
 struct Stuck {
     keys: HashSet<u64>,
     items: BTreeMap<u64, Item>,
-    /// Then they are tried again.
+    /// When they are retried.
     until: Option<Instant>,
 }
 
@@ -68,16 +68,16 @@ struct Stuck {
 pub struct Flow {
     slots: Vec<Slot>,
     most_of_slot: usize,
-    /// By ticket. A ticket that is not in here is of a sending that was given up.
+    /// Those in flight, by ticket. A ticket that is missing belongs to a delivery that was recalled.
     sending: HashMap<u64, Item>,
     last_ticket: u64,
     stuck: Stuck,
-    /// Until then nothing is offered to the producer.
-    closed_until: Option<Instant>,
+    /// Until then nothing is queued: the producer's queue was full.
+    paused_until: Option<Instant>,
 }
 
 impl Flow {
-    /// For a topic of so many partitions.
+    /// Returns the flow of a topic with so many partitions.
     pub fn new(partitions: u32) -> Self {
         let count = usize::try_from(partitions).unwrap_or(1).max(1);
         Self {
@@ -86,12 +86,12 @@ impl Flow {
             sending: HashMap::new(),
             last_ticket: 0,
             stuck: Stuck::default(),
-            closed_until: None,
+            paused_until: None,
         }
     }
 
-    fn is_closed(&self, now: Instant) -> bool {
-        self.closed_until.is_some_and(|until| now < until)
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
     }
 
     /// Returns how many messages wait.
@@ -99,35 +99,35 @@ impl Flow {
         self.stuck.items.len() + self.slots.iter().map(|slot| slot.waiting.len()).sum::<usize>()
     }
 
-    /// Returns how many are on their way.
+    /// Returns how many messages are in flight.
     pub fn in_flight(&self) -> usize {
         self.sending.len()
     }
 
-    /// Returns whether any of these partitions has a message on its way.
+    /// Returns whether any of these partitions has a message in flight.
     pub fn has_in_flight(&self, of: impl Fn(u16) -> bool) -> bool {
         self.sending.values().any(|item| of(item.partition))
     }
 
-    /// Returns whether a partition of the topic may have forgotten the producer while several messages are on their way
-    /// to it: they have to be recalled, and sent one at a time.
+    /// Returns whether a partition of the topic may have forgotten the producer id while several messages to it are in
+    /// flight: they have to be recalled, and sent one at a time.
     pub fn is_forgotten(&self, now: Instant) -> bool {
         self.slots.iter().any(|slot| slot.in_flight > 1 && !slot.is_known(now))
     }
 
-    /// Returns whether something waits that could be sent now.
+    /// Returns whether a waiting message could be sent now.
     pub fn has_ready(&self, now: Instant) -> bool {
-        if self.is_closed(now) {
+        if self.is_paused(now) {
             return false;
         }
         let has_room = |slot: &Slot| !slot.waiting.is_empty() && slot.room(self.most_of_slot, now) > 0;
         self.stuck.until.is_some_and(|until| until <= now) || self.slots.iter().any(has_room)
     }
 
-    /// Takes out up to `count` waiting messages for which there is room. They have to be offered again, in the order of
-    /// their ids, before any later one.
-    pub fn draw(&mut self, count: usize, now: Instant) -> Vec<Item> {
-        if self.is_closed(now) {
+    /// Removes and returns up to `count` waiting messages for which there is room. They must be passed to
+    /// [`Flow::admits`] again, ordered by id, before any later message.
+    pub fn take_ready(&mut self, count: usize, now: Instant) -> Vec<Item> {
+        if self.is_paused(now) {
             return Vec::new();
         }
         self.release_stuck(now);
@@ -135,12 +135,12 @@ impl Flow {
         let with_room = self.slots.iter_mut().filter(|slot| slot.room(most, now) > 0);
         let mut with_work: Vec<_> = with_room.filter(|slot| !slot.waiting.is_empty()).collect();
         let share = count / with_work.len().max(1);
-        let mut drawn = Vec::new();
+        let mut ready = Vec::new();
         for slot in &mut with_work {
             let room = slot.room(most, now).min(share.max(1));
-            drawn.extend(std::iter::from_fn(|| slot.waiting.pop_first()).take(room).map(|(_, item)| item));
+            ready.extend(std::iter::from_fn(|| slot.waiting.pop_first()).take(room).map(|(_, item)| item));
         }
-        drawn
+        ready
     }
 
     fn release_stuck(&mut self, now: Instant) {
@@ -160,7 +160,7 @@ impl Flow {
         }
         let slot = &self.slots[item.slot];
         let is_next = slot.waiting.first_key_value().is_none_or(|(first, _)| item.id < *first);
-        let is_admitted = is_next && slot.room(self.most_of_slot, now) > 0 && !self.is_closed(now);
+        let is_admitted = is_next && slot.room(self.most_of_slot, now) > 0 && !self.is_paused(now);
         if !is_admitted {
             self.wait(item);
         }
@@ -170,15 +170,15 @@ impl Flow {
     /// Lets a message wait for which the producer has no room, and every other one.
     pub fn full(&mut self, item: Item, now: Instant) {
         self.wait(item);
-        self.closed_until = Some(now + FULL);
+        self.paused_until = Some(now + FULL_PAUSE);
     }
 
-    /// Lets a message wait for room.
+    /// Puts a message into the queue of its slot.
     pub fn wait(&mut self, item: Item) {
         self.slots[item.slot].waiting.insert(item.id, item);
     }
 
-    /// Notes that a message was queued. Returns the ticket of this sending.
+    /// Notes that a message was queued. Returns the ticket of this delivery.
     pub fn queued(&mut self, item: Item) -> u64 {
         self.last_ticket += 1;
         self.sending.insert(self.last_ticket, item);
@@ -186,8 +186,8 @@ impl Flow {
         self.last_ticket
     }
 
-    /// Keeps back a message that was refused, and every later one of its aggregate. Returns whether such are on their
-    /// way: then everything has to be recalled, or they would overtake it.
+    /// Blocks the aggregate of a refused message. Returns whether later messages of it are in flight: then everything
+    /// must be recalled, or they would overtake it.
     pub fn refused(&mut self, item: Item, now: Instant) -> bool {
         self.stuck.keys.insert(item.key);
         self.stuck.items.insert(item.id, item);
@@ -195,20 +195,20 @@ impl Flow {
         self.sending.values().any(|other| other.key == item.key && other.id > item.id)
     }
 
-    /// Ends a sending, well or not. Returns its message; `None` if it was given up before.
-    pub fn landed(&mut self, ticket: u64) -> Option<Item> {
+    /// Ends a delivery, whatever its outcome. Returns its message; `None` if it was recalled before.
+    pub fn completed(&mut self, ticket: u64) -> Option<Item> {
         let item = self.sending.remove(&ticket)?;
         self.slots[item.slot].in_flight -= 1;
-        self.closed_until = None;
+        self.paused_until = None;
         Some(item)
     }
 
-    /// Notes that Kafka has a message, and so knows the producer in its partition of the topic.
+    /// Notes that a message was acknowledged, so that its partition of the topic knows the producer id.
     pub fn acknowledged(&mut self, item: Item, now: Instant) {
-        self.slots[item.slot].known_until = Some(now + KNOWN_FOR);
+        self.slots[item.slot].known_until = Some(now + KNOWN_TERM);
     }
 
-    /// Lets everything that is on its way wait again: the producer is being purged.
+    /// Puts everything in flight back into the queues: the producer is being purged.
     pub fn recall(&mut self) {
         for slot in &mut self.slots {
             slot.in_flight = 0;
@@ -218,7 +218,7 @@ impl Flow {
         }
     }
 
-    /// Forgets what waits of a partition of the outbox.
+    /// Drops the waiting messages of a partition of the outbox.
     pub fn drop_waiting(&mut self, partition: u16) {
         self.stuck.items.retain(|_, item| item.partition != partition);
         if self.stuck.items.is_empty() {
@@ -242,7 +242,7 @@ mod tests {
         items.iter().map(|item| item.id).collect()
     }
 
-    /// One that every partition knows.
+    /// A flow whose producer id every partition knows.
     fn known(partitions: usize) -> Flow {
         let mut flow = Flow::new(u32::try_from(partitions).unwrap());
         for slot in 0..partitions {
@@ -264,16 +264,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_slot_lets_its_own_wait_and_no_other() {
+    fn a_full_slot_blocks_its_own_messages_and_no_others() {
         let mut flow = known(4);
         let tickets = fill(&mut flow);
         assert_eq!((tickets.len(), flow.waiting()), (1_000, 1));
         assert!(flow.admits(item(2_000, 1, 7), Instant::now()));
         assert!(!flow.has_ready(Instant::now()));
-        assert_eq!(flow.landed(tickets[0]).map(|item| item.id), Some(1));
+        assert_eq!(flow.completed(tickets[0]).map(|item| item.id), Some(1));
         assert!(!flow.admits(item(2_001, 0, 8), Instant::now()), "not ahead of what waits");
         assert!(flow.has_ready(Instant::now()));
-        assert_eq!(ids(&flow.draw(100, Instant::now())), [1_001]);
+        assert_eq!(ids(&flow.take_ready(100, Instant::now())), [1_001]);
     }
 
     #[test]
@@ -282,75 +282,75 @@ mod tests {
         let tickets = fill(&mut flow);
         assert_eq!((tickets.len(), flow.waiting()), (1, 1));
         assert!(flow.admits(item(3, 1, 3), now), "another partition has its own first one");
-        let first = flow.landed(tickets[0]).unwrap();
-        assert_eq!(flow.draw(100, now).len(), 1, "a refusal lets one more try");
+        let first = flow.completed(tickets[0]).unwrap();
+        assert_eq!(flow.take_ready(100, now).len(), 1, "a refusal lets one more try");
         flow.acknowledged(first, now);
-        assert!(flow.admits(item(4, 0, 4), now) && flow.has_ready(now + KNOWN_FOR) == flow.has_ready(now));
+        assert!(flow.admits(item(4, 0, 4), now) && flow.has_ready(now + KNOWN_TERM) == flow.has_ready(now));
         flow.queued(item(4, 0, 4));
         assert!(flow.admits(item(5, 0, 5), now));
-        assert!(!flow.admits(item(5, 0, 5), now + KNOWN_FOR), "brokers forget a producer that is silent");
+        assert!(!flow.admits(item(5, 0, 5), now + KNOWN_TERM), "brokers forget a producer that is silent");
     }
 
     #[test]
-    fn what_was_refused_keeps_back_its_own_aggregate_alone_and_is_first_afterwards() {
+    fn a_refused_message_blocks_its_own_aggregate_alone_and_goes_first_afterwards() {
         let (mut flow, now) = (known(1), Instant::now());
         let tickets: Vec<u64> = (1..=3).map(|id| flow.queued(item(id, 0, id % 2))).collect();
-        let first = flow.landed(tickets[0]).unwrap();
+        let first = flow.completed(tickets[0]).unwrap();
         assert!(flow.refused(first, now), "3 is on its way");
         flow.recall();
-        assert!(flow.landed(tickets[2]).is_none(), "3 is sent again, behind 1");
-        let again = flow.draw(100, now);
+        assert!(flow.completed(tickets[2]).is_none(), "3 is sent again, behind 1");
+        let again = flow.take_ready(100, now);
         assert_eq!(ids(&again), [2, 3]);
         let [second, third] = [again[0], again[1]].map(|item| flow.admits(item, now));
         assert!(second && !third);
         assert!(!flow.admits(item(5, 0, 1), Instant::now()));
         assert!(flow.admits(item(6, 0, 0), Instant::now()));
-        assert!(flow.draw(100, now).is_empty());
-        assert_eq!(ids(&flow.draw(100, now + RETRY)), [1, 3, 5]);
+        assert!(flow.take_ready(100, now).is_empty());
+        assert_eq!(ids(&flow.take_ready(100, now + RETRY)), [1, 3, 5]);
     }
 
     #[test]
     fn a_refusal_with_nothing_behind_it_recalls_nothing() {
         let (mut flow, now) = (known(1), Instant::now());
         let tickets: Vec<u64> = (1..=3).map(|id| flow.queued(item(id, 0, id % 2))).collect();
-        let last = flow.landed(tickets[2]).unwrap();
+        let last = flow.completed(tickets[2]).unwrap();
         assert!(!flow.refused(last, now), "1 is before it, and 2 is of another aggregate");
         assert_eq!(flow.in_flight(), 2);
     }
 
     #[test]
-    fn a_partition_that_may_have_forgotten_the_producer_must_not_have_two_messages_on_their_way() {
+    fn a_partition_that_may_have_forgotten_the_producer_must_not_have_two_messages_in_flight() {
         let (mut flow, now) = (known(1), Instant::now());
         let first = flow.queued(item(1, 0, 1));
-        assert!(!flow.is_forgotten(now + KNOWN_FOR + RETRY), "one alone is no harm");
+        assert!(!flow.is_forgotten(now + KNOWN_TERM + RETRY), "one alone is no harm");
         flow.queued(item(2, 0, 2));
         flow.queued(item(3, 0, 3));
-        assert!(!flow.is_forgotten(now) && flow.is_forgotten(now + KNOWN_FOR + RETRY));
-        let landed = flow.landed(first).unwrap();
-        flow.acknowledged(landed, now + KNOWN_FOR);
-        assert!(!flow.is_forgotten(now + KNOWN_FOR + RETRY), "it was just heard of");
-        let later = now + 2 * KNOWN_FOR + RETRY;
+        assert!(!flow.is_forgotten(now) && flow.is_forgotten(now + KNOWN_TERM + RETRY));
+        let completed = flow.completed(first).unwrap();
+        flow.acknowledged(completed, now + KNOWN_TERM);
+        assert!(!flow.is_forgotten(now + KNOWN_TERM + RETRY), "it was acknowledged just now");
+        let later = now + 2 * KNOWN_TERM + RETRY;
         assert!(flow.is_forgotten(later));
         flow.recall();
         assert!(!flow.is_forgotten(later));
-        assert_eq!(ids(&flow.draw(100, later)), [2], "one at a time");
+        assert_eq!(ids(&flow.take_ready(100, later)), [2], "one at a time");
     }
 
     #[test]
-    fn a_producer_without_room_is_left_alone_until_something_lands_or_for_a_moment() {
+    fn a_full_producer_gets_nothing_until_a_delivery_completes_or_the_pause_ends() {
         let (mut flow, now) = (known(2), Instant::now());
         let ticket = flow.queued(item(1, 0, 1));
         flow.full(item(2, 0, 2), now);
         assert!(!flow.has_ready(now) && !flow.admits(item(3, 1, 3), now));
-        assert!(flow.draw(100, now).is_empty());
-        assert!(flow.has_ready(now + FULL));
-        assert!(flow.landed(ticket).is_some());
+        assert!(flow.take_ready(100, now).is_empty());
+        assert!(flow.has_ready(now + FULL_PAUSE));
+        assert!(flow.completed(ticket).is_some());
         assert!(flow.has_ready(now));
-        assert_eq!(ids(&flow.draw(100, now)), [2, 3]);
+        assert_eq!(ids(&flow.take_ready(100, now)), [2, 3]);
     }
 
     #[test]
-    fn what_could_not_be_queued_holds_back_the_rest_of_its_slot() {
+    fn a_message_that_could_not_be_queued_blocks_later_ones_of_its_slot() {
         let mut flow = known(1);
         flow.wait(item(4, 0, 1));
         assert!(!flow.admits(item(5, 0, 1), Instant::now()));
@@ -358,11 +358,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recalled_waits_and_late_answers_to_it_count_for_nothing() {
+    fn a_recalled_message_waits_and_a_late_outcome_of_it_is_ignored() {
         let mut flow = known(2);
         let ticket = flow.queued(item(1, 1, 1));
         flow.recall();
-        assert_eq!((flow.landed(ticket), flow.in_flight(), flow.waiting()), (None, 0, 1));
+        assert_eq!((flow.completed(ticket), flow.in_flight(), flow.waiting()), (None, 0, 1));
         flow.drop_waiting(0);
         assert_eq!(flow.waiting(), 0);
     }

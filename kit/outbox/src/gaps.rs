@@ -1,4 +1,4 @@
-//! Ids that are missing below the cursor: of a transaction that has not committed, or of none at all.
+//! Gaps: ids below the cursor without a row. Their transaction has not committed yet, or they were never used.
 
 use std::{cmp::Reverse, collections::BTreeMap, ops::Bound, time::Duration};
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ pub struct Gap {
     pub last: u64,
 }
 
-/// What is kept of a range that is missing.
+/// A missing range, without its first id.
 #[derive(Debug, Clone, Copy)]
 struct Missing {
     last: u64,
@@ -18,11 +18,11 @@ struct Missing {
     since: Instant,
 }
 
-/// The ranges that are missing, of which no two overlap. A thousand ids in a row cost as much as one.
+/// The missing ranges, which do not overlap. A range of a thousand ids costs as much as one id.
 #[derive(Debug, Default)]
 pub struct Gaps {
     ranges: BTreeMap<u64, Missing>,
-    /// First id of the range that was last checked for being empty for good, so that all have their turn.
+    /// First id of the range that was checked last: the next check continues after it.
     checked: u64,
 }
 
@@ -32,7 +32,7 @@ impl Gaps {
         self.ranges.first_key_value().map(|(first, _)| *first)
     }
 
-    /// Adds what of this range is not known to be missing.
+    /// Adds the ids of this range that are not known to be missing.
     pub fn add(&mut self, gap: Gap, now: Instant) {
         let mut next = gap.first;
         for known in self.overlapping(gap) {
@@ -52,7 +52,7 @@ impl Gaps {
         before.into_iter().chain(within).map(|(&first, missing)| Gap { first, last: missing.last }).collect()
     }
 
-    /// Takes an id out, whose row is there now. Returns whether it was missing.
+    /// Removes an id whose row has been found. Returns whether it was missing.
     pub fn fill(&mut self, id: u64) -> bool {
         let Some((&first, &Missing { last, since })) = self.ranges.range(..=id).next_back() else { return false };
         if last < id {
@@ -78,16 +78,16 @@ impl Gaps {
         self.ranges.range(..=id).next_back().is_some_and(|(_, missing)| id <= missing.last)
     }
 
-    /// Returns up to `most` ranges that have in them all that is missing from `from` to `up_to`, in their order. With
-    /// more gaps than that they have more in them.
+    /// Returns up to `most` ranges, in order, that cover all missing ids from `from` to `up_to`. With more gaps than
+    /// that they cover other ids too.
     pub fn cover(&self, from: u64, up_to: u64, most: usize) -> Vec<Gap> {
         let within = self.ranges.range(..=up_to).filter(|(_, missing)| missing.last >= from);
         let part = |(&first, missing): (&u64, &Missing)| Gap { first: first.max(from), last: missing.last.min(up_to) };
         joined(within.map(part).collect(), most)
     }
 
-    /// Returns up to `count` ranges that end at or below `up_to` and have been missing for `age`, others than the last
-    /// time as long as there are.
+    /// Returns up to `count` ranges that end at or below `up_to` and have been missing for `age`. Goes on after those
+    /// of the last call.
     pub fn take_due(&mut self, up_to: u64, count: usize, age: Duration, now: Instant) -> Vec<Gap> {
         let is_due = |missing: &Missing| missing.last <= up_to && now.saturating_duration_since(missing.since) >= age;
         let gaps = self.after(self.checked, count, is_due);
@@ -102,7 +102,7 @@ impl Gaps {
         wanted.map(|(&first, missing)| Gap { first, last: missing.last }).collect()
     }
 
-    /// Forgets ranges that will never be filled.
+    /// Removes ranges that will never be filled.
     pub fn give_up(&mut self, gaps: &[Gap]) {
         for gap in gaps {
             if self.ranges.get(&gap.first).is_some_and(|missing| missing.last == gap.last) {
@@ -112,7 +112,7 @@ impl Gaps {
     }
 }
 
-/// Joins ranges to `most` or fewer, in their order: neighbours with the least between them.
+/// Merges neighbouring ranges, the closest ones first, until there are `most` or fewer.
 pub fn joined(mut gaps: Vec<Gap>, most: usize) -> Vec<Gap> {
     let most = most.max(1);
     if gaps.len() <= most {

@@ -3,11 +3,11 @@
 use crate::rows::Row;
 use rdkafka::message::{Header, OwnedHeaders};
 
-/// Headers of `message`, written by the service `source` (such as `/stampede/order`). Its id is its own, unless
-/// `row_ids` asks for the number of its row.
+/// Returns the headers of `message`, written by the service `source` (such as `/stampede/order`). With `row_ids` its id
+/// is the number of its row.
 pub fn of(message: &Row, source: &str, row_ids: bool) -> OwnedHeaders {
     let time = rfc3339(message.created_us);
-    // A row of the version before has no id of its own, but that of its row.
+    // A row of the previous version has no message id.
     let own = message.message_id.clone().filter(|_| !row_ids);
     let id = own.unwrap_or_else(|| message.id.to_string());
     let headers = OwnedHeaders::new_with_capacity(8)

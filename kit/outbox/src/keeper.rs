@@ -1,13 +1,13 @@
-//! Keeps the leases of a relay: renews them whatever the sending waits for, and takes or gives back partitions until
-//! this relay has its fair share of them.
+//! Renews the leases of a relay, independent of its sending, and acquires or releases partitions until the relay has
+//! its fair share of them.
 //!
-//! It runs on the task of its relay, so that a relay that stands still loses its leases.
+//! It runs on the task of its relay, so that a stalled relay loses its leases.
 
 use crate::{
     PARTITIONS,
-    desk::{Desk, Lease, Report, View},
-    lease::{self, Standing},
+    lease::{self, LeaseState},
     session::Session,
+    shared::{Lease, Report, Shared, View},
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
@@ -22,13 +22,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Time between two renewals. It is how far the floors in the database are behind.
-const RENEW: Duration = Duration::from_secs(1);
-/// The same while there is nothing to be written down, and nobody to share with.
-const RENEW_IDLE: Duration = Duration::from_secs(2);
+/// Time between two renewals, which is also the lag of the floors in the database.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while the floors do not change and there is no other relay.
+const IDLE_RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// Pause after a renewal that failed.
 const RETRY: Duration = Duration::from_millis(200);
-/// How much earlier than in the database a lease ends here.
+/// How much earlier a lease expires here than in the database.
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// The leases of one relay.
@@ -37,38 +37,38 @@ pub struct Keeper {
     session: Session,
     owner: String,
     topic: String,
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
     view: watch::Sender<View>,
     leaving: BTreeSet<u16>,
-    /// The floors that are in the database.
+    /// The floors that were written to the database.
     written: BTreeMap<u16, u64>,
     renewed: Option<Instant>,
 }
 
 impl Keeper {
     /// Keeps leases as `owner`, and publishes them to `view`.
-    pub fn new(db: Database, owner: String, topic: String, desk: Arc<Desk>, view: watch::Sender<View>) -> Self {
+    pub fn new(db: Database, owner: String, topic: String, shared: Arc<Shared>, view: watch::Sender<View>) -> Self {
         let session = Session::new(db.clone());
         let (leaving, written) = (BTreeSet::new(), BTreeMap::new());
-        Self { db, session, owner, topic, desk, view, leaving, written, renewed: None }
+        Self { db, session, owner, topic, shared, view, leaving, written, renewed: None }
     }
 
     /// Renews until `halt`.
     pub async fn run(&mut self, halt: &CancellationToken) {
-        let desk = self.desk.clone();
+        let shared = self.shared.clone();
         while !halt.is_cancelled() {
             let pause = self.round().await;
             tokio::select! {
                 () = halt.cancelled() => {}
-                () = desk.urgent.notified() => {}
+                () = shared.urgent.notified() => {}
                 () = sleep(pause) => {}
             }
         }
     }
 
-    /// Gives every lease back, with its floor.
+    /// Releases every lease, and writes its floor.
     pub async fn leave(&mut self) {
-        let (report, db) = (self.desk.report(), self.db.clone());
+        let (report, db) = (self.shared.report(), self.db.clone());
         let left = async {
             let (mut conn, is_new) = self.session.open().await?;
             let floors = if is_new { BTreeMap::new() } else { self.trusted(&report) };
@@ -77,19 +77,19 @@ impl Keeper {
             Ok::<_, DbError>(())
         };
         if let Err(error) = db.in_time("leave_outbox", left).await {
-            tracing::warn!(error.cause = %error, "leases could not be given back, they will expire");
+            tracing::warn!(error.cause = %error, "leases could not be released, they will expire");
         }
         self.session.close().await;
     }
 
-    /// Returns the pause before the next round.
+    /// Renews once. Returns the pause before the next round.
     async fn round(&mut self) -> Duration {
-        let report = self.desk.report();
-        if self.may_rest(&report) {
-            return RENEW;
+        let report = self.shared.report();
+        if self.can_skip(&report) {
+            return RENEW_INTERVAL;
         }
         match self.renew(&report).await {
-            Ok(()) => RENEW,
+            Ok(()) => RENEW_INTERVAL,
             Err(error) => {
                 tracing::warn!(messaging.topic = %self.topic, error.cause = %error, "relay cannot renew its leases, trying again");
                 RETRY
@@ -97,35 +97,35 @@ impl Keeper {
         }
     }
 
-    /// Returns whether there is nothing to be written down for now: an idle relay must not keep the disk busy.
-    fn may_rest(&self, report: &Report) -> bool {
+    /// Returns whether this renewal can be skipped: an idle relay must not keep the disk busy.
+    fn can_skip(&self, report: &Report) -> bool {
         let view = self.view.borrow();
-        let is_early = self.renewed.is_some_and(|renewed| renewed.elapsed() < RENEW_IDLE);
+        let is_early = self.renewed.is_some_and(|renewed| renewed.elapsed() < IDLE_RENEW_INTERVAL);
         let has_all = !view.has_others && view.leases.len() == usize::from(PARTITIONS) && self.leaving.is_empty();
         is_early && has_all && report.broken_until.is_none() && self.trusted(report) == self.written
     }
 
-    /// Returns the floors that may be written down: those that were found under the present view.
+    /// Returns the floors that may be written: those of the current generation.
     fn trusted(&self, report: &Report) -> BTreeMap<u16, u64> {
         if report.generation == self.view.borrow().generation { report.floors.clone() } else { BTreeMap::new() }
     }
 
     async fn renew(&mut self, report: &Report) -> Result<(), DbError> {
-        // Before the statements: the database counts the term from a later instant, so this clock errs on the safe
-        // side.
+        // Taken before the statements: the database counts the term from a later instant, so the lease expires here
+        // first.
         let started = Instant::now();
         let (mut conn, is_new) = self.session.open().await?;
-        // Floors of before may be above what a server has that lost its last commits.
+        // A new connection may lead to a server that has lost its last commits: earlier floors may be too high for it.
         let floors = if is_new { BTreeMap::new() } else { self.trusted(report) };
         let is_broken = report.broken_until.is_some_and(|until| started < until);
         let released = self.released(report, is_broken);
         let db = self.db.clone();
-        let standing = self.stand(&mut conn, &floors, &released, (is_new, is_broken));
-        let stood = db.in_time("renew_leases", Box::pin(standing)).await;
-        let standing = match stood {
-            Ok(standing) => standing,
+        let state = self.renew_and_take(&mut conn, &floors, &released, (is_new, is_broken));
+        let renewed = db.in_time("renew_leases", Box::pin(state)).await;
+        let state = match renewed {
+            Ok(state) => state,
             Err(error) => {
-                // A deadlock ends the transaction, not the connection.
+                // A deadlock rolls back the transaction, and the connection can be kept.
                 if error.is_deadlock() && !is_new && roll_back(&db, &mut conn).await.is_ok() {
                     self.session.keep(conn);
                 }
@@ -134,46 +134,46 @@ impl Keeper {
         };
         self.session.keep(conn);
         (self.renewed, self.written) = (Some(started), floors);
-        self.publish(standing, started, is_new);
+        self.publish(state, started, is_new);
         Ok(())
     }
 
-    /// Returns the partitions to be given back now.
+    /// Returns the partitions to be released now.
     fn released(&self, report: &Report, is_broken: bool) -> Vec<u16> {
         let view = self.view.borrow();
         if is_broken {
             return view.leases.keys().copied().collect();
         }
-        // Nothing of them is on its way, so the next holder cannot overtake this one.
+        // Nothing of them is in flight, so the next holder cannot overtake this one.
         let is_drained = report.generation == view.generation;
         self.leaving.iter().copied().filter(|partition| is_drained && report.drained.contains(partition)).collect()
     }
 
-    async fn stand(
+    async fn renew_and_take(
         &mut self,
         conn: &mut MySqlConnection,
         floors: &BTreeMap<u16, u64>,
         released: &[u16],
         (is_new, is_broken): (bool, bool),
-    ) -> Result<Standing, DbError> {
-        let standing = lease::renew(conn, &self.owner, floors, released, is_new).await?;
+    ) -> Result<LeaseState, DbError> {
+        let state = lease::renew(conn, &self.owner, floors, released, is_new).await?;
         for partition in released {
             self.leaving.remove(partition);
         }
-        if standing.has_dead {
-            lease::forget_dead(conn).await?;
+        if state.has_expired_relays {
+            lease::delete_expired_relays(conn).await?;
         }
-        let wanted = share(standing.relays).saturating_sub(standing.mine.len()).min(standing.free);
+        let wanted = share(state.relays).saturating_sub(state.mine.len()).min(state.free);
         if wanted == 0 || is_broken {
-            return Ok(standing);
+            return Ok(state);
         }
         let taken = lease::take(conn, &self.owner, wanted).await?;
         Ok(taken)
     }
 
-    /// Publishes what this relay holds, and which of it is too much.
-    fn publish(&mut self, standing: Standing, started: Instant, is_new: bool) {
-        let Standing { mine, relays, has_others, .. } = standing;
+    /// Publishes the leases of this relay, and marks those above its share as leaving.
+    fn publish(&mut self, state: LeaseState, started: Instant, is_new: bool) {
+        let LeaseState { mine, relays, has_others, .. } = state;
         self.leaving.retain(|partition| mine.contains_key(partition));
         let too_many = (mine.len() - self.leaving.len()).saturating_sub(share(relays));
         let staying = mine.keys().rev().filter(|partition| !self.leaving.contains(*partition));
@@ -195,7 +195,7 @@ impl Keeper {
     }
 }
 
-/// Rounded up, so that all shares together cover every partition.
+/// Returns the share of each relay, rounded up, so that all partitions are covered.
 fn share(relays: usize) -> usize {
     usize::from(PARTITIONS).div_ceil(relays.max(1))
 }

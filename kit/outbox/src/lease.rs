@@ -1,71 +1,71 @@
-//! Which relay sends which partitions: leases in the database, by the database's clock. With each lease is the floor of
-//! its partition: everything at or below it has been sent.
+//! Leases of partitions in the database, by the clock of the database. The row of a lease also has the floor of its
+//! partition: everything at or below it has been sent.
 //!
-//! Two relays never hold one partition at a time, unless one stalls past the end of its lease. What that one sends late
-//! are repeats of what the next one sends, which change nothing at the consumers.
+//! Two relays never hold a partition at the same time, unless one stalls past the end of its lease. What that one still
+//! sends are duplicates of what the next holder sends, and consumers are idempotent.
 
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement, Statements};
 use std::{collections::BTreeMap, time::Duration};
 
-/// Term of a lease: a relay that does not renew for so long has lost its partitions.
+/// Term of a lease: a relay that does not renew for so long loses its partitions.
 pub const TERM: Duration = Duration::from_secs(5);
 /// The same in microseconds.
 const TERM_US: i64 = 5_000_000;
 
-/// What the names of relays begin with. One whose name does not is of the version before, which sends only what is
-/// listed as unsent, and nothing is listed any more: its partitions are taken from it.
+/// Prefix of the names of relays. A relay without it is of the previous version, which sends only rows of a list that
+/// is not written any more: its partitions are taken from it.
 pub const NAME_PREFIX: &str = "2-";
 
 /// The database's clock in microseconds, so that relays on machines with different clocks agree.
 const NOW_US: &str = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
 
-/// An epoch that no lease of the partition had before, on whatever server: one that has lost the last commits of
-/// another would give the same numbers again.
+/// A new epoch (fencing token), higher than all before on any server. A plain counter would repeat numbers on a server
+/// that has lost its last commits.
 const NEW_EPOCH: &str = "GREATEST(epoch + 1, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED))";
 
-/// Where a partition stands in the database.
+/// The floor of a partition in the database.
 #[derive(Debug, Clone, Copy)]
 pub struct Floor {
-    /// That of its lease.
+    /// Epoch of its lease.
     pub epoch: u64,
     /// Everything up to here has been sent.
     pub id: u64,
 }
 
-/// What the leases look like to one relay.
+/// The leases as one relay sees them.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct LeaseState {
     /// The partitions that it holds, and the epoch of each lease.
     pub mine: BTreeMap<u16, u64>,
-    /// How many partitions it may take.
+    /// How many partitions are free to acquire.
     pub free: usize,
     /// How many relays share the partitions, itself included.
     pub relays: usize,
-    /// Whether there are others whose commits do not wake it.
+    /// Whether other replicas are alive, whose commits do not wake it.
     pub has_others: bool,
-    /// Whether some relay went away without a word.
-    pub has_dead: bool,
+    /// Whether a relay has died without deregistering.
+    pub has_expired_relays: bool,
 }
 
-/// Registers this relay as alive, renews its leases, writes down their floors, and ends the leases of what is
-/// `released`: one commit, in one round trip with the reading of what the leases look like then.
+/// Registers this relay as alive, renews its leases, writes their floors, and releases the partitions of `released`, in
+/// one transaction. Returns the leases after it, in the same round trip.
 ///
-/// Over a new connection the leases get new epochs: by them the reading side knows whether the server that it reads
-/// from is the one that the leases are kept on.
+/// Over a new connection the leases get new epochs. By them the sending checks that its own connection leads to the
+/// same server.
 pub async fn renew(
     conn: &mut MySqlConnection,
     owner: &str,
     floors: &BTreeMap<u16, u64>,
     released: &[u16],
     is_new: bool,
-) -> Result<Standing, DbError> {
+) -> Result<LeaseState, DbError> {
     let mut statements = Statements::new();
     statements.push(Statement::new("START TRANSACTION"));
-    let mut hello = Statement::new("INSERT INTO outbox_relays (owner, expires_us) VALUES (");
-    hello.push_bind(owner).push(", ").push(NOW_US).push(" + ").push_bind(TERM_US);
-    hello.push(") ON DUPLICATE KEY UPDATE expires_us = VALUES(expires_us)");
-    statements.push(hello);
+    let mut register = Statement::new("INSERT INTO outbox_relays (owner, expires_us) VALUES (");
+    register.push_bind(owner).push(", ").push(NOW_US).push(" + ").push_bind(TERM_US);
+    register.push(") ON DUPLICATE KEY UPDATE expires_us = VALUES(expires_us)");
+    statements.push(register);
     // An expired lease is not renewed: another relay may be about to take it.
     let mut extend = Statement::concat(["UPDATE outbox_leases SET expires_us = ", NOW_US, " + "]);
     extend.push_bind(TERM_US);
@@ -81,11 +81,11 @@ pub async fn renew(
         statements.push(release);
     }
     statements.push(Statement::new("COMMIT"));
-    read_standing(conn, statements, owner).await
+    read_state(conn, statements, owner).await
 }
 
-/// Takes up to `wanted` partitions whose lease has expired. Returns what the leases look like then.
-pub async fn take(conn: &mut MySqlConnection, owner: &str, wanted: usize) -> Result<Standing, DbError> {
+/// Acquires up to `wanted` partitions whose lease has expired. Returns the leases after it.
+pub async fn take(conn: &mut MySqlConnection, owner: &str, wanted: usize) -> Result<LeaseState, DbError> {
     let mut statements = Statements::new();
     let mut update = Statement::new("UPDATE outbox_leases SET owner = ");
     update.push_bind(owner).push(", epoch = ").push(NEW_EPOCH);
@@ -94,11 +94,11 @@ pub async fn take(conn: &mut MySqlConnection, owner: &str, wanted: usize) -> Res
     push_is_free(&mut update);
     update.push(" ORDER BY partition_no LIMIT ").push_bind(u32::try_from(wanted).unwrap_or(u32::MAX));
     statements.push(update);
-    read_standing(conn, statements, owner).await
+    read_state(conn, statements, owner).await
 }
 
-/// Forgets the relays that went away without a word.
-pub async fn forget_dead(conn: &mut MySqlConnection) -> Result<(), DbError> {
+/// Deletes relays that have died without deregistering.
+pub async fn delete_expired_relays(conn: &mut MySqlConnection) -> Result<(), DbError> {
     let mut forget = Statement::concat(["DELETE FROM outbox_relays WHERE expires_us < ", NOW_US, " - "]);
     forget.push_bind(TERM_US).execute(conn).await?;
     Ok(())
@@ -111,7 +111,7 @@ pub async fn floors(conn: &mut MySqlConnection, owner: &str) -> Result<BTreeMap<
     Ok(rows.into_iter().map(|(partition, epoch, id)| (partition, Floor { epoch, id })).collect())
 }
 
-/// Writes the floors down, gives every lease back, and removes this relay from those that are alive.
+/// Writes the floors, releases every lease, and deregisters this relay.
 pub async fn leave(conn: &mut MySqlConnection, owner: &str, floors: &BTreeMap<u16, u64>) -> Result<(), DbError> {
     let mut statements = Statements::new();
     statements.push(Statement::new("START TRANSACTION"));
@@ -126,7 +126,7 @@ pub async fn leave(conn: &mut MySqlConnection, owner: &str, floors: &BTreeMap<u1
     statements.run(conn).await.map(drop)
 }
 
-/// A floor never goes back.
+/// Adds the assignment of the floors, which never go back.
 fn push_floors(update: &mut Statement, floors: &BTreeMap<u16, u64>) {
     if floors.is_empty() {
         return;
@@ -145,11 +145,11 @@ fn push_is_free(sql: &mut Statement) {
     sql.push("(expires_us <= ").push(NOW_US).push(" OR NOT ").push(IS_CURRENT).push(")");
 }
 
-async fn read_standing(
+async fn read_state(
     conn: &mut MySqlConnection,
     mut statements: Statements,
     owner: &str,
-) -> Result<Standing, DbError> {
+) -> Result<LeaseState, DbError> {
     let mut leases = Statement::new("SELECT partition_no, epoch, owner = ");
     leases.push_bind(owner).push(" AND expires_us > ").push(NOW_US).push(", ");
     push_is_free(&mut leases);
@@ -163,7 +163,7 @@ async fn read_standing(
     let leases: Vec<(u16, u64, bool, bool)> = answers.rows(Some(leases))?;
     let relays: Vec<(i64, i64, i64)> = answers.rows(Some(relays))?;
     let (sharing, alive, dead) = relays.first().copied().unwrap_or_default();
-    Ok(Standing {
+    Ok(LeaseState {
         mine: leases
             .iter()
             .filter(|(_, _, is_mine, _)| *is_mine)
@@ -172,6 +172,6 @@ async fn read_standing(
         free: leases.iter().filter(|(_, _, _, is_free)| *is_free).count(),
         relays: usize::try_from(sharing).unwrap_or(0).max(1),
         has_others: alive > 1,
-        has_dead: dead > 0,
+        has_expired_relays: dead > 0,
     })
 }

@@ -1,17 +1,18 @@
-//! Messages written in the transaction that changes the state, and the relay that sends them to Kafka.
+//! The transactional outbox: messages written in the transaction that changes the state, and the relay that publishes
+//! them to Kafka.
 //!
-//! [`append`] writes rows inside the caller's transaction; [`Relay`] sends them, in the order of each aggregate, at
-//! least once. It carries bytes and does not know what they mean. The columns are those of Debezium's outbox event
-//! router.
+//! [`append`] writes rows inside the caller's transaction; [`Relay`] publishes them at least once, in the order of each
+//! aggregate. The crate carries bytes and does not know what they mean. The columns are those of Debezium's outbox
+//! event router.
 //!
-//! A row is written once and not touched again until it is purged. What has been sent is known by the floor of each of
-//! the 16 partitions, in the row of its lease: everything at or below it. A message is unsent for sure only if its id
-//! is above the `floor_id` of its partition; floors are written about once a second.
+//! A row is written once and not updated until it is purged. Each of the 16 partitions has a floor (low-water mark) in
+//! the row of its lease: everything at or below it has been sent. Floors are written about once a second, so a message
+//! above the `floor_id` of its partition may have been sent too.
 //!
-//! A relay reads by a cursor over the ids. They are given at the insert and become visible at the commit, so a row may
-//! come below the cursor: the relay remembers which ids are missing there, and looks for them until they come, or until
-//! it is certain that none will ([`Relay`] holds the floors below them so long). Whoever takes a partition over begins
-//! at its floor, and sends again what the one before had sent above it; consumers must not care.
+//! A relay reads by a cursor over the ids. Ids are assigned at the insert and visible at the commit, so a row may
+//! appear below the cursor. The relay remembers the missing ids (gaps), and reads them again until their rows appear,
+//! or until it is certain that they never will; until then the floors stay below them. A new holder of a partition
+//! starts at its floor, and sends again what the holder before had sent above it: consumers must be idempotent.
 //!
 //! ```no_run
 //! use stampede_db::{Database, DbError};
@@ -32,7 +33,6 @@
 #![warn(missing_docs)]
 
 mod append;
-mod desk;
 mod flow;
 mod gaps;
 mod headers;
@@ -46,11 +46,12 @@ mod rows;
 mod send;
 mod sending;
 mod session;
+mod shared;
 mod trace;
 
 pub use append::{OutboxMessage, append, push_append};
 pub use relay::{Outbox, Relay, RelayConfig};
 pub use trace::current_traceparent;
 
-/// How many partitions an outbox has: the most relays that can share it.
+/// Partitions of an outbox, and so the most relays that can share it.
 pub const PARTITIONS: u16 = 16;

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 /// Time between two measurements.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Age of a message from which on it is worth a line in the log.
+/// Age of the oldest unsent message from which on it is logged.
 const LATE: Duration = Duration::from_secs(5);
-/// Time between two such lines.
+/// Time between two such log lines.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many messages are unsent, and when the oldest of them was written, in microseconds.
@@ -61,8 +61,8 @@ impl Meters {
         self.sent.add(1, std::slice::from_ref(&self.topic));
     }
 
-    /// Measures what is unsent, no more than once a second; where nobody knows (`None`), it is what was known last, and
-    /// grows older.
+    /// Measures the unsent messages, at most once a second. While they are unknown (`None`) the last known ones grow
+    /// older.
     pub fn measure(&mut self, unsent: impl FnOnce() -> Option<Unsent>) {
         if self.measured.is_some_and(|measured| measured.elapsed() < INTERVAL) {
             return;

@@ -1,8 +1,8 @@
-//! How far each partition has been read, and up to where everything of it has been sent. It has no SQL and no Kafka in
-//! it, so that any order of commits can be tried.
+//! The read position and the floor of each partition. Without SQL and Kafka, so that tests can try any order of
+//! commits.
 //!
-//! Ids of all partitions come from one sequence, so a relay of some of them takes note of the ids of all: an id that is
-//! missing may belong to any.
+//! Ids of all partitions come from one sequence, so a relay tracks the ids of all partitions: a missing id may belong
+//! to any of them.
 
 use crate::gaps::{Gap, Gaps};
 use std::collections::BTreeMap;
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 pub struct Lane {
     /// The lease that it is sent under.
     pub epoch: u64,
-    /// Everything up to here was sent by whoever had it before.
+    /// Everything up to here was sent by an earlier holder.
     begin: u64,
     /// Everything up to here was read, but for the gaps.
     read_to: u64,
-    /// What was read and is not known to be in Kafka, with the time at which it was written.
+    /// Messages that were read and are not acknowledged, with the time of their insert.
     unsent: BTreeMap<u64, i64>,
-    /// It is about to be given back: nothing more of it is sent.
+    /// It is about to be released: nothing more of it is sent.
     pub is_leaving: bool,
 }
 
@@ -42,10 +42,9 @@ impl Reading {
         &self.lanes
     }
 
-    /// Begins with a partition, of which everything up to `floor` has been sent.
+    /// Adds a partition, of which everything up to `floor` has been sent.
     ///
-    /// The cursor goes back to that floor if it is further. What it then passes for a second time is new to this
-    /// partition alone.
+    /// The cursor goes back to that floor. Rows that it then passes a second time are new to this partition only.
     pub fn enter(&mut self, partition: u16, epoch: u64, floor: u64) {
         if self.lanes.is_empty() {
             (self.cursor, self.gaps) = (floor, Gaps::default());
@@ -55,19 +54,19 @@ impl Reading {
         self.lanes.insert(partition, lane);
     }
 
-    /// Forgets a partition.
+    /// Removes a partition.
     pub fn leave(&mut self, partition: u16) {
         self.lanes.remove(&partition);
     }
 
-    /// Reads no further in a partition that is about to be given back.
+    /// Stops reading a partition that is about to be released.
     pub fn freeze(&mut self, partition: u16) {
         if let Some(lane) = self.lanes.get_mut(&partition) {
             lane.is_leaving = true;
         }
     }
 
-    /// Takes note of the next row behind the cursor. Returns whether it is to be sent.
+    /// Notes the next row after the cursor. Returns whether it is to be sent.
     pub fn pass(&mut self, id: u64, partition: u16, created_us: i64, now: Instant) -> bool {
         if id > self.cursor + 1 {
             self.gaps.add(Gap { first: self.cursor + 1, last: id - 1 }, now);
@@ -81,26 +80,26 @@ impl Reading {
         is_new
     }
 
-    /// Takes note of a row that was found in a gap. Returns whether it is to be sent.
+    /// Notes a row that was found in a gap. Returns whether it is to be sent.
     pub fn find(&mut self, id: u64, partition: u16, created_us: i64) -> bool {
         self.gaps.fill(id) && self.lanes.get_mut(&partition).is_some_and(|lane| lane.take(id, created_us, true))
     }
 
-    /// Takes note that Kafka has a message.
+    /// Notes that a message was acknowledged.
     pub fn sent(&mut self, partition: u16, id: u64) {
         if let Some(lane) = self.lanes.get_mut(&partition) {
             lane.unsent.remove(&id);
         }
     }
 
-    /// Returns up to where everything of each partition has been sent: below any message that is not in Kafka, and
-    /// below any gap, whose message may be of this partition.
+    /// Returns the floor of each partition: below every message that is not acknowledged, and below every gap, since
+    /// its message may belong to this partition.
     pub fn floors(&self) -> BTreeMap<u16, u64> {
         let below_gaps = self.gaps.lowest().map_or(u64::MAX, |lowest| lowest - 1);
         self.lanes.iter().map(|(&partition, lane)| (partition, lane.floor(below_gaps))).collect()
     }
 
-    /// Returns how many messages are not in Kafka, and when the oldest of them was written.
+    /// Returns how many messages are not acknowledged, and when the oldest of them was written.
     pub fn unsent(&self) -> (usize, Option<i64>) {
         let count = self.lanes.values().map(|lane| lane.unsent.len()).sum();
         let first_ones = self.lanes.values().filter_map(|lane| lane.unsent.first_key_value());
@@ -111,8 +110,8 @@ impl Reading {
 impl Lane {
     /// Returns whether a row is to be sent, having noted it as unsent if this partition has not seen it before.
     fn take(&mut self, id: u64, created_us: i64, was_missing: bool) -> bool {
-        // What was missing and lies below the cursor was passed over by this partition too. Whoever had it before has
-        // sent what lies below its begin.
+        // A row from a gap is new although it lies below the read position. Rows up to `begin` were sent by an earlier
+        // holder.
         let is_new = id > self.begin && (id > self.read_to || was_missing);
         if !is_new || (self.is_leaving && id > self.read_to) {
             return false;

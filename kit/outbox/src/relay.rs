@@ -1,12 +1,12 @@
-//! The relay of one schema: its parts put together.
+//! The relay of one schema, composed of its parts.
 
 use crate::{
-    desk::{Desk, View},
     keeper::Keeper,
     lease::NAME_PREFIX,
     purge::Purge,
     send::Sender,
     sending::Sending,
+    shared::{Shared, View},
 };
 use rdkafka::error::KafkaError;
 use stampede_db::Database;
@@ -35,18 +35,18 @@ impl RelayConfig {
         }
     }
 
-    /// Gives messages the numbers of their rows as ids, if `row_ids`: consumers of the version before read no other.
+    /// Uses the row numbers of messages as their ids, if `row_ids`: consumers of the previous version need that.
     #[must_use]
     pub fn with_row_ids(self, row_ids: bool) -> Self {
         Self { row_ids, ..self }
     }
 }
 
-/// Wakes the relay, and knows how it is. Cheap to clone.
+/// Handle of a relay: wakes it, and tells whether it is stalled. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     woken: Arc<Notify>,
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
 }
 
 impl Outbox {
@@ -55,10 +55,10 @@ impl Outbox {
         self.woken.notify_one();
     }
 
-    /// Returns whether the relay of this process stands still: a round of it has not ended for half a minute, or its
-    /// Kafka client is broken for good and is being replaced. A Kafka or a database that is away does not make it so.
+    /// Returns whether the relay of this process is stalled: a round has not ended for half a minute, or its Kafka
+    /// client had a fatal error and is being replaced. An unreachable Kafka or database does not stall it.
     pub fn is_stalled(&self) -> bool {
-        self.desk.is_stalled()
+        self.shared.is_stalled()
     }
 }
 
@@ -77,20 +77,21 @@ impl Relay {
         let RelayConfig { brokers, topic, source, row_ids } = config;
         let sender = Sender::new(brokers, topic.clone(), source, row_ids)?;
         let owner = format!("{NAME_PREFIX}{}", uuid::Uuid::now_v7());
-        let outbox = Outbox { woken: Arc::new(Notify::new()), desk: Arc::new(Desk::default()) };
-        let (woken, desk) = (outbox.woken.clone(), outbox.desk.clone());
+        let outbox = Outbox { woken: Arc::new(Notify::new()), shared: Arc::new(Shared::default()) };
+        let (woken, shared) = (outbox.woken.clone(), outbox.shared.clone());
         let (tell, view) = watch::channel(View::none());
         let relay = Self {
             purge: Purge::new(db.clone(), view.clone()),
-            keeper: Keeper::new(db.clone(), owner.clone(), topic.clone(), desk.clone(), tell),
-            sending: Sending::new(db, owner, topic, sender, woken, desk, view),
+            keeper: Keeper::new(db.clone(), owner.clone(), topic.clone(), shared.clone(), tell),
+            sending: Sending::new(db, owner, topic, sender, woken, shared, view),
         };
         Ok((outbox, relay))
     }
 
-    /// Publishes until `stop`, then publishes what is left, gives the leases back and returns.
+    /// Publishes until `stop`, then publishes what is left, releases the leases and returns.
     ///
-    /// All of it is one future: a relay that is not run loses its leases, and one that is dropped is gone.
+    /// It is one future and spawns no tasks: a relay that is not polled loses its leases, and dropping it ends all of
+    /// it.
     pub async fn run(self, stop: CancellationToken) {
         let Self { mut sending, mut keeper, mut purge } = self;
         let halt = CancellationToken::new();

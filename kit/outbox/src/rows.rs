@@ -1,13 +1,13 @@
-//! The SQL of the relay on the messages themselves. Only the look into many gaps reads ids again that were read before.
+//! The SQL of the relay on messages. Only the query for many gaps reads ids again that were read before.
 
 use crate::gaps::Gap;
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement, Statements};
 use std::collections::BTreeSet;
 
-/// Most rows that are taken out of gaps at a time: a large transaction may fill them with many.
+/// Most rows that are read from gaps at a time: a large transaction may fill many.
 pub const FILLED: u32 = 1_000;
-/// Most ids that are read of ranges with more in them than gaps. A test has no time to write so many.
+/// Most ids that are read from ranges that cover other ids than gaps too. Lower in tests, which cannot write so many.
 pub const COVERED: u32 = if cfg!(test) { 300 } else { 50_000 };
 
 /// A message.
@@ -23,69 +23,69 @@ pub struct Row {
     /// `None` in a row of a partition that another relay sends.
     pub payload: Option<Vec<u8>>,
     pub traceparent: Option<String>,
-    /// `None` in a row of the version before.
+    /// `None` in a row of the previous version.
     pub message_id: Option<String>,
     pub created_us: i64,
 }
 
-/// What to read.
+/// The rows to read.
 #[derive(Debug)]
-pub struct Ask<'a> {
+pub struct ReadRequest<'a> {
     /// Partitions whose payload is wanted, of which there is at least one.
     pub own: &'a [u16],
     /// Rows with these ids.
     pub ids: &'a [u64],
-    /// Rows that have come into these gaps.
+    /// Rows that have appeared in these gaps.
     pub gaps: &'a [Gap],
-    /// Ids alone that are in these ranges by now.
+    /// The ids, without rows, that are in these ranges now.
     pub covers: &'a [Gap],
-    /// The first `limit` rows behind this id.
+    /// The first `limit` rows after this id.
     pub after: u64,
     pub limit: u32,
 }
 
-/// What was read, each in the order of ids.
+/// The rows that were read, each list ordered by id.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub struct ReadResult {
     pub by_id: Vec<Row>,
     pub filled: Vec<Row>,
     pub covered: Vec<u64>,
     pub next: Vec<Row>,
 }
 
-/// Reads all that is asked for in one round trip.
+/// Reads everything in one round trip.
 ///
-/// The gaps are read after what is behind the cursor, by a later snapshot: a message waits for the row of its aggregate
-/// until the one before it has committed, so whoever sees a message behind the cursor sees in the gaps each one before
-/// it. The other way round the one before could come in between. Of two that are behind the cursor one snapshot has
-/// both, or not the later one.
-pub async fn read(conn: &mut MySqlConnection, ask: &Ask<'_>) -> Result<Answer, DbError> {
+/// The rows after the cursor are read first, and the gaps by a later snapshot. A transaction locks the row of its
+/// aggregate until it commits, so a message that is visible after the cursor was committed after all earlier messages
+/// of its aggregate, and a later snapshot sees those in the gaps. In the other order an earlier one could commit in
+/// between. Of two messages after the cursor one snapshot has both, or only the earlier one.
+pub async fn read(conn: &mut MySqlConnection, request: &ReadRequest<'_>) -> Result<ReadResult, DbError> {
     let mut statements = Statements::new();
-    let by_id = (!ask.ids.is_empty()).then(|| {
-        let mut select = select(ask.own);
-        select.push("id IN ").push_list(ask.ids).push(" ORDER BY id");
+    let by_id = (!request.ids.is_empty()).then(|| {
+        let mut select = select(request.own);
+        select.push("id IN ").push_list(request.ids).push(" ORDER BY id");
         statements.push(select)
     });
-    let next = (ask.limit > 0).then(|| {
-        let mut select = select(ask.own);
-        select.push("id > ").push_bind(ask.after).push(" ORDER BY id LIMIT ").push_bind(ask.limit);
+    let next = (request.limit > 0).then(|| {
+        let mut select = select(request.own);
+        select.push("id > ").push_bind(request.after).push(" ORDER BY id LIMIT ").push_bind(request.limit);
         statements.push(select)
     });
-    let filled = (!ask.gaps.is_empty()).then(|| {
-        let mut select = select(ask.own);
-        push_ranges(&mut select, ask.gaps);
+    let filled = (!request.gaps.is_empty()).then(|| {
+        let mut select = select(request.own);
+        push_ranges(&mut select, request.gaps);
         select.push(" ORDER BY id LIMIT ").push_bind(FILLED);
         statements.push(select)
     });
-    let covered = (!ask.covers.is_empty()).then(|| {
+    let covered = (!request.covers.is_empty()).then(|| {
         let mut select = Statement::new("SELECT id FROM outbox FORCE INDEX (PRIMARY) WHERE ");
-        push_ranges(&mut select, ask.covers);
+        push_ranges(&mut select, request.covers);
         select.push(" ORDER BY id LIMIT ").push_bind(COVERED);
         statements.push(select)
     });
     let answers = statements.run(conn).await?;
     let ids: Vec<(u64,)> = answers.rows(covered)?;
-    Ok(Answer {
+    Ok(ReadResult {
         by_id: answers.rows(by_id)?,
         filled: answers.rows(filled)?,
         covered: ids.into_iter().map(|(id,)| id).collect(),
@@ -93,7 +93,7 @@ pub async fn read(conn: &mut MySqlConnection, ask: &Ask<'_>) -> Result<Answer, D
     })
 }
 
-/// The index is forced, or a short table would be read whole, together with what others are writing to it.
+/// The index is forced: without it the server scans a short table, and meets rows that others are inserting.
 fn select(own: &[u16]) -> Statement {
     let mut select = Statement::new(
         "SELECT id, partition_no, aggregateid, aggregate_version, type, traceparent, message_id, created_us, \
@@ -111,8 +111,8 @@ fn push_ranges(select: &mut Statement, gaps: &[Gap]) {
     }
 }
 
-/// Returns which ids of these ranges have a row by now. Fails with [`DbError::is_locked`] if the row of one was
-/// inserted by a transaction that has not ended: this read takes locks, and does not wait for them.
+/// Returns which ids of these ranges have a row now. A locking read with NOWAIT: fails with [`DbError::is_locked`] if a
+/// row was inserted by a transaction that has not ended.
 pub async fn ids_in(conn: &mut MySqlConnection, gaps: &[Gap]) -> Result<BTreeSet<u64>, DbError> {
     let mut select = Statement::new("SELECT id FROM outbox FORCE INDEX (PRIMARY) WHERE ");
     push_ranges(&mut select, gaps);
@@ -125,16 +125,16 @@ pub async fn ids_in(conn: &mut MySqlConnection, gaps: &[Gap]) -> Result<BTreeSet
 pub struct Purged {
     /// The first message that was kept.
     pub kept: Option<u64>,
-    /// The last one that was looked at: nothing old is left between `from` and here.
+    /// The last one that was examined: nothing old is left between `from` and here.
     pub last: u64,
-    /// There may be more of it behind.
+    /// There may be more old messages after it.
     pub is_full: bool,
 }
 
-/// Deletes messages behind the id `from` that were written before the first of these instants and sent from every
-/// partition: those among the first `limit`. The second one is now.
+/// Deletes messages after the id `from` that were written before the first of these instants and are at or below the
+/// floors of all partitions, among the first `limit` rows. The second instant is now.
 ///
-/// A message is never kept for another one's sake: the clock of a writer may have been wrong.
+/// Each message is judged by its own time, not by its neighbours: the clock of a writer may have been wrong.
 pub async fn purge(
     conn: &mut MySqlConnection,
     from: u64,
@@ -165,7 +165,7 @@ pub async fn purge(
             .execute(conn)
             .await?;
     }
-    // With most of it young, what is behind is hardly older. What is of the future says nothing.
+    // If most rows are young, later ones are hardly older. Rows with a time in the future are ignored for that.
     let is_full = count >= i64::from(limit) && 2 * (old + future) >= count;
     Ok(Purged { kept, last, is_full })
 }
@@ -176,7 +176,7 @@ mod tests {
     use stampede_testkit::{Service, World};
 
     #[tokio::test]
-    async fn rows_of_the_future_keep_no_other_from_being_purged() {
+    async fn rows_with_a_time_in_the_future_do_not_stop_the_purge_of_others() {
         let db = World::new().unwrap().schema(Service::Event).await.unwrap();
         let mut conn = db.acquire().await.unwrap();
         let future = i64::MAX;

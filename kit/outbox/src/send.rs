@@ -1,4 +1,4 @@
-//! Queues messages at the producer, and ends with what became of each.
+//! Queues messages at the producer, and returns a future for the outcome of each.
 
 use crate::{headers, rows::Row};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -16,21 +16,21 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// Time between two questions how many partitions the topic has, and until the next one if no broker has said so, or a
-/// message was refused.
-const COUNTED_AGAIN: Duration = Duration::from_secs(60);
+/// Time between two metadata requests for the number of partitions of the topic, and after a failed one or a refused
+/// message.
+const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 const COUNT_RETRY: Duration = Duration::from_millis(200);
 
-/// Sends in order, each message acknowledged by every replica in sync.
+/// Sends in order, with `acks=all`.
 ///
-/// It names the partition of each message itself, by the hash of Kafka's own clients: whatever is decided by partition
-/// is about the one that the message goes to, also while the topic gets more of them.
+/// It chooses the partition of each message itself, by the hash of Kafka's own clients, so that the flow control counts
+/// the partition that the message really goes to, even while partitions are added.
 pub struct Sender {
     producer: Arc<Producer>,
-    /// How many partitions the topic has; 0 until a broker says so.
+    /// Number of partitions of the topic; 0 until a broker has answered.
     count: watch::Sender<u32>,
     counting: Option<AbortOnDropHandle<()>>,
-    /// Woken when a message was refused: the topic may have been made anew, with fewer partitions.
+    /// Woken when a message was refused: the topic may have been recreated with fewer partitions.
     recount: Arc<Notify>,
     brokers: String,
     topic: String,
@@ -47,9 +47,9 @@ pub enum Unqueued {
     Refused,
 }
 
-/// A message on its way.
+/// A message in flight.
 pub struct Flight {
-    /// Of this sending.
+    /// Identifies this delivery.
     pub ticket: u64,
     /// Its outcome.
     pub delivery: Delivery,
@@ -72,40 +72,40 @@ impl Sender {
         Ok(Self { producer, count, counting: None, recount, brokers, topic, source, row_ids })
     }
 
-    /// How many partitions the topic has; 0 until a broker says so.
+    /// Returns the number of partitions of the topic; 0 until a broker has answered.
     pub fn partitions(&self) -> watch::Receiver<u32> {
         self.count.subscribe()
     }
 
-    /// Begins to ask how many there are.
+    /// Starts the task that counts the partitions of the topic.
     pub fn count_partitions(&mut self) {
         let counting = count(self.producer.clone(), self.topic.clone(), self.count.clone(), self.recount.clone());
         self.counting = Some(AbortOnDropHandle::new(tokio::spawn(counting)));
     }
 
-    /// Drops what is queued or on its way, so that none of it is sent once another relay has the partition. Nothing may
-    /// be queued until that is done.
+    /// Drops everything that is queued or in flight, so that none of it is sent once another relay has the partition.
+    /// Nothing may be queued until that is done.
     pub fn purge(&self) -> Purging {
         self.producer.purge()
     }
 
-    /// Returns why this producer can never send again; `None` while it can.
+    /// Returns the fatal error of this producer, if it has one.
     pub fn fatal_error(&self) -> Option<String> {
         self.producer.fatal_error()
     }
 
-    /// Replaces the producer, and with it whatever is on its way. Fails, and changes nothing, if the client can't be
-    /// made.
+    /// Replaces the producer, which drops everything in flight. Fails, and changes nothing, if the client can't be
+    /// created.
     pub fn replace(&mut self) -> Result<(), KafkaError> {
         self.producer = Arc::new(Producer::new(&self.brokers)?);
         self.count_partitions();
         Ok(())
     }
 
-    /// Queues a message for a partition of the topic, behind those before it.
+    /// Queues a message for a partition of the topic.
     pub fn enqueue(&self, message: &Row, partition: u32) -> Result<Delivery, Unqueued> {
         let Some(payload) = &message.payload else {
-            // One of a partition that is not this relay's. It would look as an empty message does.
+            // Payloads are only read of partitions that this relay leases. It would be sent as an empty message.
             tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, "message was read without its payload, trying again");
             return Err(Unqueued::Refused);
         };
@@ -131,8 +131,8 @@ async fn count(producer: Arc<Producer>, topic: String, count: watch::Sender<u32>
     loop {
         if let Some(partitions) = producer.partitions(&topic).await {
             count.send_if_modified(|known| std::mem::replace(known, partitions) != partitions);
-            // That nobody asks for it is the rule.
-            let _ = timeout(COUNTED_AGAIN, recount.notified()).await;
+            // A time-out is the usual case.
+            let _ = timeout(COUNT_INTERVAL, recount.notified()).await;
         }
         sleep(COUNT_RETRY).await;
     }
@@ -158,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_without_its_payload_is_not_sent_and_an_empty_one_is() {
-        // Nobody listens there.
+        // No broker listens there.
         let sender = Sender::new("127.0.0.1:1".to_owned(), "any".to_owned(), "/any".to_owned(), false).unwrap();
         assert_eq!(sender.enqueue(&row(None), 0).err(), Some(Unqueued::Refused));
         assert!(sender.enqueue(&row(Some(Vec::new())), 0).is_ok());

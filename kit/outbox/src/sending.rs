@@ -1,21 +1,21 @@
-//! Reads what is behind the cursor, queues it at the producer, and takes note of what Kafka has.
+//! Reads messages after the cursor, queues them at the producer, and handles acknowledgements.
 //!
-//! It waits for acknowledgements as long as it holds the lease: a slow Kafka makes it slow. What is on its way is given
-//! up, and sent again by the next holder, only when the lease is lost.
+//! It waits for acknowledgements as long as it holds the lease: a slow Kafka makes it slow. Messages in flight are
+//! dropped, and sent again by the next holder, only when the lease is lost.
 
 mod read;
 
-use self::read::{AGAIN, CHECKED, Held, ROUND};
+use self::read::{CHECKED, Deferred, ROUND_RETRIES, ROUND_ROWS};
 use crate::{
     append::hash,
-    desk::{Desk, Lease, Report, View},
     flow::{Flow, Item},
     lease,
     meters::Meters,
     reading::Reading,
-    rows::{Answer, FILLED, Row},
+    rows::{FILLED, ReadResult, Row},
     send::{Flight, Sender, Unqueued},
     session::Session,
+    shared::{Lease, Report, Shared, View},
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use rdkafka::error::KafkaError;
@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A round has a SELECT, requests to Kafka, and wakes every reader, for one message as for many.
+/// A round costs a SELECT, requests to Kafka, and a wake-up of every consumer, whatever its size.
 const LINGER: Linger =
     Linger { min: Duration::from_millis(10), per_message: Duration::from_millis(1), max: Duration::from_millis(100) };
 /// Poll interval while other replicas are alive: their commits wake their own relay only, and may write into partitions
@@ -40,10 +40,10 @@ const POLL_INTERVAL_WITH_OTHERS: Duration = Duration::from_millis(20);
 const POLL_INTERVAL_ALONE: Duration = Duration::from_millis(250);
 /// Pause after a failure of the database.
 const RETRY: Duration = Duration::from_millis(200);
-/// Time between two log lines about a Kafka client that cannot be made anew.
-const TELL_BROKEN: Duration = Duration::from_secs(60);
-/// Longest time to send what is left when the process stops: well within its drain, even if Kafka is silent.
-const FINISH: Duration = Duration::from_secs(3);
+/// Time between two log lines about a broken Kafka client.
+const BROKEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest time to send what is left when the process stops: well within its drain, even if Kafka does not answer.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The sending of one relay.
 pub struct Sending {
@@ -52,35 +52,35 @@ pub struct Sending {
     owner: String,
     topic: String,
     sender: Sender,
-    /// How many partitions the topic has; 0 as long as it is not known, and nothing is sent until then.
+    /// Number of partitions of the topic; 0 while it is unknown, and nothing is sent until then.
     partitions: u32,
     counted: watch::Receiver<u32>,
     flights: FuturesUnordered<Flight>,
-    /// What the producer may still have of messages that were given up: nothing is sent until it has ended.
+    /// The purge of recalled messages: nothing is sent until it has ended.
     purging: Option<Purging>,
     flow: Flow,
     reading: Reading,
-    /// What was read behind the cursor, until every gap has been looked into; `None` if there is no such.
-    held: Option<Held>,
+    /// Rows that wait until all gaps have been read.
+    deferred: Option<Deferred>,
     woken: Arc<Notify>,
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
     meters: Meters,
     view: watch::Receiver<View>,
-    /// The view as of the last look, without leases if they have run out.
+    /// The last view of the leases, without any once they have expired.
     seen: View,
     check_at: Instant,
-    /// Gaps of the next check: fewer after one that met a lock, so that one transaction does not keep all from being
-    /// given up.
+    /// Gaps of the next check: fewer after a check that met a lock, so that one transaction does not block all gaps
+    /// from being given up.
     checked: usize,
-    /// Until then the leases are given up, and a Kafka client that is broken is not made anew again.
+    /// Until then the leases are released, and a broken Kafka client is not replaced again.
     broken_until: Option<Instant>,
-    /// When it was last logged that none can be made.
-    told_broken: Option<Instant>,
-    /// Other relays have every partition, as far as is known.
+    /// When a failed replacement was last logged.
+    logged_broken: Option<Instant>,
+    /// Other relays hold all partitions, by the last view.
     others_send: bool,
 }
 
-/// What a round has read.
+/// The result of a round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Round {
     read: usize,
@@ -96,7 +96,7 @@ impl Sending {
         topic: String,
         sender: Sender,
         woken: Arc<Notify>,
-        desk: Arc<Desk>,
+        shared: Arc<Shared>,
         view: watch::Receiver<View>,
     ) -> Self {
         let counted = sender.partitions();
@@ -113,15 +113,15 @@ impl Sending {
             purging: None,
             flow: Flow::new(1),
             reading: Reading::default(),
-            held: None,
+            deferred: None,
             woken,
-            desk,
+            shared,
             view,
             seen: View::none(),
             check_at: Instant::now(),
             checked: CHECKED,
             broken_until: None,
-            told_broken: None,
+            logged_broken: None,
             others_send: false,
         }
     }
@@ -131,44 +131,44 @@ impl Sending {
         self.sender.count_partitions();
         while !stop.is_cancelled() {
             let round = self.round().await;
-            // A backlog is worked off without a pause: the batches are as large as they get.
+            // No pause while there is a backlog: the batches are full.
             if round.is_full {
                 continue;
             }
-            self.rest(Instant::now() + LINGER.after(round.read), false, stop).await;
+            self.wait_for_acks(Instant::now() + LINGER.after(round.read), false, stop).await;
             // `Notify` keeps one permit, so a commit during the pause ends this wait at once.
             let poll = if self.seen.has_others { POLL_INTERVAL_WITH_OTHERS } else { POLL_INTERVAL_ALONE };
-            self.rest(Instant::now() + poll, true, stop).await;
+            self.wait_for_acks(Instant::now() + poll, true, stop).await;
         }
         self.finish().await;
         self.session.close().await;
-        self.desk.beat(None);
+        self.shared.heartbeat(None);
     }
 
-    /// Sends what the last commits wrote. Nothing is on its way afterwards.
+    /// Sends what the last commits wrote. Nothing is in flight afterwards.
     async fn finish(&mut self) {
-        let (until, never) = (Instant::now() + FINISH, CancellationToken::new());
+        let (until, never) = (Instant::now() + FINISH_TIMEOUT, CancellationToken::new());
         loop {
             let round = self.round().await;
             let is_done = round == Round::default() && self.flow.in_flight() + self.flow.waiting() == 0;
             if is_done || Instant::now() >= until {
                 break;
             }
-            self.rest(until.min(Instant::now() + POLL_INTERVAL_WITH_OTHERS), false, &never).await;
+            self.wait_for_acks(until.min(Instant::now() + POLL_INTERVAL_WITH_OTHERS), false, &never).await;
         }
         if self.flow.in_flight() + self.flow.waiting() > 0 {
             tracing::warn!(messaging.topic = %self.topic, "stopped before everything was sent; the next relay sends it");
             self.recall();
             self.purged().await;
         }
-        self.tell();
+        self.report();
     }
 
-    /// Takes note of acknowledgements until this instant, or until there is something to do.
-    async fn rest(&mut self, until: Instant, may_be_woken: bool, stop: &CancellationToken) {
+    /// Handles acknowledgements until this instant, or until there is something else to do.
+    async fn wait_for_acks(&mut self, until: Instant, may_be_woken: bool, stop: &CancellationToken) {
         let mut until = until;
         if !self.reading.lanes().is_empty() {
-            // Nothing may be on its way when the leases have run out.
+            // Nothing may be in flight when the leases have expired.
             until = until.min(self.seen.valid_until);
         }
         loop {
@@ -178,7 +178,7 @@ impl Sending {
                 Ok(()) = self.view.changed() => return,
                 Ok(()) = self.counted.changed() => return,
                 Some((ticket, outcome)) = self.flights.next(), if !self.flights.is_empty() => {
-                    self.landed(ticket, outcome);
+                    self.completed(ticket, outcome);
                     if may_be_woken && self.has_ready() {
                         return;
                     }
@@ -189,10 +189,10 @@ impl Sending {
     }
 
     async fn round(&mut self) -> Round {
-        self.desk.beat(Some(Instant::now()));
-        // All that has landed, however much: it makes room for what is read next.
+        self.shared.heartbeat(Some(Instant::now()));
+        // All completed deliveries, however many: they make room for the next messages.
         while let Some(Some((ticket, outcome))) = unconstrained(self.flights.next()).now_or_never() {
-            self.landed(ticket, outcome);
+            self.completed(ticket, outcome);
         }
         self.replace_broken_producer();
         if self.flow.is_forgotten(Instant::now()) {
@@ -202,7 +202,7 @@ impl Sending {
             );
             self.recall();
         }
-        self.follow();
+        self.apply_leases();
         self.purged().await;
         let round = match self.try_round().await {
             Ok(round) => round,
@@ -212,12 +212,12 @@ impl Sending {
                 Round::default()
             }
         };
-        self.tell();
+        self.report();
         round
     }
 
-    fn landed(&mut self, ticket: u64, outcome: Result<(), KafkaError>) {
-        let Some(item) = self.flow.landed(ticket) else { return };
+    fn completed(&mut self, ticket: u64, outcome: Result<(), KafkaError>) {
+        let Some(item) = self.flow.completed(ticket) else { return };
         match outcome {
             Ok(()) => {
                 self.flow.acknowledged(item, Instant::now());
@@ -226,7 +226,7 @@ impl Sending {
             }
             // The next holder sends it: the floor stays below.
             Err(_) if !self.is_sending(item.partition) => {}
-            // All that was on its way has failed; it is not worth a line each.
+            // Everything in flight has failed for the same reason, which is logged once.
             Err(_) if self.sender.fatal_error().is_some() => self.flow.wait(item),
             Err(error) => {
                 tracing::warn!(outbox.id = item.id, messaging.topic = %self.topic, error.cause = %error, "message was not acknowledged, it is sent again");
@@ -235,28 +235,27 @@ impl Sending {
         }
     }
 
-    /// Keeps back a message that was refused, and what is behind it.
+    /// Blocks the aggregate of a refused message.
     fn refused(&mut self, item: Item) {
         if self.flow.refused(item, Instant::now()) {
             self.recall();
         }
     }
 
-    /// Gives up what is on its way, to send it again.
+    /// Purges everything in flight, to send it again.
     fn recall(&mut self) {
         self.purge();
         self.flow.recall();
     }
 
     fn purge(&mut self) {
-        // One that is under way is enough: nothing was queued since it began.
+        // A purge that is under way covers everything: nothing was queued since it began.
         if self.purging.is_none() {
             self.purging = Some(self.sender.purge());
         }
     }
 
-    /// Waits until the producer has nothing left of what was given up; not for long at a time, as the leases have to be
-    /// looked at.
+    /// Waits for the end of a purge, not for long at a time: the leases must be checked meanwhile.
     async fn purged(&mut self) {
         if let Some(purging) = &mut self.purging
             && timeout(POLL_INTERVAL_ALONE, purging).await.is_ok()
@@ -265,48 +264,48 @@ impl Sending {
         }
     }
 
-    /// Returns whether something waits that could be sent now.
+    /// Returns whether a waiting message could be sent now.
     fn has_ready(&self) -> bool {
         self.purging.is_none() && self.flow.has_ready(Instant::now())
     }
 
-    /// Makes the producer anew if it can never send again, and gives the leases up for as long as another relay needs
-    /// to take them. If no other can be made it tries again after that.
+    /// Replaces the producer after a fatal error, and releases the leases for as long as another relay needs to acquire
+    /// them. If no new producer can be created, tries again after that.
     fn replace_broken_producer(&mut self) {
         let Some(reason) = self.sender.fatal_error() else { return };
         let now = Instant::now();
         if self.broken_until.is_some_and(|until| now < until) {
             return;
         }
-        let is_told = self.told_broken.is_some_and(|told| now.duration_since(told) < TELL_BROKEN);
-        if !is_told {
+        let is_logged = self.logged_broken.is_some_and(|logged| now.duration_since(logged) < BROKEN_LOG_INTERVAL);
+        if !is_logged {
             tracing::error!(messaging.topic = %self.topic, error.cause = reason, "the Kafka producer is broken for good, making another");
         }
         match self.sender.replace() {
-            Ok(()) => self.told_broken = None,
-            Err(_) if is_told => {}
+            Ok(()) => self.logged_broken = None,
+            Err(_) if is_logged => {}
             Err(error) => {
                 tracing::error!(messaging.topic = %self.topic, error.cause = %error, "no Kafka producer can be made, trying again");
-                self.told_broken = Some(now);
+                self.logged_broken = Some(now);
             }
         }
         self.start_over();
         self.broken_until = Some(now + lease::TERM);
     }
 
-    /// Forgets everything, so that it is read again from the floors.
+    /// Drops all state, so that everything is read again from the floors.
     fn start_over(&mut self) {
         if self.flow.in_flight() > 0 {
             self.purge();
         }
-        // Nobody hears what becomes of those on their way: their tickets are given anew.
+        // Their outcomes must not be handled: the new flow reuses the tickets.
         self.flights.clear();
         self.flow = Flow::new(self.partitions);
-        (self.reading, self.held) = (Reading::default(), None);
+        (self.reading, self.deferred) = (Reading::default(), None);
     }
 
-    /// Looks at the leases, and leaves what is held no more.
-    fn follow(&mut self) {
+    /// Reads the current leases, and drops partitions that are no longer held.
+    fn apply_leases(&mut self) {
         let now = Instant::now();
         let known = self.seen.generation;
         self.seen = self.view.borrow_and_update().clone();
@@ -330,7 +329,7 @@ impl Sending {
             .filter(|(partition, lane)| is_lost(lane.epoch, self.seen.leases.get(*partition)))
             .map(|(partition, _)| *partition)
             .collect();
-        self.lose(&lost);
+        self.drop_lost(&lost);
         let leaving: Vec<u16> = self.leaving().filter(|partition| self.is_sending(*partition)).collect();
         for partition in leaving {
             self.reading.freeze(partition);
@@ -346,10 +345,11 @@ impl Sending {
         self.reading.lanes().get(&partition).is_some_and(|lane| !lane.is_leaving)
     }
 
-    fn lose(&mut self, lost: &[u16]) {
+    fn drop_lost(&mut self, lost: &[u16]) {
         if self.flow.has_in_flight(|partition| lost.contains(&partition)) {
-            tracing::warn!(messaging.topic = %self.topic, outbox.partitions = lost.len(), "leases were lost with messages on their way; the next holder sends them");
-            // The producer does not know partitions of the outbox: all is given up, and what is still held sent again.
+            tracing::warn!(messaging.topic = %self.topic, outbox.partitions = lost.len(), "leases were lost with messages in flight; the next holder sends them");
+            // The producer does not know partitions of the outbox: everything is purged, and what is still leased is
+            // sent again.
             self.recall();
             for (partition, _) in self.reading.lanes().iter().filter(|(_, lane)| lane.is_leaving) {
                 self.flow.drop_waiting(*partition);
@@ -372,25 +372,25 @@ impl Sending {
         }
         let (db, until) = (self.db.clone(), self.seen.valid_until);
         let read = db.in_time("read_outbox", Box::pin(self.read(&mut conn)));
-        // What is read after the leases have run out is of no use.
+        // A read that ends after the leases have expired is of no use.
         let read = timeout_at(until, read).await.unwrap_or(Err(DbError::BrokenOff("read_outbox")))?;
         self.session.keep(conn);
-        let Some((answer, drawn)) = read else { return Ok(Round::default()) };
-        let read = answer.next.len() + drawn.len();
-        let has_more = answer.next.len() >= ROUND as usize || answer.filled.len() >= FILLED as usize;
-        let is_behind = has_more || self.held.is_some();
-        let has_drawn_all_it_may = drawn.len() >= AGAIN;
-        for row in self.note(answer, drawn) {
+        let Some((answer, ready)) = read else { return Ok(Round::default()) };
+        let read = answer.next.len() + ready.len();
+        let has_more = answer.next.len() >= ROUND_ROWS as usize || answer.filled.len() >= FILLED as usize;
+        let is_behind = has_more || self.deferred.is_some();
+        let has_taken_all_it_may = ready.len() >= ROUND_RETRIES;
+        for row in self.note(answer, ready) {
             self.send(&row);
         }
-        // Not if the producer has just refused them for want of room.
-        Ok(Round { read, is_full: is_behind || (has_drawn_all_it_may && self.has_ready()) })
+        // Not if the queue of the producer is full.
+        Ok(Round { read, is_full: is_behind || (has_taken_all_it_may && self.has_ready()) })
     }
 
-    /// Takes note of what was read. Returns what is to be sent, in the order of ids.
-    fn note(&mut self, answer: Answer, drawn: Vec<Item>) -> Vec<Row> {
+    /// Notes the rows that were read. Returns those to be sent, ordered by id.
+    fn note(&mut self, answer: ReadResult, ready: Vec<Item>) -> Vec<Row> {
         let now = Instant::now();
-        let mut gone: HashMap<u64, Item> = drawn.into_iter().map(|item| (item.id, item)).collect();
+        let mut gone: HashMap<u64, Item> = ready.into_iter().map(|item| (item.id, item)).collect();
         let mut rows = answer.by_id;
         for row in &rows {
             gone.remove(&row.id);
@@ -411,7 +411,7 @@ impl Sending {
         let item = Item { id: row.id, partition: row.partition_no, slot: slot as usize, key: hash(&row.aggregate_id) };
         let now = Instant::now();
         if now >= self.seen.valid_until || self.partitions == 0 || self.purging.is_some() {
-            // The next look at the leases says whether it is still to be sent by this relay.
+            // The next round decides by the leases whether this relay still sends it.
             self.flow.wait(item);
         } else if self.flow.admits(item, now) {
             match self.sender.enqueue(row, slot) {
@@ -422,15 +422,15 @@ impl Sending {
         }
     }
 
-    /// Leaves a report, and measures.
-    fn tell(&mut self) {
+    /// Publishes a report, and measures.
+    fn report(&mut self) {
         let floors = self.reading.floors();
         let is_idle = self.purging.is_none();
         let is_drained = |partition: &u16| is_idle && !self.flow.has_in_flight(|of| of == *partition);
         let drained = self.leaving().filter(is_drained).collect();
         let (generation, broken_until) = (self.seen.generation, self.broken_until);
-        self.desk.leave(Report { generation, floors, drained, broken_until });
-        // Without a partition nothing is known of what waits, and nothing of it is sent, unless others do that.
+        self.shared.publish(Report { generation, floors, drained, broken_until });
+        // Without a partition the unsent messages are unknown, unless other relays hold all partitions.
         let (reading, others_send) = (&self.reading, self.others_send);
         let is_known = others_send || !reading.lanes().is_empty();
         self.meters.measure(|| is_known.then(|| reading.unsent()));

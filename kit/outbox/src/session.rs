@@ -1,9 +1,9 @@
-//! A connection of the relay's own.
+//! A connection outside of the pool.
 //!
-//! It is none of the pool, so a flood of calls does not keep the relay from renewing its leases. A process has two of
-//! them, beside those that its pool may have. And whoever gets a new one knows that it may be to another server, or to
-//! one that was restarted and has lost its last commits: what was read over the connection before counts for nothing
-//! then. It is opened when it is asked for: one that the pool has had for long may be to the primary of before.
+//! A full pool does not stop the relay from renewing its leases. A process has two such connections. The caller learns
+//! when a connection is new: it may lead to another server, or to one that was restarted and has lost its last commits,
+//! so state that was read over the old connection is invalid. It is opened on demand: a connection of the pool may lead
+//! to the old primary after a failover.
 
 use sqlx::{Connection, MySqlConnection};
 use stampede_db::{Database, DbError};
@@ -17,14 +17,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// Without a connection so far.
+    /// Returns a session without a connection.
     pub fn new(db: Database) -> Self {
         Self { db, conn: None }
     }
 
-    /// Takes the connection out, and returns with it whether it is a new one. Whoever uses it without a failure hands
-    /// it back; otherwise the next one is new. So it is after the relay has stood still, or has had nothing to do: the
-    /// server may have ended the connection.
+    /// Takes the connection out, and returns whether it is new. The caller returns it by [`Session::keep`] after
+    /// success; otherwise the next one is new. So is one after a long pause: the server may have closed the old one.
     pub async fn open(&mut self) -> Result<(MySqlConnection, bool), DbError> {
         if let Some((conn, used)) = self.conn.take()
             && used.elapsed() < self.db.max_idle()
@@ -34,22 +33,22 @@ impl Session {
         Ok((self.db.open_apart().await?, true))
     }
 
-    /// Hands the connection back.
+    /// Keeps the connection for the next use.
     pub fn keep(&mut self, conn: MySqlConnection) {
         self.conn = Some((conn, Instant::now()));
     }
 
-    /// Gives the connection up.
+    /// Drops the connection.
     pub fn forget(&mut self) {
         self.conn = None;
     }
 
-    /// Says goodbye to the server.
+    /// Closes the connection by COM_QUIT.
     pub async fn close(&mut self) {
         if let Some((conn, _)) = self.conn.take() {
-            let goodbye = async { Ok::<_, DbError>(conn.close().await?) };
-            // The server notices anyway.
-            let _ = self.db.in_time("close_session", goodbye).await;
+            let closed = async { Ok::<_, DbError>(conn.close().await?) };
+            // After a failure the server notices that the socket was closed.
+            let _ = self.db.in_time("close_session", closed).await;
         }
     }
 }

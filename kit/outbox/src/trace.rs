@@ -12,7 +12,7 @@ pub fn current_traceparent() -> Option<String> {
     noted(&span).map(|trace| trace.to_string()).or_else(|| of_opentelemetry(&span))
 }
 
-/// The trace that a process whose spans are sent to nobody has noted in the span of the call.
+/// The trace that was stored in the span of the call, in a process that exports no spans.
 fn noted(span: &Span) -> Option<Traceparent> {
     let noted = span.with_subscriber(|(id, dispatch)| {
         let span = dispatch.downcast_ref::<Registry>()?.span(id)?;

@@ -1,61 +1,63 @@
-//! What a round reads: the new partitions, what comes behind the cursor and into the gaps, and which gaps are given up.
+//! The reads of a round: new partitions, rows after the cursor, rows in gaps, and which gaps are given up.
 
 use super::Sending;
 use crate::{
-    desk::Lease,
     flow::Item,
     gaps::joined,
     lease,
-    rows::{self, Answer, Ask, COVERED, FILLED, Row},
+    rows::{self, COVERED, FILLED, ReadRequest, ReadResult, Row},
+    shared::Lease,
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Rows behind the cursor of one round.
-pub(super) const ROUND: u32 = 1_000;
-/// Messages of one round that had to wait until now.
-pub(super) const AGAIN: usize = 500;
-/// With so many messages waiting, no more are read: the memory of this process is not the place for them.
-const MOST_WAITING: usize = 100_000;
-/// Ranges that are looked into in one statement. All gaps are, each round: with more of them than that, ranges that
-/// have them in them.
-const PROBED: usize = 200;
+/// Rows after the cursor in one round.
+pub(super) const ROUND_ROWS: u32 = 1_000;
+/// Waiting messages that are read again in one round.
+pub(super) const ROUND_RETRIES: usize = 500;
+/// With so many messages waiting no more are read, which bounds the memory.
+const MAX_WAITING: usize = 100_000;
+/// Most ranges in one statement. Each round reads all gaps; with more of them than that, ranges that cover them.
+const MAX_RANGES: usize = 200;
 
 /// How much longer than the work time-out an id has to be missing before it may be given up, and only if no transaction
 /// holds its row then.
 ///
-/// A server gives an id to a row within the INSERT that writes it, and from the end of that statement to the end of the
-/// transaction the row is there and locked: a locking read meets the lock, and the id is not given up however long the
-/// transaction takes. What it cannot meet is a row of an INSERT that is still running. One into an outbox waits for no
-/// row and no foreign key, and takes milliseconds. One that takes longer than the work time-out is not committed: its
-/// process, which has the same time-out, has closed the connection by then. So an id that is missing for longer than
-/// that, and that no lock guards, was rolled back or never given, or will be rolled back.
+/// The server assigns an id within the INSERT, and from the end of that statement to the end of the transaction the row
+/// exists and is locked: a locking read meets the lock, and the id is not given up however long the transaction takes.
+/// It cannot meet the row of an INSERT that is still running. An INSERT into an outbox waits for no row and no foreign
+/// key, and takes milliseconds. One that takes longer than the work time-out is never committed: its process, which has
+/// the same time-out, has closed the connection by then. So an id that is missing for longer than that without a lock
+/// was rolled back or never assigned, or will be rolled back.
 const GIVEN_UP_MARGIN: Duration = Duration::from_secs(2);
-/// Time between two checks of what may be given up.
-const CHECK: Duration = Duration::from_millis(200);
-/// Gaps of one check, at most: a server in steps of three leaves one behind each row.
+/// Time between two checks which gaps can be given up.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// Most gaps of one check: a server with `auto_increment_increment` 3 leaves one after each row.
 pub(super) const CHECKED: usize = 10_000;
 
-/// Rows from behind the cursor that are not passed on yet: some of the gaps have not been looked into since they were
-/// read.
+/// Rows after the cursor that are deferred: some gaps have not been read since.
 ///
-/// It may take several rounds to look into all. What these rows follow was committed before they were read, so each of
-/// those rounds sees it; rows that are read later may follow something that has come into a gap since it was looked into.
+/// It may take several rounds to read all gaps. Messages that precede these rows were committed before these rows were
+/// read, so each of those rounds sees them. Rows that are read later might follow a message that has appeared in a gap
+/// after that gap was read.
 #[derive(Debug)]
-pub(super) struct Held {
-    /// The cursor and the partitions that they were read with.
+pub(super) struct Deferred {
+    /// The cursor and the partitions at the time of the read.
     after: u64,
     own: Vec<u16>,
     next: Vec<Row>,
-    /// The gaps have been looked into up to here.
-    looked_to: u64,
+    /// The gaps have been read up to here.
+    read_to: u64,
 }
 
 impl Sending {
-    /// Returns what there is to be sent, and which of it had waited; `None` if this relay sends no partition.
-    pub(super) async fn read(&mut self, conn: &mut MySqlConnection) -> Result<Option<(Answer, Vec<Item>)>, DbError> {
+    /// Returns the rows that were read, and the waiting messages among them; `None` if this relay holds no partition.
+    pub(super) async fn read(
+        &mut self,
+        conn: &mut MySqlConnection,
+    ) -> Result<Option<(ReadResult, Vec<Item>)>, DbError> {
         self.enter(conn).await?;
         let own: Vec<u16> = self.reading.lanes().keys().copied().collect();
         if own.is_empty() {
@@ -63,51 +65,51 @@ impl Sending {
         }
         self.give_up_gaps(conn).await?;
         let after = self.reading.cursor();
-        let held = self.held.take().filter(|held| held.after == after && held.own == own);
-        let from = held.as_ref().map_or(0, |held| held.looked_to + 1);
-        let gaps = self.reading.gaps.cover(from, after, PROBED);
-        let has_more_in_them = self.reading.gaps.count() > PROBED;
+        let deferred = self.deferred.take().filter(|deferred| deferred.after == after && deferred.own == own);
+        let from = deferred.as_ref().map_or(0, |deferred| deferred.read_to + 1);
+        let gaps = self.reading.gaps.cover(from, after, MAX_RANGES);
+        let has_more_in_them = self.reading.gaps.count() > MAX_RANGES;
         let (gaps, covers) = if has_more_in_them { (Vec::new(), gaps) } else { (gaps, Vec::new()) };
-        let limit = if held.is_none() && self.flow.waiting() < MOST_WAITING { ROUND } else { 0 };
+        let limit = if deferred.is_none() && self.flow.waiting() < MAX_WAITING { ROUND_ROWS } else { 0 };
         let may_send = self.purging.is_none();
-        let drawn = if may_send { self.flow.draw(AGAIN, Instant::now()) } else { Vec::new() };
-        let ids: Vec<u64> = drawn.iter().map(|item| item.id).collect();
-        let ask = Ask { own: &own, ids: &ids, gaps: &gaps, covers: &covers, after, limit };
-        let mut answer = rows::read(conn, &ask).await?;
-        answer.next.extend(held.into_iter().flat_map(|held| held.next));
-        if let Some(looked_to) = self.fill(conn, &own, &mut answer).await? {
-            // Some of it may be behind what is left in the gaps.
+        let ready = if may_send { self.flow.take_ready(ROUND_RETRIES, Instant::now()) } else { Vec::new() };
+        let ids: Vec<u64> = ready.iter().map(|item| item.id).collect();
+        let request = ReadRequest { own: &own, ids: &ids, gaps: &gaps, covers: &covers, after, limit };
+        let mut answer = rows::read(conn, &request).await?;
+        answer.next.extend(deferred.into_iter().flat_map(|deferred| deferred.next));
+        if let Some(read_to) = self.fill(conn, &own, &mut answer).await? {
+            // They may follow messages in gaps that are not read yet.
             let next = std::mem::take(&mut answer.next);
-            self.held = Some(Held { after, own, next, looked_to });
+            self.deferred = Some(Deferred { after, own, next, read_to });
         }
-        Ok(Some((answer, drawn)))
+        Ok(Some((answer, ready)))
     }
 
-    /// Reads the rows that have come into gaps, where only their ids are known. Returns up to where the gaps have been
-    /// looked into; `None` if these are all.
+    /// Reads the rows in gaps of which only the ids were read. Returns up to where the gaps have been read; `None` if
+    /// these are all.
     async fn fill(
         &mut self,
         conn: &mut MySqlConnection,
         own: &[u16],
-        Answer { filled, covered, .. }: &mut Answer,
+        ReadResult { filled, covered, .. }: &mut ReadResult,
     ) -> Result<Option<u64>, DbError> {
         let mut ids = std::mem::take(covered);
-        let mut looked_to = if ids.len() >= COVERED as usize { ids.last().copied() } else { None };
+        let mut read_to = if ids.len() >= COVERED as usize { ids.last().copied() } else { None };
         ids.retain(|id| self.reading.gaps.has(*id));
         if ids.len() >= FILLED as usize {
             ids.truncate(FILLED as usize);
-            looked_to = ids.last().copied();
+            read_to = ids.last().copied();
         }
         if !ids.is_empty() {
-            let ask = Ask { own, ids: &ids, gaps: &[], covers: &[], after: 0, limit: 0 };
-            *filled = rows::read(conn, &ask).await?.by_id;
+            let request = ReadRequest { own, ids: &ids, gaps: &[], covers: &[], after: 0, limit: 0 };
+            *filled = rows::read(conn, &request).await?.by_id;
         } else if filled.len() >= FILLED as usize {
-            looked_to = filled.last().map(|row| row.id);
+            read_to = filled.last().map(|row| row.id);
         }
-        Ok(looked_to)
+        Ok(read_to)
     }
 
-    /// Begins with the partitions that are new, at their floors.
+    /// Adds newly leased partitions, at their floors.
     async fn enter(&mut self, conn: &mut MySqlConnection) -> Result<(), DbError> {
         let is_new =
             |partition: &u16, lease: &Lease| !lease.is_leaving && !self.reading.lanes().contains_key(partition);
@@ -119,34 +121,33 @@ impl Sending {
         if new.is_empty() {
             return Ok(());
         }
-        // By this connection: the server that it is to may have lost what another one had.
+        // By this connection: its server may have lost commits that another one has.
         let floors = lease::floors(conn, &self.owner).await?;
         for (partition, epoch) in new {
             let floor = floors.get(&partition).filter(|floor| floor.epoch == epoch);
-            // A server that the leases are not kept on has other messages, or has them later. Or they have changed just
-            // now.
+            // This is not the server that the leases are on, so its messages may differ. Or the lease has just changed.
             let floor = floor.ok_or_else(|| DbError::inconsistent("these are not the leases that this relay keeps"))?;
             self.reading.enter(partition, epoch, floor.id);
         }
         Ok(())
     }
 
-    /// Gives up ids that have been missing for long and that no transaction has written.
+    /// Gives up ids that have been missing for long and have no row, locked or not.
     async fn give_up_gaps(&mut self, conn: &mut MySqlConnection) -> Result<(), DbError> {
         let now = Instant::now();
         if now < self.check_at {
             return Ok(());
         }
-        self.check_at = now + CHECK;
+        self.check_at = now + CHECK_INTERVAL;
         let cursor = self.reading.cursor();
         let age = self.db.work_timeout() + GIVEN_UP_MARGIN;
         let mut gaps = self.reading.gaps.take_due(cursor, self.checked, age, now);
         if gaps.is_empty() {
             return Ok(());
         }
-        match rows::ids_in(conn, &joined(gaps.clone(), PROBED)).await {
+        match rows::ids_in(conn, &joined(gaps.clone(), MAX_RANGES)).await {
             Ok(there) => {
-                // What has come since is read by the next probe.
+                // Rows that have appeared are read by the next round.
                 gaps.retain(|gap| there.range(gap.first..=gap.last).next().is_none());
                 self.reading.gaps.give_up(&gaps);
                 self.checked = (self.checked * 2).min(CHECKED);

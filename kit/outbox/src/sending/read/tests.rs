@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     PARTITIONS,
-    desk::{Desk, View},
     send::Sender,
+    shared::{Shared, View},
 };
 use stampede_db::{Database, DbConfig, Statement};
 use stampede_testkit::{Service, World};
@@ -41,8 +41,8 @@ async fn lease_all(conn: &mut MySqlConnection) {
 fn sending(db: Database) -> Sending {
     let sender = Sender::new("127.0.0.1:1".to_owned(), "any".to_owned(), "/any".to_owned(), false).unwrap();
     let (_, view) = watch::channel(View::none());
-    let (woken, desk) = (Arc::new(Notify::new()), Arc::new(Desk::default()));
-    let mut sending = Sending::new(db, OWNER.to_owned(), "any".to_owned(), sender, woken, desk, view);
+    let (woken, shared) = (Arc::new(Notify::new()), Arc::new(Shared::default()));
+    let mut sending = Sending::new(db, OWNER.to_owned(), "any".to_owned(), sender, woken, shared, view);
     let lease = |partition| (partition, Lease { epoch: EPOCH, is_leaving: false });
     sending.seen.leases = (0..PARTITIONS).map(lease).collect();
     sending
@@ -64,8 +64,8 @@ async fn more_gaps_than_one_statement_covers_are_looked_into_in_turn() {
 
     let (mut read, mut rounds) = (Vec::new(), 0);
     while read.len() < 1 << TIMES {
-        let (answer, drawn) = sending.read(&mut conn).await.unwrap().expect("it has every partition");
-        read.extend(sending.note(answer, drawn).into_iter().map(|row| row.id));
+        let (answer, ready) = sending.read(&mut conn).await.unwrap().expect("it has every partition");
+        read.extend(sending.note(answer, ready).into_iter().map(|row| row.id));
         rounds += 1;
         assert!(rounds < 100, "{} rows were read", read.len());
     }
@@ -81,8 +81,8 @@ async fn more_gaps_than_one_statement_covers_are_looked_into_in_turn() {
     late.execute(&mut conn).await.unwrap();
     let mut found = Vec::new();
     for _ in 0..40 {
-        let (answer, drawn) = sending.read(&mut conn).await.unwrap().expect("it has every partition");
-        found.extend(sending.note(answer, drawn).into_iter().map(|row| row.id));
+        let (answer, ready) = sending.read(&mut conn).await.unwrap().expect("it has every partition");
+        found.extend(sending.note(answer, ready).into_iter().map(|row| row.id));
     }
     assert_eq!(found, [4]);
 }

@@ -1,4 +1,4 @@
-//! The state that the parts of a relay share: which partitions it may send, and how far it is with them.
+//! The state that the tasks of a relay share: its leases, and the progress of its sending.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,26 +7,26 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// A relay whose rounds are further apart stands still: each wait within a round has an end long before.
+/// A relay is stalled if its last round began longer ago: every wait within a round has a shorter time-out.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// A lease as its holder sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     pub epoch: u64,
-    /// It is to be given back as soon as nothing is on its way.
+    /// It is released as soon as nothing of it is in flight.
     pub is_leaving: bool,
 }
 
 /// The leases as of the last renewal.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// Grows with each new connection to the database: whatever was known before counts for nothing.
+    /// Incremented with each new connection to the database, which invalidates all earlier state.
     pub generation: u64,
     pub leases: BTreeMap<u16, Lease>,
-    /// Nothing is sent after this: the leases may have run out.
+    /// Nothing is sent after this: the leases may have expired.
     pub valid_until: Instant,
-    /// Whether others write whose commits do not wake this relay.
+    /// Whether other replicas are alive, whose commits do not wake this relay.
     pub has_others: bool,
 }
 
@@ -37,35 +37,35 @@ impl View {
     }
 }
 
-/// How far the sending is.
+/// The progress of the sending.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// That of the view under which the floors were found.
+    /// Generation of the view that the floors belong to.
     pub generation: u64,
     pub floors: BTreeMap<u16, u64>,
-    /// Partitions to be given back of which nothing is on its way any more.
+    /// Partitions to be released that have nothing in flight any more.
     pub drained: BTreeSet<u16>,
-    /// Until then it can send nothing, and gives its leases to others.
+    /// Until then its producer is broken, and it releases its leases to others.
     pub broken_until: Option<Instant>,
 }
 
-/// Where the sending leaves its reports.
+/// The shared state: the last report, and the heartbeat of the sending.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub struct Shared {
     report: Mutex<Report>,
     /// Notified when a report should not wait for the next renewal.
     pub urgent: Notify,
     last_round: Mutex<Option<Instant>>,
 }
 
-impl Desk {
+impl Shared {
     /// Returns the last report.
     pub fn report(&self) -> Report {
         lock(&self.report).clone()
     }
 
-    /// Leaves a report.
-    pub fn leave(&self, report: Report) {
+    /// Publishes a report.
+    pub fn publish(&self, report: Report) {
         let is_urgent = {
             let mut last = lock(&self.report);
             let is_urgent = last.drained != report.drained || last.broken_until != report.broken_until;
@@ -77,12 +77,12 @@ impl Desk {
         }
     }
 
-    /// Notes that a round begins now, or that there are no more: `None`.
-    pub fn beat(&self, at: Option<Instant>) {
+    /// Notes when a round began; `None` if there are no more rounds.
+    pub fn heartbeat(&self, at: Option<Instant>) {
         *lock(&self.last_round) = at;
     }
 
-    /// Returns whether the relay stands still, or cannot send.
+    /// Returns whether the relay is stalled, or cannot send.
     pub fn is_stalled(&self) -> bool {
         let is_late = lock(&self.last_round).is_some_and(|last| last.elapsed() > STALLED);
         is_late || lock(&self.report).broken_until.is_some_and(|until| Instant::now() < until)
@@ -98,20 +98,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_relay_stands_still_if_its_rounds_end_or_its_producer_is_broken() {
-        let desk = Desk::default();
-        assert!(!desk.is_stalled(), "it has not begun");
-        desk.beat(Some(Instant::now()));
+    async fn a_relay_is_stalled_if_its_rounds_end_or_its_producer_is_broken() {
+        let shared = Shared::default();
+        assert!(!shared.is_stalled(), "it has not begun");
+        shared.heartbeat(Some(Instant::now()));
         tokio::time::advance(STALLED).await;
-        assert!(!desk.is_stalled());
+        assert!(!shared.is_stalled());
         tokio::time::advance(STALLED).await;
-        assert!(desk.is_stalled());
-        desk.beat(Some(Instant::now()));
+        assert!(shared.is_stalled());
+        shared.heartbeat(Some(Instant::now()));
         let until = Instant::now() + STALLED;
-        desk.leave(Report { broken_until: Some(until), ..Report::default() });
-        assert!(desk.is_stalled());
+        shared.publish(Report { broken_until: Some(until), ..Report::default() });
+        assert!(shared.is_stalled());
         tokio::time::advance(STALLED).await;
-        desk.beat(None);
-        assert!(!desk.is_stalled());
+        shared.heartbeat(None);
+        assert!(!shared.is_stalled());
     }
 }
