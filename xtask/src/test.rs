@@ -195,7 +195,7 @@ fn on_own(workspace: &Workspace, args: &TestArgs, counts: &mut Counts) -> anyhow
     let first = FIRST_PORT + u16::try_from(id % BLOCKS * PORTS_PER_BLOCK).context("blocks end below 32,768")?;
     let mut free = Ports::default();
     let mut ports = ServerPorts::anywhere(&mut free, first)?;
-    ports.add_test_door(&mut free, first)?;
+    ports.add_test_listener(&mut free, first)?;
     let mut servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
     if args.redis == RedisKind::Cluster {
         servers.add_cluster(&mut fleet, workspace, &mut free, first)?;
@@ -236,18 +236,18 @@ fn run_tests(
     something_ran(args.name.as_deref(), counts)
 }
 
-/// How long is drawn, and from what, as the tests read it.
+/// The variables of `--fuzz-s` and `--seed`, as the tests read them.
 fn drawn(args: &TestArgs) -> impl Iterator<Item = (&'static str, String)> {
     let given = [("STAMPEDE_TEST_FUZZ_S", args.fuzz_s), ("STAMPEDE_TEST_SEED", args.seed)];
     given.into_iter().filter_map(|(variable, number)| Some((variable, number?.to_string())))
 }
 
-/// Most tests wait for servers half of the time, and some for their turn.
+/// More threads than cores: most tests wait for servers half of the time, and some for a permit.
 fn test_threads() -> usize {
     3 * thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Nothing that runs is nothing that is proved: a slip in a test's name is not a pass.
+/// Fails if no test ran: a typing error in a name must not pass.
 fn something_ran(name: Option<&str>, counts: &Counts) -> anyhow::Result<()> {
     match name {
         _ if !counts.is_empty() => Ok(()),

@@ -15,9 +15,9 @@ use crate::ui::{bytes, say};
 use crate::usage;
 use crate::workspace::Workspace;
 
-/// The door of Kafka for tests, and where it leads, are from here on. Nobody listens there most of the time, so it is
-/// away from the ports that anything else prefers.
-const FIRST_TEST_DOOR: u16 = 7_450;
+/// The listener of Kafka for tests and its advertised port are from here on. Most of the time nothing listens at the
+/// latter, so both are away from ports that anything else prefers.
+const FIRST_TEST_LISTENER: u16 = 7_450;
 
 /// Runs until Ctrl-C or until a child dies.
 pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
@@ -31,7 +31,7 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let mut fleet = Fleet::open(&run)?;
     let mut ports = Ports::reserving(&args.ports)?;
     let mut server_ports = ServerPorts::preferred(&mut ports, &args.ports)?;
-    server_ports.add_test_door(&mut ports, FIRST_TEST_DOOR)?;
+    server_ports.add_test_listener(&mut ports, FIRST_TEST_LISTENER)?;
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let secrets = Secrets::of_run(&run)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
@@ -54,7 +54,7 @@ fn run_servers(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode>
     let mut fleet = Fleet::open(&workspace.run("up"))?;
     let mut free = Ports::reserving(&args.ports)?;
     let mut ports = ServerPorts::preferred(&mut free, &args.ports)?;
-    ports.add_test_door(&mut free, FIRST_TEST_DOOR)?;
+    ports.add_test_listener(&mut free, FIRST_TEST_LISTENER)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
     servers.write_test_environment(fleet.run())?;
     print_servers(&servers, &fleet);

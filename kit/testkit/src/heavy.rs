@@ -1,4 +1,4 @@
-//! Tests that load the whole machine take turns.
+//! Limits how many tests that load the whole machine run at the same time.
 
 use std::{sync::LazyLock, thread};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -7,15 +7,15 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 static TURNS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(1, usize::from)));
 
-/// The turn of a test. It ends when this is dropped.
+/// The permit of a test. Released when it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Turn {
     _permit: SemaphorePermit<'static>,
 }
 
-/// Waits until fewer tests of this binary than there are cores load the machine. To be called once, first of all: a
-/// crowd or a fault beside several others meets time-outs of an overloaded machine, which are not under test.
+/// Waits for a permit: at most as many such tests of this binary run at once as there are cores. To be called once, at
+/// the start of a test: on an overloaded machine it would meet time-outs that are not under test.
 pub async fn heavy() -> Turn {
     Turn { _permit: TURNS.acquire().await.expect("it is never closed") }
 }

@@ -1,8 +1,8 @@
-//! A stretch of the network that stands still where a test wants it to: between a process and one of its servers.
+//! A TCP proxy between a process and one of its servers, for fault injection: freezes, disconnects, and counts.
 //!
-//! A test that has to kill a process at one exact point freezes the way to the server there. Nothing passes any more in
-//! either direction, so the process waits and the server keeps what it has, for as long as it takes to look at both.
-//! One that wants a process to see that its transaction has failed breaks it off.
+//! A test that has to kill a process at one exact point freezes the connection there. Nothing passes any more in either
+//! direction, so the process waits and the server keeps its state, while the test examines both. A test that wants a
+//! process to see a failed transaction breaks that off.
 
 use crate::{
     breaks::{Break, BreakAt, Breaks, Passing, Transaction},
@@ -27,9 +27,9 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// Most bytes that are passed on at once.
+/// Most bytes that are forwarded at once.
 const CHUNK: usize = 64 * 1024;
-/// Where it stands still without a write at which: connections are counted from 1 on.
+/// The connection of a freeze that no write has caused: connections are counted from 1 on.
 const NO_CONNECTION: u64 = 0;
 
 /// Which writes of the clients are counted. A write is what is read at once: one statement or command, of a client that
@@ -42,16 +42,16 @@ pub enum Writes {
     From(Vec<u8>),
 }
 
-/// Where it freezes, by the number of a counted write; the first one is 1.
+/// Where it freezes, by the number of a matching write; the first one is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FreezeAt {
-    /// The answers to the writes before are passed on, this write is not.
+    /// Answers to earlier writes are forwarded, this write is not.
     Before(usize),
-    /// This write is passed on, its answer is not.
+    /// This write is forwarded, its answer is not.
     After(usize),
 }
 
-/// What it was set to wait for.
+/// The condition of a freeze.
 struct Trap {
     writes: Writes,
     at: FreezeAt,
@@ -59,12 +59,12 @@ struct Trap {
     connection: Option<u64>,
 }
 
-/// Where it stands still.
+/// Where it was frozen.
 #[derive(Debug, Clone)]
 struct Frozen {
     write: Vec<u8>,
     connection: u64,
-    /// Whether the server has done all that it was asked.
+    /// Whether the server has answered all earlier writes.
     is_settled: bool,
 }
 
@@ -91,7 +91,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Stands in front of the server of this URL (`scheme://[user:password@]host:port[/path]`). Fails if it has no host
+    /// Starts a proxy of the server of this URL (`scheme://[user:password@]host:port[/path]`). Fails if it has no host
     /// and port. Needs a tokio runtime.
     pub async fn to_url(url: &str) -> Result<Self> {
         let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} has no scheme"))?;
@@ -106,8 +106,8 @@ impl Proxy {
         Ok(Self::start(listener, upstream, url))
     }
 
-    /// Stands in front of the server at this `host:port`, at the address of `listener`: for a server that tells its
-    /// clients where to go on. Fails if the host has no address. Needs a tokio runtime.
+    /// Starts a proxy of the server at this `host:port`, at the address of `listener`: for a server that advertises a
+    /// fixed address to its clients. Fails if the host has no address. Needs a tokio runtime.
     pub async fn to_server(server: &str, listener: TcpListener) -> Result<Self> {
         let url = listener.local_addr()?.to_string();
         Ok(Self::start(listener, address_of(server).await?, url))
@@ -121,30 +121,30 @@ impl Proxy {
         Self { url, shared, accepting }
     }
 
-    /// The URL of the server by way of this proxy, or the `host:port` if that is how the server was named.
+    /// Returns the URL of the server through this proxy, or the `host:port` if the server was named so.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Lets everything stand still there, once, counting from now on.
+    /// Freezes all connections there, once, counting from now on.
     pub fn freeze(&self, writes: Writes, at: FreezeAt) {
         *self.shared.lock() = Some(Trap { writes, at, seen: 0, connection: None });
     }
 
-    /// Lets everything stand still at once. New connections are taken, and stand still too.
+    /// Freezes all connections now. New connections are accepted, and frozen too.
     pub fn freeze_now(&self) {
         *self.shared.lock() = None;
         let frozen = Frozen { write: Vec::new(), connection: NO_CONNECTION, is_settled: true };
         self.shared.gate.send_modify(|gate| gate.frozen = Some(frozen));
     }
 
-    /// Whether it stands still.
+    /// Returns whether it is frozen.
     pub fn is_frozen(&self) -> bool {
         self.shared.gate.borrow().frozen.is_some()
     }
 
-    /// Waits until it stands still and the server has answered what it was sent before. Returns the write at which,
-    /// an empty one after [`Self::freeze_now`].
+    /// Waits until it is frozen and the server has answered all earlier writes. Returns the write that caused it, which
+    /// is empty after [`Self::freeze_now`].
     pub async fn frozen(&self) -> Vec<u8> {
         let mut gate = self.shared.gate.subscribe();
         let settled = |gate: &Gate| gate.frozen.as_ref().is_some_and(|frozen| frozen.is_settled);
@@ -152,25 +152,25 @@ impl Proxy {
         reached.frozen.as_ref().map(|frozen| frozen.write.clone()).unwrap_or_default()
     }
 
-    /// Lets everything go on.
+    /// Continues all connections.
     pub fn thaw(&self) {
         *self.shared.lock() = None;
         self.shared.gate.send_modify(|gate| gate.frozen = None);
     }
 
-    /// Closes every connection, with what is held on it, and lets new ones go on.
+    /// Closes every connection, drops what is held on it, and forwards new ones.
     pub fn cut(&self) {
         *self.shared.lock() = None;
         self.shared.gate.send_modify(|gate| *gate = Gate { frozen: None, cuts: gate.cuts + 1 });
     }
 
-    /// Returns how many writes of the clients have come through.
+    /// Returns how many writes of the clients were forwarded.
     pub fn writes(&self) -> usize {
         self.shared.writes.load(Ordering::Acquire)
     }
 
-    /// Returns how many statements have come through of transactions that have written something and are committed, if
-    /// this is the proxy of a database. Those that are their own transaction are none of them.
+    /// Returns how many statements of committed transactions with writes were forwarded, if this is the proxy of a
+    /// database. Statements with autocommit are not counted.
     pub fn statements(&self) -> usize {
         self.shared.statements.load(Ordering::Acquire)
     }
@@ -181,7 +181,7 @@ impl Proxy {
         self.shared.breaks.set(marks, at, false)
     }
 
-    /// Breaks off every such transaction until that is mended.
+    /// Breaks off every such transaction until [`Break::mend`].
     pub fn keep_breaking(&self, marks: &[impl AsRef<str>], at: BreakAt) -> Break {
         self.shared.breaks.set(marks, at, true)
     }
@@ -194,7 +194,7 @@ impl Drop for Proxy {
 }
 
 impl Trap {
-    /// Counts a write. Whether this is the one.
+    /// Counts a write. Returns whether the proxy freezes at it.
     fn springs_at(&mut self, connection: u64, write: &[u8]) -> bool {
         let is_counted = match &self.writes {
             Writes::With(marker) => contains(write, marker),
@@ -217,7 +217,7 @@ impl Shared {
         self.trap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a write goes on to the server now. It may be the one at which everything freezes.
+    /// Returns whether a write is forwarded now. Freezes all connections if it is the one to freeze at.
     fn passes(&self, connection: u64, write: &[u8]) -> bool {
         let mut trap = self.lock();
         if self.gate.borrow().frozen.is_some() {
@@ -233,7 +233,7 @@ impl Shared {
         passes
     }
 
-    /// Notes that the server has answered on this connection, if that is what is waited for.
+    /// Notes that the server has answered on this connection, if a freeze waits for that.
     fn answered(&self, connection: u64) {
         self.gate.send_if_modified(|gate| match &mut gate.frozen {
             Some(frozen) if frozen.connection == connection && !frozen.is_settled => {
@@ -312,12 +312,12 @@ async fn accept_all(listener: TcpListener, upstream: SocketAddr, shared: Arc<Sha
     }
 }
 
-/// Carries one connection until either side ends it, or it is cut.
+/// Forwards one connection until either side closes it, or it is cut.
 async fn carry(client: TcpStream, upstream: SocketAddr, shared: Arc<Shared>, connection: u64) {
     let mut gate = shared.gate.subscribe();
     let cuts = gate.borrow().cuts;
     tokio::select! {
-        // Whoever is at the other end sees that it has ended.
+        // The other end sees that the connection was closed.
         _ = carry_both(client, upstream, &shared, connection) => {}
         () = until(&mut gate, move |gate| gate.cuts != cuts) => {}
     }
@@ -329,7 +329,7 @@ async fn carry_both(mut client: TcpStream, upstream: SocketAddr, shared: &Shared
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
-    // Set before the write is passed on whose answer is not.
+    // Set before the write is forwarded, since its answer is not.
     let is_unanswered = AtomicBool::new(false);
     let connection = (connection, &is_unanswered);
     tokio::select! {
@@ -338,7 +338,7 @@ async fn carry_both(mut client: TcpStream, upstream: SocketAddr, shared: &Shared
     }
 }
 
-/// Waits until it is so, or the proxy is gone.
+/// Waits until the condition holds, or the proxy is dropped.
 async fn until(gate: &mut watch::Receiver<Gate>, is_so: impl FnMut(&Gate) -> bool) {
     drop(gate.wait_for(is_so).await);
 }

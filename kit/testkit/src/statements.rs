@@ -3,7 +3,7 @@
 /// The commands of the protocol that carry statements.
 const QUERY: u8 = 0x03;
 const EXECUTE: u8 = 0x17;
-/// Length and number of a packet, before its command.
+/// Length and sequence number of a packet, before its command.
 const HEADER: usize = 4;
 /// First words of a statement that writes.
 const WRITING: [&[u8]; 3] = [b"INSERT", b"UPDATE", b"DELETE"];
@@ -17,10 +17,10 @@ pub struct Spoken {
 }
 
 impl Spoken {
-    /// Parses the next write of the client. Returns the number of statements of the transaction that is committed by
-    /// it, its BEGIN and COMMIT among them, if that has written something by a statement in text.
+    /// Parses the next write of the client. If it commits a transaction with writes in text statements, returns the
+    /// number of its statements, including BEGIN and COMMIT.
     ///
-    /// A write of more than one read, which is a text of 64 KiB, may be counted wrongly.
+    /// A write above 64 KiB arrives in several reads, and may be counted wrongly.
     pub fn hear(&mut self, write: &[u8]) -> Option<usize> {
         match *write.get(HEADER)? {
             QUERY => statements(&write[HEADER + 1..]).into_iter().find_map(|statement| self.take(statement)),
@@ -49,7 +49,7 @@ impl Spoken {
     }
 }
 
-/// The statements of a text: a semicolon between quotes ends none.
+/// Splits a text into statements. A semicolon between quotes ends none.
 fn statements(text: &[u8]) -> Vec<&[u8]> {
     let (mut quote, mut is_escaped) = (None, false);
     let parts = text.split(|byte| {

@@ -1,9 +1,9 @@
 //! Schemas that are migrated once, and copied for each test.
 //!
-//! Migrations change the same tables again and again, each with a commit of its own, where what they leave behind
-//! takes one statement a table. So one schema on the server, the template, is migrated, and tests get copies of it. It
-//! is that of a set of migrations and of every process that has the same: none may write to it. A copy is made by what
-//! the server itself says that the template consists of, and what this does not know how to copy is refused.
+//! Migrations change the same tables many times, each with a commit of its own, while their result takes one statement
+//! a table. So one schema on the server, the template, is migrated, and tests get copies of it. Every process with the
+//! same set of migrations shares it, so nothing may write to it. A copy is made from SHOW CREATE of everything in the
+//! template. Fails for kinds of objects that it cannot copy.
 
 use crate::world::connect;
 use anyhow::{Context, Result, bail, ensure};
@@ -13,20 +13,20 @@ use stampede_vocab::Service;
 use std::{collections::BTreeMap, sync::LazyLock};
 use tokio::sync::OnceCell;
 
-/// The statements that make each schema, once they are known.
+/// Cache of the statements that create each schema.
 static RECIPES: LazyLock<BTreeMap<Service, OnceCell<String>>> =
     LazyLock::new(|| Service::ALL.into_iter().map(|service| (service, OnceCell::new())).collect());
 
-/// Waits until no other process makes the template. The lock is that of the connection, and ends with it.
+/// Waits until no other process creates the template. The lock ends with its connection.
 const LOCK: &str = "SELECT CAST(GET_LOCK(?, 120) AS SIGNED)";
 
 const SCHEMAS: &str = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = ?";
 
-/// Tables, and views behind them.
+/// Tables, then views.
 const RELATIONS: &str = "SELECT CAST(table_name AS CHAR), CAST(table_type AS CHAR) FROM information_schema.tables \
                          WHERE table_schema = DATABASE() ORDER BY 2, 1";
 
-/// What else a schema may have, and a copy would not.
+/// Other kinds of objects, which are not copied.
 const OTHERS: &str = "SELECT CAST(trigger_name AS CHAR) FROM information_schema.triggers \
                       WHERE trigger_schema = DATABASE() \
                       UNION ALL SELECT CAST(routine_name AS CHAR) FROM information_schema.routines \
@@ -40,7 +40,7 @@ pub async fn copy(server_url: &str, service: Service, name: &str) -> Result<()> 
     let mut server = open(server_url).await?;
     let found: i64 = sqlx::query_scalar(SCHEMAS).bind(name).fetch_one(&mut server).await?;
     if found == 0 {
-        // On the heap: it is only ever done once, and each caller's future would carry it.
+        // On the heap: it is done once, and would make the future of every caller larger.
         let recipe = RECIPES[&service].get_or_try_init(|| Box::pin(recipe(server_url, service))).await?;
         let copied = run(&mut server, format!("CREATE DATABASE {name}; USE {name}; {recipe}")).await;
         copied.with_context(|| format!("the {service} schema cannot be copied"))?;
@@ -62,8 +62,8 @@ async fn recipe(server_url: &str, service: Service) -> Result<String> {
     Ok(statements)
 }
 
-/// Migrates the template unless it is. What a process that was killed has left of one is dropped: half a migration
-/// cannot be gone on with.
+/// Migrates the template unless it is complete. A partly migrated one, of a process that was killed, is dropped first:
+/// half a migration cannot be continued.
 async fn make(server: &mut MySqlConnection, server_url: &str, schema: &Schema, template: &str) -> Result<()> {
     let url = format!("{server_url}/{template}");
     run(server, format!("CREATE DATABASE IF NOT EXISTS {template}")).await?;
@@ -84,7 +84,7 @@ async fn is_migrated(url: &str, schema: &Schema) -> Result<bool> {
     }
 }
 
-/// The statements that make in the schema in use what there is in the template.
+/// Returns the statements that copy the template into the schema in use.
 async fn statements(server: &mut MySqlConnection, template: &str) -> Result<String> {
     run(server, format!("USE {template}")).await?;
     let others: Vec<String> = sqlx::query_scalar(OTHERS).fetch_all(&mut *server).await?;
@@ -121,7 +121,7 @@ async fn has_rows(server: &mut MySqlConnection, table: &str) -> Result<bool> {
     Ok(rows > 0)
 }
 
-/// A table's statement without the id that its next row gets, which follows from the rows that are copied.
+/// Removes AUTO_INCREMENT from the statement of a table: it follows from the rows that are copied.
 fn without_next_id(create: &str) -> String {
     const NEXT_ID: &str = " AUTO_INCREMENT=";
     // Among the options: a column has the word alone, and its comment stands before them.

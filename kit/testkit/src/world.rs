@@ -17,7 +17,7 @@ const TOPIC_PARTITIONS: i32 = 4;
 /// Partitions of each dead-letter topic: nobody goes by the order of copies, and each partition costs Kafka files.
 const DEAD_LETTER_PARTITIONS: i32 = 1;
 
-/// Schemas, keys and topics that no other test sees.
+/// Schemas, keys and topics of one test alone.
 #[derive(Debug, Clone)]
 pub struct World {
     name: String,
@@ -33,7 +33,7 @@ pub async fn connect(url: &str) -> Result<Database> {
     let config = DbConfig {
         max_connections: 4,
         acquire_timeout: Duration::from_secs(10),
-        // A test may have rows locked for as long as it looks on.
+        // A test may keep rows locked for as long as it observes.
         idle_timeout: Duration::from_secs(600),
         ..DbConfig::default()
     };
@@ -46,7 +46,7 @@ fn has_leaders(admin: &AdminClient<DefaultClientContext>, topic: &str, partition
     found.len() == partitions.unsigned_abs() as usize && found.iter().all(|partition| partition.leader() >= 0)
 }
 
-/// What `cargo xtask test` says of the servers in a variable.
+/// Reads a variable that `cargo xtask test` sets.
 pub fn from_environment(name: &str) -> Result<String> {
     env::var(name).with_context(|| {
         format!("{name} is not set: run the tests with `cargo xtask test [NAME]`, which starts the servers")

@@ -7,10 +7,10 @@ use crate::chaos::plan::{Far, Link};
 use crate::chaos::proxy::{Proxy, Traffic};
 use crate::mesh::{Layout, Tuning};
 use crate::ports::Ports;
-use crate::servers::{Door, Server, ServerPorts};
+use crate::servers::{Listener, Server, ServerPorts};
 
 /// First port that is tried for Kafka's further listeners.
-const FIRST_DOOR: u16 = 7_500;
+const FIRST_LISTENER: u16 = 7_500;
 
 /// Settings that shorten the recovery after a fault. Others have their defaults: a commit may be on its way for as long
 /// as a fault lasts.
@@ -27,7 +27,7 @@ const PROVIDER_LATE_MS: u64 = 1_500;
 
 /// All proxies.
 pub struct Links {
-    ways: Vec<(Link, Proxy)>,
+    proxies: Vec<(Link, Proxy)>,
     entrance: Proxy,
     tuning: Tuning,
 }
@@ -37,7 +37,7 @@ impl Links {
     /// listener for each process, which advertises the proxy. The seed decides the provider's own faults.
     pub fn open(ports: &mut Ports, servers: &mut ServerPorts, layout: &Layout, seed: u64) -> anyhow::Result<Self> {
         let entrance = Proxy::open(ports_of(layout, Process::Gateway))?;
-        let mut links = Self { ways: Vec::new(), entrance, tuning: troubled(seed) };
+        let mut links = Self { proxies: Vec::new(), entrance, tuning: with_provider_faults(seed) };
         for link in Link::all() {
             links.add(link, ports, servers, layout)?;
         }
@@ -51,30 +51,34 @@ impl Links {
         };
         let known = *far.first().with_context(|| format!("{} leads nowhere", link.to))?;
         let proxy = if link.to == Far::Server(Server::Kafka) {
-            let port = ports.pick("a door of Kafka", None, FIRST_DOOR)?;
+            let port = ports.pick("a listener of Kafka", None, FIRST_LISTENER)?;
             let proxy = Proxy::open(vec![port])?;
-            servers.add_door(Door { name: link.from.name().to_uppercase(), port, leads_by: proxy.port() });
+            servers.add_listener(Listener {
+                name: link.from.name().to_uppercase(),
+                port,
+                advertised_port: proxy.port(),
+            });
             proxy
         } else {
             Proxy::open(far)?
         };
         self.tuning = std::mem::take(&mut self.tuning).lead(link.from, known, proxy.port());
-        self.ways.push((link, proxy));
+        self.proxies.push((link, proxy));
         Ok(())
     }
 
-    /// The proxy on a way.
+    /// Returns the proxy of a link.
     pub fn of(&self, link: Link) -> anyhow::Result<&Proxy> {
-        let found = self.ways.iter().find(|(way, _)| *way == link);
+        let found = self.proxies.iter().find(|(of, _)| *of == link);
         found.map(|(_, proxy)| proxy).with_context(|| format!("no proxy is between {} and {}", link.from, link.to))
     }
 
     /// Ends all faults of the links.
     pub fn heal(&self) {
-        self.ways.iter().for_each(|(_, proxy)| proxy.set(Traffic::Flows));
+        self.proxies.iter().for_each(|(_, proxy)| proxy.set(Traffic::Flows));
     }
 
-    /// The way to the gateways, for the crowd.
+    /// Returns the URL of the gateways, through a proxy, for the crowd.
     pub fn gateway_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.entrance.port())
     }
@@ -99,8 +103,8 @@ fn quick() -> Tuning {
         .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", PROVIDER_TIMEOUT_MS)
 }
 
-/// The same with a provider that fails now and then, in the same way for the same seed.
-fn troubled(seed: u64) -> Tuning {
+/// The same with a provider with random faults, which the seed decides.
+fn with_provider_faults(seed: u64) -> Tuning {
     quick()
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_MODE", "seeded")
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_SEED", seed)

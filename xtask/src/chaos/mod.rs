@@ -1,10 +1,11 @@
 //! `cargo xtask chaos`: a small sale over and over, while one thing at a time is broken, and the audit after each.
 //!
 //! [`plan`] draws the faults and their times from a seed; [`strike`] injects and removes them, by way of [`proxy`],
-//! [`trouble`] and [`loss`]; [`round`] plays a sale around one, and [`outcome`] reports the result. Servers, mesh,
+//! [`database`] and [`loss`]; [`round`] plays a sale around one, and [`outcome`] reports the result. Servers, mesh,
 //! simulation and audit are those of `demo`.
 
 mod acknowledged;
+mod database;
 mod dice;
 mod links;
 mod loss;
@@ -14,7 +15,6 @@ mod proxy;
 mod round;
 pub mod sql;
 mod strike;
-mod trouble;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -52,7 +52,7 @@ pub enum Loss {
 
 /// A fault of the database. A number chooses among the tables of the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum DatabaseFault {
     /// A table is renamed.
     TableAway(Service, u64),
     /// A table refuses new rows, as when the disk is full.
@@ -96,7 +96,7 @@ pub enum Harm {
 pub enum Fault {
     Blow(Target, Blow),
     RedisLoses(Loss),
-    Database(Trouble),
+    Database(DatabaseFault),
     Link(Link, Harm),
 }
 
@@ -163,7 +163,7 @@ fn kinds(dice: &mut Dice, replicas: &Replicas) -> [Vec<Fault>; 7] {
     [
         processes(replicas),
         blows(Target::Server(Server::Redis)).chain(redis).collect(),
-        troubles(dice),
+        database_faults(dice),
         links.into_iter().flat_map(|link| [Harm::Slow, Harm::Cut].map(|harm| Fault::Link(link, harm))).collect(),
         blows(Target::Server(Server::Database)).collect(),
         blows(Target::Server(Server::Kafka)).collect(),
@@ -180,15 +180,15 @@ fn processes(replicas: &Replicas) -> Vec<Fault> {
     one.chain(replicated().map(Target::All)).flat_map(blows).collect()
 }
 
-fn troubles(dice: &mut Dice) -> Vec<Fault> {
-    let mut all = vec![Trouble::ConnectionsExhausted];
+fn database_faults(dice: &mut Dice) -> Vec<Fault> {
+    let mut all = vec![DatabaseFault::ConnectionsExhausted];
     for service in Service::ALL {
         let mut table = || dice.below(1_000);
         all.extend([
-            Trouble::TableAway(service, table()),
-            Trouble::TableFull(service, table()),
-            Trouble::RowsLocked(service, table()),
-            Trouble::ConnectionsKilled(service),
+            DatabaseFault::TableAway(service, table()),
+            DatabaseFault::TableFull(service, table()),
+            DatabaseFault::RowsLocked(service, table()),
+            DatabaseFault::ConnectionsKilled(service),
         ]);
     }
     all.into_iter().map(Fault::Database).collect()
@@ -200,8 +200,8 @@ impl Round {
         let delay_ms = dice.below(400);
         let lasts_ms = match fault {
             Fault::Blow(_, Blow::Restart) => 0,
-            Fault::Database(Trouble::TableAway(..) | Trouble::TableFull(..)) => 3_000,
-            Fault::Database(Trouble::RowsLocked(..)) => 4_000,
+            Fault::Database(DatabaseFault::TableAway(..) | DatabaseFault::TableFull(..)) => 3_000,
+            Fault::Database(DatabaseFault::RowsLocked(..)) => 4_000,
             Fault::Blow(Target::One(_), Blow::Freeze) => dice.between(FROZEN_MS.0, FROZEN_MS.1),
             // Every notice of the sale.
             Fault::Link(_, Harm::Refused) => 8_000,
@@ -228,13 +228,13 @@ impl fmt::Display for Fault {
             Self::Blow(target, blow) => write!(f, "{target}: {}", blow.name()),
             Self::RedisLoses(Loss::Everything) => f.write_str("redis: killed, and back without its data"),
             Self::RedisLoses(Loss::LastSeconds) => f.write_str("redis: killed, and back without its last 2 s"),
-            Self::Database(trouble) => write!(f, "{trouble}"),
+            Self::Database(fault) => write!(f, "{fault}"),
             Self::Link(Link { from, to }, harm) => write!(f, "{from} to {to}: {}", harm.name()),
         }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for DatabaseFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TableAway(service, _) => write!(f, "database: a table of {service} renamed away"),

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use stampede_vocab::Process;
 
+use crate::chaos::database::InjectedFault;
 use crate::chaos::links::Links;
 use crate::chaos::loss::{self, Sizes};
 use crate::chaos::plan::{Blow, Fault, Harm, Loss, Target};
 use crate::chaos::proxy::{Proxy, Traffic};
 use crate::chaos::sql::Session;
-use crate::chaos::trouble::UnderWay;
 use crate::fleet::Fleet;
 use crate::mesh::Mesh;
 use crate::replicas::replicated;
@@ -71,7 +71,7 @@ enum Cure<'s> {
     Thaw(Target),
     /// The children are restarting already.
     Wait(Target),
-    Database(UnderWay),
+    Database(InjectedFault),
     Link(&'s Proxy),
 }
 
@@ -81,7 +81,7 @@ impl<'s> Strike<'s> {
         let cure = match fault {
             Fault::Blow(target, blow) => hit(stage, fleet, target, blow)?,
             Fault::RedisLoses(loss) => lose(stage, fleet, loss)?,
-            Fault::Database(trouble) => Cure::Database(UnderWay::begin(stage.session()?, trouble)?),
+            Fault::Database(fault) => Cure::Database(InjectedFault::begin(stage.session()?, fault)?),
             Fault::Link(link, harm) => {
                 let proxy = stage.links.of(link)?;
                 proxy.set(match harm {
@@ -108,7 +108,7 @@ impl<'s> Strike<'s> {
                 stage.wait_back(fleet, target)
             }
             Cure::Wait(target) => stage.wait_back(fleet, target),
-            Cure::Database(trouble) => trouble.end(),
+            Cure::Database(fault) => fault.end(),
             Cure::Link(proxy) => {
                 proxy.set(Traffic::Flows);
                 Ok(())

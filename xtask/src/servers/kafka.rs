@@ -16,19 +16,19 @@ use crate::workspace::Workspace;
 /// Any 16 bytes in base64 will do: the cluster has one node, and talks to no other.
 const CLUSTER_ID: &str = "c3RhbXBlZGUtZGV2LTAwMQ";
 
-/// Quick to start and small: the first compiler of the JVM only, and its simplest collector. The heap holds the topics of
-/// all tests of a run, some 20,000 partitions: with half of this one, Kafka stood still to collect garbage for most of
-/// the time. It takes no more than it needs.
+/// Quick to start and small: the first compiler of the JVM only, and its simplest collector. The heap holds the topics
+/// of all tests of a run, some 20,000 partitions: with half of this one, Kafka spent most of its time in garbage
+/// collection. It takes no more than it needs.
 const JVM: [&str; 3] = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
-/// One more port of Kafka. It tells those who come there to go on by another one, which leads there.
+/// One more listener of Kafka. It advertises another port to its clients, where a proxy forwards to it.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct Listener {
     /// The name of the listener: capital letters.
     pub name: String,
     pub port: u16,
-    /// The port that it sends its clients to.
-    pub leads_by: u16,
+    /// The port that it advertises.
+    pub advertised_port: u16,
 }
 
 /// A Kafka on its own data directory, which is formatted the first time.
@@ -63,13 +63,13 @@ fn write_properties(workspace: &Workspace, to: &Path, data: &Path, ports: &Serve
 }
 
 fn filled(template: &str, data: &Path, ports: &ServerPorts) -> String {
-    let doors = |entry: fn(&Door) -> String| ports.doors.iter().map(entry).collect::<String>();
+    let each = |entry: fn(&Listener) -> String| ports.listeners.iter().map(entry).collect::<String>();
     template
         .replace("{{port}}", &ports.kafka.to_string())
         .replace("{{controller_port}}", &ports.kafka_controller.to_string())
-        .replace("{{doors}}", &doors(|door| format!(",{}://127.0.0.1:{}", door.name, door.port)))
-        .replace("{{ways}}", &doors(|door| format!(",{}://127.0.0.1:{}", door.name, door.leads_by)))
-        .replace("{{protocols}}", &doors(|door| format!(",{}:PLAINTEXT", door.name)))
+        .replace("{{listeners}}", &each(|of| format!(",{}://127.0.0.1:{}", of.name, of.port)))
+        .replace("{{advertised}}", &each(|of| format!(",{}://127.0.0.1:{}", of.name, of.advertised_port)))
+        .replace("{{protocols}}", &each(|of| format!(",{}:PLAINTEXT", of.name)))
         .replace("{{data}}", &data.display().to_string())
 }
 
@@ -118,11 +118,11 @@ mod tests {
     use crate::ports::Ports;
 
     #[test]
-    fn a_door_is_one_more_listener_and_sends_its_clients_by_another_port() {
+    fn a_listener_is_added_and_advertises_another_port() {
         let template = include_str!("../../../deploy/dev/kafka/server.properties");
         let mut ports = ServerPorts::anywhere(&mut Ports::default(), 30_000).expect("ports are free");
         let without = filled(template, Path::new("/data"), &ports);
-        ports.add_door(Door { name: "ORDER".into(), port: 1_234, leads_by: 5_678 });
+        ports.add_listener(Listener { name: "ORDER".into(), port: 1_234, advertised_port: 5_678 });
         let with = filled(template, Path::new("/data"), &ports);
         assert!(!with.contains("{{") && !without.contains("{{") && !without.contains("ORDER"), "{with}");
         let line = |name: &str| with.lines().find(|line| line.starts_with(name)).expect("it is there").to_owned();

@@ -23,7 +23,7 @@ use crate::servers::cluster::Cluster;
 use crate::ui::Step;
 use crate::workspace::{Workspace, remove_file};
 
-pub use crate::servers::kafka::Door;
+pub use crate::servers::kafka::Listener;
 
 /// How long a server may take to be ready: a crash recovery of a big data directory included.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,8 +34,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where a run keeps what tests have to know of its servers.
 const TEST_ENVIRONMENT: &str = "test.env";
 
-/// The name of the door of Kafka for tests.
-const TEST_DOOR: &str = "TEST";
+/// The name of the listener of Kafka for tests.
+const TEST_LISTENER: &str = "TEST";
 
 /// The account that the services and tests use, with all rights.
 const ACCOUNT: &str = "stampede:stampede";
@@ -63,11 +63,11 @@ pub struct ServerPorts {
     database: u16,
     kafka: u16,
     kafka_controller: u16,
-    doors: Vec<Door>,
+    listeners: Vec<Listener>,
 }
 
 impl ServerPorts {
-    /// Where clients reach a server.
+    /// Returns the port of a server.
     pub fn of(&self, server: Server) -> u16 {
         match server {
             Server::Redis => self.redis,
@@ -76,22 +76,22 @@ impl ServerPorts {
         }
     }
 
-    /// Lets Kafka listen at one more port, for clients who come by another way.
-    pub fn add_door(&mut self, door: Door) {
-        self.doors.push(door);
+    /// Adds a listener to Kafka, for clients that connect through a proxy.
+    pub fn add_listener(&mut self, listener: Listener) {
+        self.listeners.push(listener);
     }
 
-    /// The same for tests, on free ports from `first` on. Nothing listens where it leads until a test does, which passes
-    /// on what comes, or lets it wait.
-    pub fn add_test_door(&mut self, ports: &mut Ports, first: u16) -> anyhow::Result<()> {
-        let port = ports.pick("the door of Kafka for tests", None, first)?;
-        let leads_by = ports.pick("the link to that door", None, first)?;
-        self.add_door(Door { name: TEST_DOOR.into(), port, leads_by });
+    /// Adds the listener for tests, on free ports from `first` on. At the advertised port nothing listens until a test
+    /// starts its proxy there.
+    pub fn add_test_listener(&mut self, ports: &mut Ports, first: u16) -> anyhow::Result<()> {
+        let port = ports.pick("the listener of Kafka for tests", None, first)?;
+        let advertised_port = ports.pick("the advertised port of that listener", None, first)?;
+        self.add_listener(Listener { name: TEST_LISTENER.into(), port, advertised_port });
         Ok(())
     }
 
-    fn test_door(&self) -> Option<&Door> {
-        self.doors.iter().find(|door| door.name == TEST_DOOR)
+    fn test_listener(&self) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.name == TEST_LISTENER)
     }
 
     /// The ports that `up` and `demo` prefer.
@@ -101,7 +101,7 @@ impl ServerPorts {
             database: ports.pick("the database", requested.database_port, 7306)?,
             kafka: ports.pick("Kafka", requested.kafka_port, 7092)?,
             kafka_controller: ports.pick("Kafka's controller", None, 7093)?,
-            doors: Vec::new(),
+            listeners: Vec::new(),
         })
     }
 
@@ -112,7 +112,7 @@ impl ServerPorts {
             database: ports.pick("the database", None, first)?,
             kafka: ports.pick("Kafka", None, first)?,
             kafka_controller: ports.pick("Kafka's controller", None, first)?,
-            doors: Vec::new(),
+            listeners: Vec::new(),
         })
     }
 }
@@ -201,7 +201,7 @@ impl Servers {
         Ok(())
     }
 
-    /// Returns the environment by which tests find the servers, and their door of Kafka if there is one.
+    /// Returns the environment by which tests find the servers, and their listener of Kafka if there is one.
     pub fn test_environment(&self) -> Vec<(String, String)> {
         let (redis_url, admin_redis_url) = match &self.cluster {
             Some(cluster) => (cluster.url(), cluster.admin_url()),
@@ -215,13 +215,13 @@ impl Servers {
             ("STAMPEDE_TEST_ADMIN_EVENT_REDIS_URL", format!("{}/1", self.admin_redis_url())),
             ("STAMPEDE_TEST_KAFKA_BROKERS", self.kafka_brokers()),
         ];
-        let door = self.ports.test_door().into_iter().flat_map(|door| {
+        let listener = self.ports.test_listener().into_iter().flat_map(|listener| {
             [
-                ("STAMPEDE_TEST_KAFKA_DOOR", format!("127.0.0.1:{}", door.port)),
-                ("STAMPEDE_TEST_KAFKA_LINK", format!("127.0.0.1:{}", door.leads_by)),
+                ("STAMPEDE_TEST_KAFKA_LISTENER", format!("127.0.0.1:{}", listener.port)),
+                ("STAMPEDE_TEST_KAFKA_LINK", format!("127.0.0.1:{}", listener.advertised_port)),
             ]
         });
-        servers.into_iter().chain(door).map(|(name, value)| (name.to_owned(), value)).collect()
+        servers.into_iter().chain(listener).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Writes the same as a script for a shell to source, and for `cargo xtask test --up` to read.
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_are_told_of_both_ends_of_their_door_of_kafka() {
+    fn tests_get_both_ports_of_their_listener_of_kafka() {
         let mut free = Ports::default();
         let mut ports = ServerPorts::anywhere(&mut free, 30_400).expect("ports are free");
         let environment = |ports: ServerPorts| -> Vec<String> {
@@ -311,14 +311,14 @@ mod tests {
             servers.test_environment().into_iter().map(|(name, value)| format!("{name}={value}")).collect()
         };
         let without = environment(ports.clone());
-        ports.add_test_door(&mut free, 30_400).expect("ports are free");
-        let door = ports.test_door().expect("it was added").clone();
-        assert_ne!(door.port, door.leads_by);
+        ports.add_test_listener(&mut free, 30_400).expect("ports are free");
+        let listener = ports.test_listener().expect("it was added").clone();
+        assert_ne!(listener.port, listener.advertised_port);
         let with = environment(ports);
         assert!(with.starts_with(&without), "{with:?}");
         let told = [
-            format!("STAMPEDE_TEST_KAFKA_DOOR=127.0.0.1:{}", door.port),
-            format!("STAMPEDE_TEST_KAFKA_LINK=127.0.0.1:{}", door.leads_by),
+            format!("STAMPEDE_TEST_KAFKA_LISTENER=127.0.0.1:{}", listener.port),
+            format!("STAMPEDE_TEST_KAFKA_LINK=127.0.0.1:{}", listener.advertised_port),
         ];
         assert_eq!(with[without.len()..], told);
     }

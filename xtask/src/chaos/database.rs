@@ -3,16 +3,16 @@
 use anyhow::{Context, ensure};
 use stampede_vocab::Service;
 
-use crate::chaos::plan::Trouble;
+use crate::chaos::plan::DatabaseFault;
 use crate::chaos::sql::Session;
 use crate::mesh::SCHEMA_PREFIX;
 
 /// Tries of a statement that waits for another session's lock: 5 s each time.
 const TRIES: usize = 3;
-const PATIENCE: &str = "SET SESSION lock_wait_timeout = 5, innodb_lock_wait_timeout = 5";
+const SET_LOCK_TIMEOUTS: &str = "SET SESSION lock_wait_timeout = 5, innodb_lock_wait_timeout = 5";
 
 /// An injected fault, with the session that made it.
-pub struct UnderWay {
+pub struct InjectedFault {
     session: Session,
     remedy: Remedy,
 }
@@ -24,20 +24,20 @@ enum Remedy {
     Kill(String),
 }
 
-impl UnderWay {
+impl InjectedFault {
     /// Injects a fault.
-    pub fn begin(mut session: Session, trouble: Trouble) -> anyhow::Result<Self> {
-        session.run(PATIENCE)?;
-        let remedy = match trouble {
-            Trouble::TableAway(service, choice) => rename(&mut session, service, choice)?,
-            Trouble::TableFull(service, choice) => fill(&mut session, service, choice)?,
-            Trouble::RowsLocked(service, choice) => lock(&mut session, service, choice)?,
-            Trouble::ConnectionsKilled(service) => {
+    pub fn begin(mut session: Session, fault: DatabaseFault) -> anyhow::Result<Self> {
+        session.run(SET_LOCK_TIMEOUTS)?;
+        let remedy = match fault {
+            DatabaseFault::TableAway(service, choice) => rename(&mut session, service, choice)?,
+            DatabaseFault::TableFull(service, choice) => fill(&mut session, service, choice)?,
+            DatabaseFault::RowsLocked(service, choice) => lock(&mut session, service, choice)?,
+            DatabaseFault::ConnectionsKilled(service) => {
                 let whose = format!("DB = '{}'", schema_of(service));
                 kill(&mut session, &whose)?;
                 Remedy::Kill(whose)
             }
-            Trouble::ConnectionsExhausted => exhaust(&mut session)?,
+            DatabaseFault::ConnectionsExhausted => exhaust(&mut session)?,
         };
         Ok(Self { session, remedy })
     }
@@ -45,7 +45,7 @@ impl UnderWay {
     /// Removes it.
     pub fn end(mut self) -> anyhow::Result<()> {
         match self.remedy {
-            Remedy::Statement(sql) => insist(&mut self.session, &[&sql]),
+            Remedy::Statement(sql) => run_with_retries(&mut self.session, &[&sql]),
             Remedy::Kill(whose) => kill(&mut self.session, &whose),
         }
     }
@@ -54,7 +54,7 @@ impl UnderWay {
 fn rename(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
     let table = table_of(session, service, choice)?;
     let away = format!("`{}`.`chaos_away`", schema_of(service));
-    insist(session, &[&format!("RENAME TABLE {table} TO {away}")])?;
+    run_with_retries(session, &[&format!("RENAME TABLE {table} TO {away}")])?;
     Ok(Remedy::Statement(format!("RENAME TABLE {away} TO {table}")))
 }
 
@@ -63,13 +63,13 @@ fn fill(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<
     let table = table_of(session, service, choice)?;
     let trigger = format!("`{}`.`chaos_full`", schema_of(service));
     let refuse = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table is full'";
-    insist(session, &[&format!("CREATE TRIGGER {trigger} BEFORE INSERT ON {table} FOR EACH ROW {refuse}")])?;
+    run_with_retries(session, &[&format!("CREATE TRIGGER {trigger} BEFORE INSERT ON {table} FOR EACH ROW {refuse}")])?;
     Ok(Remedy::Statement(format!("DROP TRIGGER {trigger}")))
 }
 
 fn lock(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
     let table = table_of(session, service, choice)?;
-    insist(session, &["BEGIN", &format!("SELECT 1 FROM {table} FOR UPDATE")])?;
+    run_with_retries(session, &["BEGIN", &format!("SELECT 1 FROM {table} FOR UPDATE")])?;
     Ok(Remedy::Statement("ROLLBACK".to_owned()))
 }
 
@@ -92,7 +92,7 @@ fn kill(session: &mut Session, whose: &str) -> anyhow::Result<()> {
 }
 
 /// Runs statements, all of them again if another session's lock times one out.
-fn insist(session: &mut Session, statements: &[&str]) -> anyhow::Result<()> {
+fn run_with_retries(session: &mut Session, statements: &[&str]) -> anyhow::Result<()> {
     let mut run = || statements.iter().try_for_each(|sql| session.run(sql));
     let mut outcome = run();
     for _ in 1..TRIES {
