@@ -1,7 +1,14 @@
 //! The HTTP interface: reads requests, has them processed, waits if a card is slow, and answers.
 
-use std::sync::Arc;
-
+use crate::{
+    card::Card,
+    config::Config,
+    failure::Failure,
+    fate::Fates,
+    processor::{ChargeOrder, Processed, Processor, RefundOrder},
+    records::{Charge, ChargeStatus, Refund},
+    webhook::{Notice, Notifier},
+};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -13,18 +20,9 @@ use axum::{
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
-
-use crate::{
-    card::Card,
-    config::Config,
-    failure::Failure,
-    fate::Fates,
-    processor::{ChargeOrder, Processed, Processor, RefundOrder},
-    records::{Charge, ChargeStatus, Refund},
-    webhook::{Notice, Notifier},
-};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
 const MAX_KEY_CHARS: usize = 255;

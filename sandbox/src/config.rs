@@ -1,11 +1,9 @@
 //! The configuration of the sandbox: flags and environment.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
-
+use crate::fate::FaultRate;
 use clap::ValueEnum;
 use http::Uri;
-
-use crate::fate::FaultRate;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Ends `--help`.
 const EXAMPLE: &str = "\

@@ -2,17 +2,15 @@
 //! idempotency key alone decide which request meets with which fault, so the same seed gives the same faults in
 //! whatever order requests come.
 
+use crate::{card::Card, config::Config, failure::Failure};
+use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
     str::FromStr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-
-use sha2::{Digest, Sha256};
 use tokio::time::sleep;
-
-use crate::{card::Card, config::Config, failure::Failure};
 
 /// Longest time by which notices overtake each other.
 const REORDERED_WITHIN_MS: u64 = 500;

@@ -1,15 +1,13 @@
 //! The journal: one JSON line an entry, only ever added to. A line is handed to the operating system before its
 //! request is answered, so a killed process loses nothing that it answered. It is no defence against power loss.
 
+use crate::records::{Entry, Records};
+use anyhow::{Context, bail};
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, BufRead, BufReader, Write},
     path::Path,
 };
-
-use anyhow::{Context, bail};
-
-use crate::records::{Entry, Records};
 
 /// The open file, locked for this process.
 pub(crate) struct Journal {

@@ -1,14 +1,12 @@
 //! The life of the process: logs, signals, the port. The server is built elsewhere.
 
+use crate::{config::Config, server::serve};
 use std::process::ExitCode;
-
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-
-use crate::{config::Config, server::serve};
 
 /// Runs the sandbox until SIGTERM or SIGINT. Returns 0 after an orderly stop; 1, with a line in the log, if it could
 /// not start or its server failed.

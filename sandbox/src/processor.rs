@@ -1,17 +1,16 @@
 //! Processes charges and refunds, one at a time. Each decision is written to the journal before the records show it. It
 //! does not wait: slow cards are slow in [`crate::api`].
 
-use std::{
-    collections::HashSet,
-    path::Path,
-    sync::{Mutex, MutexGuard},
-};
-
 use crate::{
     card::Card,
     failure::Failure,
     journal::Journal,
     records::{Charge, ChargeStatus, Entry, Records, Refund},
+};
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{Mutex, MutexGuard},
 };
 
 /// A requested charge, already validated.

@@ -1,9 +1,8 @@
 //! The records: every charge and refund there ever was, in memory. They only change by [`Records::apply`], which also
 //! rebuilds them from the journal. This does no I/O and decides nothing about requests.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// The status of a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,13 +1,6 @@
 //! Connects the parts and serves them until stopped. Listener and stop are the caller's, so a test can
 //! bind port 0.
 
-use std::{sync::Arc, time::Duration};
-
-use anyhow::Context;
-use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
 use crate::{
     api::{self, ApiState},
     config::{Config, Mode},
@@ -15,6 +8,11 @@ use crate::{
     processor::Processor,
     webhook::Notifier,
 };
+use anyhow::Context;
+use axum::serve::ListenerExt;
+use std::{sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Serves until `stop`, then drains requests under way for at most the drain time-out.
 ///

@@ -1,9 +1,8 @@
 //! Signs notices: the header `Stampede-Signature: t=<seconds>,v1=<HMAC-SHA256 in lower-case hex>`.
 
-use std::fmt::Write;
-
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use std::fmt::Write;
 
 /// The header that carries it.
 pub(crate) const HEADER: &str = "stampede-signature";

@@ -1,11 +1,11 @@
 //! Notices to the merchant after each capture, decline and refund. Delivery is best effort, as with every provider: the
 //! queue is bounded, tries are few, and an undelivered notice is dropped with a warning. The records are the truth.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
+use crate::{
+    fate::Fates,
+    records::{Charge, ChargeStatus, Refund},
+    signature,
 };
-
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http::{Method, Request, Uri, header::CONTENT_TYPE};
@@ -15,17 +15,15 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde::Serialize;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
-
-use crate::{
-    fate::Fates,
-    records::{Charge, ChargeStatus, Refund},
-    signature,
-};
 
 const MAX_QUEUED: usize = 4_096;
 const MAX_IN_FLIGHT: usize = 32;

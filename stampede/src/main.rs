@@ -4,9 +4,8 @@ mod cli;
 mod secret_files;
 mod serve;
 
-use std::process::ExitCode;
-
 use cli::{Cli, Command};
+use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,10 +1,8 @@
 //! The commands and their flags, as a contributor types them. No behaviour.
 
-use std::path::PathBuf;
-
-use clap::{Args, Parser, Subcommand, ValueEnum};
-
 use crate::replicas::{self, Replicas};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 /// Everything a contributor does with Stampede: set up, run, demonstrate, check.
 #[derive(Debug, Parser)]

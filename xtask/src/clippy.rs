@@ -1,17 +1,19 @@
 //! Clippy: by itself, and as the compiler of what the tests run.
 
-use std::env;
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-
+use crate::{
+    shell::{self, Group},
+    workspace::Workspace,
+};
 use anyhow::{Context, bail};
 use serde_json::Value;
-
-use crate::shell::{self, Group};
-use crate::workspace::Workspace;
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+};
 
 /// The program that compiles, and warns as clippy does.
 const DRIVER: &str = "clippy-driver";

@@ -1,24 +1,25 @@
 //! `cargo xtask demo`: a whole sale through a fresh mesh, and the proof that its promises held.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
-
+use crate::{
+    cli::{DemoArgs, Profile},
+    down,
+    fleet::Fleet,
+    launch::Tier,
+    mesh::{self, Layout, Mesh, Tuning},
+    ports::Ports,
+    secrets::Secrets,
+    servers::{ServerPorts, Servers},
+    setup,
+    ui::{bytes, say, seconds},
+    up, usage,
+    workspace::{Workspace, remove_directory},
+};
 use stampede_sale::Sale;
-
-use crate::cli::{DemoArgs, Profile};
-use crate::down;
-use crate::fleet::Fleet;
-use crate::launch::Tier;
-use crate::mesh::{self, Layout, Mesh, Tuning};
-use crate::ports::Ports;
-use crate::secrets::Secrets;
-use crate::servers::{ServerPorts, Servers};
-use crate::setup;
-use crate::ui::{bytes, say, seconds};
-use crate::up;
-use crate::usage;
-use crate::workspace::{Workspace, remove_directory};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
 
 /// Plays the sale and audits it; non-zero when either finds a fault.
 pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {

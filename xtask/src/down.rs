@@ -1,20 +1,22 @@
 //! `cargo xtask down`: stops the processes of a killed `up`, `demo`, `bench`, `chaos` or `test`, by the ids it stored.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
-
+use crate::{
+    bench, chaos, openapi,
+    state::{Process, State},
+    ui::{Step, say},
+    workspace::{Workspace, remove_directory},
+};
 use anyhow::bail;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::bench;
-use crate::chaos;
-use crate::openapi;
-use crate::state::{Process, State};
-use crate::ui::{Step, say};
-use crate::workspace::{Workspace, remove_directory};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
 /// How long a supervisor may take to stop its whole fleet, and a lone child to end.
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(120);

@@ -4,23 +4,29 @@
 mod beside;
 mod strikes;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
-
+use crate::{
+    interrupt,
+    launch::{Launch, Tier},
+    shell,
+    state::{Process, Recorded, State},
+    workspace::make_directory,
+};
 use anyhow::{Context, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::interrupt;
-use crate::launch::{Launch, Tier};
-use crate::shell;
-use crate::state::{Process, Recorded, State};
-use crate::workspace::make_directory;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 pub use crate::fleet::beside::Beside;
 

@@ -1,29 +1,30 @@
 //! `cargo xtask test h2spec`: checks the gateway's HTTP/2 against RFC 9113 and 7541, by the cases of h2spec. It has a
 //! gateway and a Redis of its own, and no services: the page that is requested is the gateway's own.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::thread;
-use std::time::{Duration, Instant};
-
+use crate::{
+    cli::Profile,
+    fleet::{Beside, Fleet, TICK},
+    identity::Identity,
+    launch::{Launch, Tier},
+    mesh,
+    ports::Ports,
+    probe,
+    secrets::{self, Secrets},
+    servers, setup,
+    ui::{Step, say},
+    workspace::{Workspace, remove_directory},
+};
 use anyhow::{Context, bail, ensure};
 use stampede_vocab::{Process, Service};
-
-use crate::cli::Profile;
-use crate::fleet::{Beside, Fleet, TICK};
-use crate::identity::Identity;
-use crate::launch::{Launch, Tier};
-use crate::mesh;
-use crate::ports::Ports;
-use crate::probe;
-use crate::secrets::{self, Secrets};
-use crate::servers;
-use crate::setup;
-use crate::ui::{Step, say};
-use crate::workspace::{Workspace, remove_directory};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    thread,
+    time::{Duration, Instant},
+};
 
 /// The name by which `cargo xtask test` knows this.
 pub const NAME: &str = "h2spec";

@@ -1,14 +1,13 @@
 //! The account of the servers. MySQL and MariaDB refuse to run as root, and no server should: where this process is
 //! root, they run as `nobody`, if `nobody` can reach the workspace at all.
 
-use std::path::Path;
-use std::process::Command;
-
+use crate::{
+    shell,
+    workspace::{Workspace, make_directory},
+};
 use anyhow::Context;
 use nix::unistd::{Gid, Uid, User};
-
-use crate::shell;
-use crate::workspace::{Workspace, make_directory};
+use std::{path::Path, process::Command};
 
 /// The account that a server process belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! Interrupts by the contributor: Ctrl-C, SIGTERM or SIGHUP.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-
 use anyhow::{Context, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// Signals belong to the whole process, so their flag is a static.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();

@@ -1,15 +1,15 @@
 //! Starting one long-lived child: its log file, its account, and its tie to this process.
 
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use anyhow::Context;
-
 use crate::identity::Identity;
+use anyhow::Context;
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 /// The order of stopping: the highest tier first. All children of one tier stop concurrently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

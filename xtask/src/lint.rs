@@ -1,18 +1,15 @@
 //! The checks that need no server: formatting, clippy, the house rules, the contracts, dependencies.
 
-use std::path::Path;
-use std::process::Command;
-
+use crate::{
+    cli::LintArgs,
+    clippy, lists,
+    setup::{self, tools},
+    shell, tidy,
+    ui::say,
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use anyhow::{Context, bail};
-
-use crate::cli::LintArgs;
-use crate::clippy;
-use crate::lists;
-use crate::setup::{self, tools};
-use crate::shell;
-use crate::tidy;
-use crate::ui::say;
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{path::Path, process::Command};
 
 /// A check by its name.
 pub type Check = (&'static str, fn(&Workspace) -> anyhow::Result<()>);

@@ -1,12 +1,12 @@
 //! Lists of processes in files that only a deployment reads: written from the registry, and compared with it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
+use crate::workspace::Workspace;
 use anyhow::{Context, bail};
 use stampede_vocab::{ADMIN_PORT_OFFSET, Process, Service};
-
-use crate::workspace::Workspace;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Begins a list that has lines of its own; a blank line ends it.
 const MARK: &str = "  # Written by `cargo xtask fmt`.\n";

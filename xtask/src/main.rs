@@ -39,12 +39,12 @@ mod up;
 mod usage;
 mod workspace;
 
-use std::process::ExitCode;
-
+use crate::{
+    cli::{Cli, Command},
+    workspace::Workspace,
+};
 use clap::Parser;
-
-use crate::cli::{Cli, Command};
-use crate::workspace::Workspace;
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {

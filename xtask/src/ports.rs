@@ -1,11 +1,11 @@
 //! Ports on the loopback: the one that a flag names or an error, else the next free one.
 
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener};
-
-use anyhow::{Context, bail};
-
 use crate::cli::PortArgs;
+use anyhow::{Context, bail};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, TcpListener},
+};
 
 /// Number of ports that are tried above the default.
 const REACH: u16 = 200;

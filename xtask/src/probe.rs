@@ -1,9 +1,11 @@
 //! Probes whether a server is ready, in its own protocol: an open port alone proves nothing.
 //! Each probe answers within a second.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 

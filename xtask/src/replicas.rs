@@ -1,9 +1,7 @@
 //! Numbers of processes by service, as given by `--replicas order=2,event=3`.
 
-use std::collections::BTreeMap;
-use std::str::FromStr;
-
 use stampede_vocab::Process;
+use std::{collections::BTreeMap, str::FromStr};
 
 /// The processes that can have replicas, in the order in which they start.
 pub fn replicated() -> impl Iterator<Item = Process> {

@@ -1,8 +1,7 @@
 //! A directory for one test, which is gone when the test is.
 
-use std::path::{Path, PathBuf};
-
 use crate::workspace::{make_directory, remove_directory};
+use std::path::{Path, PathBuf};
 
 /// Lives as long as the test that holds it.
 pub struct Scratch {

@@ -1,14 +1,14 @@
 //! Secrets of one run: made once at random, readable by their owner only. They lie in a script for a shell to source,
 //! with the addresses of the run.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-
-use anyhow::Context;
-
 use crate::workspace::remove_file;
+use anyhow::Context;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 /// The variable of the key of the gateway's tokens.
 pub const AUTH: &str = "STAMPEDE_AUTH_SECRET";

@@ -1,16 +1,18 @@
 //! Running other programs to their end, and finding them. Long-lived children are `launch`'s.
 
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, bail};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-
 use crate::interrupt;
+use anyhow::{Context, bail};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use std::{
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output},
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Directories that hold servers and system tools and are often missing from a user's PATH.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];

@@ -1,11 +1,9 @@
 //! Records the processes of a run, so that `down` can stop those that a killed run left. A process is identified by its
 //! id and its start time: a recycled id is never mistaken for it.
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use std::{fs, path::Path};
 
 /// The name of the state file in a run's directory.
 const STATE_FILE: &str = "state.json";

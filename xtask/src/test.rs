@@ -2,31 +2,29 @@
 //!
 //! The build is clippy's: it compiles as rustc does, and one pass over the workspace costs half of two.
 
-use std::env;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, ExitCode, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
-
+use crate::{
+    chaos,
+    cli::{Database, RedisKind, TestArgs},
+    clients, clippy, containers,
+    counts::Counts,
+    down,
+    fleet::Fleet,
+    h2spec, lint, openapi,
+    ports::Ports,
+    servers::{ServerPorts, Servers},
+    setup,
+    shell::{self, Group},
+    ui::{say, seconds},
+    workspace::{Workspace, remove_directory},
+};
 use anyhow::{Context, bail};
-
-use crate::chaos;
-use crate::cli::{Database, RedisKind, TestArgs};
-use crate::clients;
-use crate::clippy;
-use crate::containers;
-use crate::counts::Counts;
-use crate::down;
-use crate::fleet::Fleet;
-use crate::h2spec;
-use crate::lint;
-use crate::openapi;
-use crate::ports::Ports;
-use crate::servers::{ServerPorts, Servers};
-use crate::setup;
-use crate::shell::{self, Group};
-use crate::ui::{say, seconds};
-use crate::workspace::{Workspace, remove_directory};
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 /// The crate that starts servers and processes for tests.
 const TESTKIT: &str = "stampede-testkit";

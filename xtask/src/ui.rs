@@ -1,10 +1,11 @@
 //! Prints one line for each step, with the time it took. A spinner turns only where standard error is a terminal.
 //! Results go to standard output, elsewhere.
 
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
-
 use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 /// A step under way. Dropped without [`Step::done`], it leaves no line: the error follows.
 pub struct Step {

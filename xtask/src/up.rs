@@ -1,19 +1,20 @@
 //! `cargo xtask up`: the whole mesh on its own servers, in the foreground.
 
+use crate::{
+    cli::{Profile, UpArgs},
+    down,
+    fleet::Fleet,
+    launch::Tier,
+    mesh::{self, Layout, Mesh, Tuning},
+    ports::Ports,
+    secrets::Secrets,
+    servers::{ServerPorts, Servers},
+    setup,
+    ui::{bytes, say},
+    usage,
+    workspace::Workspace,
+};
 use std::process::ExitCode;
-
-use crate::cli::{Profile, UpArgs};
-use crate::down;
-use crate::fleet::Fleet;
-use crate::launch::Tier;
-use crate::mesh::{self, Layout, Mesh, Tuning};
-use crate::ports::Ports;
-use crate::secrets::Secrets;
-use crate::servers::{ServerPorts, Servers};
-use crate::setup;
-use crate::ui::{bytes, say};
-use crate::usage;
-use crate::workspace::Workspace;
 
 /// The listener of Kafka for tests and its advertised port are from here on. Most of the time nothing listens at the
 /// latter, so both are away from ports that anything else prefers.

@@ -1,8 +1,6 @@
 //! Memory of processes, and disk space of directories.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 /// The memory of some processes together, in bytes: a page that several have, such as the text of the one program,
 /// counts once among them (the kernel's proportional set size). One that has ended counts nothing.

@@ -1,10 +1,11 @@
 //! Paths: the workspace's root and the directories under `.stampede/`. It only names paths and makes directories; their
 //! contents belong to others.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The checked-out repository that this binary was built from.
 #[derive(Debug, Clone)]

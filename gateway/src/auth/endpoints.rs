@@ -10,6 +10,10 @@ use super::{
     secrets::{SecretError, Secrets},
     session::{Session, login_ended},
 };
+use crate::{
+    acts::{Act, Acts, Who},
+    transcode::{object, unknown_field},
+};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -20,11 +24,6 @@ use stampede_lua::{
 };
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Duration};
-
-use crate::{
-    acts::{Act, Acts, Who},
-    transcode::{object, unknown_field},
-};
 
 /// Lifetimes of tokens.
 #[derive(Debug, Clone, Copy)]

@@ -27,11 +27,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
-
 use futures_util::FutureExt;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use stampede_status::{Problem, Reason};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::Instant,

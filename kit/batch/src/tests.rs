@@ -1,13 +1,11 @@
 //! Tests of the batcher through its public calls.
 
+use super::{BatchConfig, BatchError, Batcher};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-
 use tokio::{sync::Semaphore, time::Instant};
-
-use super::{BatchConfig, BatchError, Batcher};
 
 const CONFIG: BatchConfig =
     BatchConfig { name: "test", max_batch: 4, max_in_flight: 1, max_queued: 8, must_run: false };

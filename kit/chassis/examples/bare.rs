@@ -1,10 +1,9 @@
 //! The smallest process there is: no services, one worker that fails on demand.
 
-use std::{process::ExitCode, time::Duration};
-
 use clap::Parser;
 use stampede_chassis::{CommonConfig, Grpc, HasCommon, Stage, Workers};
 use stampede_vocab::Process;
+use std::{process::ExitCode, time::Duration};
 use tonic::service::Routes;
 
 /// A process that serves nothing but its own health.

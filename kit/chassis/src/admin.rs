@@ -4,8 +4,11 @@
 //! It serves from before the process is built until after it has drained. Reflection is UNAVAILABLE until it is known
 //! what the process serves.
 
-use std::sync::{Arc, OnceLock};
-
+use crate::{
+    Workers,
+    health::Health,
+    serve::{HttpBounds, http},
+};
 use axum::{
     Router,
     extract::{Request, State},
@@ -14,16 +17,11 @@ use axum::{
     routing::{any, get},
 };
 use prometheus::{Encoder, TextEncoder};
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::Status;
 use tower::ServiceExt;
-
-use crate::{
-    Workers,
-    health::Health,
-    serve::{HttpBounds, http},
-};
 
 /// The admin server of a process, which serves until this is dropped.
 pub struct Admin {

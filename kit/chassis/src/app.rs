@@ -1,16 +1,15 @@
 //! The services that a process serves.
 
-use anyhow::Context;
-use axum::Router;
-use tonic::service::Routes;
-use tonic_reflection::{pb, server::Builder};
-
 use crate::{
     guard::Guard,
     health::Health,
     mesh::Trust,
     serve::{HttpBounds, Tls},
 };
+use anyhow::Context;
+use axum::Router;
+use tonic::service::Routes;
+use tonic_reflection::{pb, server::Builder};
 
 /// The reflection services, by their names and their routes. Tools that people have ask for the older one.
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";

@@ -3,17 +3,15 @@
 //!
 //! The process is ready whatever they say. A clock that does not answer leaves what was measured last.
 
-use std::{fmt::Display, future::Future, time::Duration};
-
+use crate::{Stage, Workers, wait_for};
 use opentelemetry::{KeyValue, global, metrics::Gauge};
 use stampede_vocab::{
     Timestamp,
     clock::{self, Offset},
 };
+use std::{fmt::Display, future::Future, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-
-use crate::{Stage, Workers, wait_for};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -2,17 +2,15 @@
 //!
 //! Nothing else in a process reads the environment.
 
+use crate::mesh::MeshArgs;
+use clap::{Args, ValueEnum};
+use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     time::Duration,
 };
-
-use clap::{Args, ValueEnum};
-use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
 use tracing_subscriber::filter::{ParseError, Targets};
-
-use crate::mesh::MeshArgs;
 
 /// Where `--help` lists these flags.
 const HEADING: &str = "Process";

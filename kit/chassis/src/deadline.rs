@@ -1,11 +1,10 @@
 //! The time a call has left, and how it travels: header `grpc-timeout`, request extension, and a
 //! task-local that calls made on the way inherit.
 
-use std::{fmt::Write, future::Future, time::Duration};
-
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use stampede_status::{Problem, Reason};
+use std::{fmt::Write, future::Future, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 /// The header of the gRPC protocol that says how long the caller waits.

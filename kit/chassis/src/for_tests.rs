@@ -1,10 +1,10 @@
 //! A process in miniature, for the tests of the server's and the caller's side. Its messages are
 //! those of the health protocol, so that the crate needs no protos of its own.
 
-use std::{net::SocketAddr, time::Duration};
-
+use crate::{Admin, Deadline, Grpc, Workers, serve_on};
 use axum::routing::any_service;
 use http::{Request as HttpRequest, Response as HttpResponse, uri::PathAndQuery};
+use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -27,8 +27,6 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 use tower::service_fn;
-
-use crate::{Admin, Deadline, Grpc, Workers, serve_on};
 
 type Codec = ProstCodec<HealthCheckResponse, HealthCheckRequest>;
 

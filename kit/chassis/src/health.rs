@@ -1,13 +1,12 @@
 //! gRPC health, which follows the gates: all services of a process are SERVING, or none.
 
+use crate::Workers;
 use tokio_util::task::AbortOnDropHandle;
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
-
-use crate::Workers;
 
 /// The health of the process as gRPC callers see it.
 pub(crate) struct Health {

@@ -1,13 +1,12 @@
 //! A body that keeps something for as long as it is not written.
 
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
-
-use axum::{body::Body, response::Response};
-use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 /// Returns the answer, which drops `what` once its body is written or given up.
 pub fn keep<T: Send + Unpin + 'static>(answer: Response, what: T) -> Response {

@@ -2,15 +2,13 @@
 //!
 //! Decides nothing; whoever bounds by address does.
 
+use crate::peer::Block;
 use std::{
     mem,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-
 use tokio::time::Instant;
-
-use crate::peer::Block;
 
 /// Least time between two lines, so that an attack fills no log.
 const PAUSE: Duration = Duration::from_secs(1);

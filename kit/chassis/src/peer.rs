@@ -2,6 +2,7 @@
 //!
 //! Decides nothing; who counts and bounds by address does.
 
+use http::{HeaderMap, HeaderName};
 use std::{
     error::Error,
     fmt,
@@ -9,8 +10,6 @@ use std::{
     str::FromStr,
     sync::Arc,
 };
-
-use http::{HeaderMap, HeaderName};
 
 /// Header in which a proxy names the address that it got a request from, behind those that came with it.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

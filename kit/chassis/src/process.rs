@@ -2,14 +2,12 @@
 //!
 //! Every step that can fail runs before the flush, so that the last spans leave also when a start fails.
 
-use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
-
+use crate::{Admin, App, CommonConfig, HasCommon, Workers, serve_on, signals::Signals, telemetry::Telemetry};
 use anyhow::Context;
 use stampede_vocab::{Process, clock};
+use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tokio_util::sync::CancellationToken;
-
-use crate::{Admin, App, CommonConfig, HasCommon, Workers, serve_on, signals::Signals, telemetry::Telemetry};
 
 /// How long threads that block may hold up the exit.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);

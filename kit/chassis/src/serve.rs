@@ -6,11 +6,10 @@ pub(crate) mod http;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use anyhow::Context;
 use axum::Router;
 use stampede_vocab::backoff_within;
+use std::time::Duration;
 use tokio::{
     net::TcpListener,
     time::{Instant, sleep, timeout_at},

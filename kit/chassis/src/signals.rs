@@ -1,8 +1,7 @@
 //! The signals that stop a process.
 
-use std::time::Duration;
-
 use anyhow::Context;
+use std::time::Duration;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,

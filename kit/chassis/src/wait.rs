@@ -1,9 +1,8 @@
 //! Waits for a server at start-up.
 
-use std::{fmt::Display, future::Future, time::Duration};
-
 use anyhow::bail;
 use stampede_vocab::backoff;
+use std::{fmt::Display, future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// Time between two log lines of one wait.

@@ -4,6 +4,7 @@
 //! A worker that fails or panics ends the process: a process that half works is worse than one
 //! that is started again.
 
+use futures_util::FutureExt;
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -11,8 +12,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-
-use futures_util::FutureExt;
 use tokio::{
     sync::watch,
     task::JoinHandle,

@@ -1,11 +1,9 @@
 //! Problems as gRPC statuses with `google.rpc` details, there and back.
 
+use crate::{DOMAIN, Problem, Reason};
 use std::{collections::HashMap, error::Error};
-
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
-
-use crate::{DOMAIN, Problem, Reason};
 
 /// The domain that releases before this one sent. It is still read, so that callers may be replaced before the services
 /// that they call.

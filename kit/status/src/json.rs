@@ -1,10 +1,8 @@
 //! Problems as `application/problem+json` (RFC 9457).
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-
 use crate::{DOCS_BASE, Problem, Reason};
+use serde::Serialize;
+use std::collections::BTreeMap;
 
 #[derive(Serialize)]
 struct ProblemJson<'a> {

@@ -1,11 +1,9 @@
 //! One occurrence of a failure, with a text for the caller and a text for the operator.
 
-use std::{collections::BTreeMap, fmt::Display, time::Duration};
-
+use crate::Reason;
 use http::StatusCode;
 use stampede_vocab::InvalidField;
-
-use crate::Reason;
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 /// A failure on its way to the caller.
 ///

@@ -2,9 +2,8 @@
 //!
 //! Names are part of the public contract: add freely, never rename or reuse one.
 
-use std::time::Duration;
-
 use http::StatusCode;
+use std::time::Duration;
 use tonic::Code;
 
 macro_rules! reasons {

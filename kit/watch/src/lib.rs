@@ -32,13 +32,11 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
-
 use futures_util::{Stream, stream};
+use registry::Registry;
+use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-use registry::Registry;
 
 /// Watches values `V` by key `K`. Clones share one poll.
 ///

@@ -1,12 +1,10 @@
 //! The one task that loads. It must not stop for a load that fails, hangs or panics.
 
-use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
-
+use crate::registry::Registry;
 use anyhow::Context;
+use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
-
-use crate::registry::Registry;
 
 /// A load that takes longer is given up; the next period tries again.
 const LOAD_DEADLINE: Duration = Duration::from_secs(5);

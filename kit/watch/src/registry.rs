@@ -5,7 +5,6 @@ use std::{
     hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
 };
-
 use tokio::sync::{Notify, oneshot, watch};
 
 /// The keys that are watched.

@@ -1,16 +1,14 @@
 //! The hub as its watchers see it. Time is paused, so a period passes as soon as all tasks idle.
 
+use super::Hub;
+use futures_util::{FutureExt, StreamExt};
 use std::{
     collections::HashMap,
     pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
-
-use futures_util::{FutureExt, StreamExt};
 use tokio::time::sleep;
-
-use super::Hub;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 

@@ -1,7 +1,5 @@
 //! Starts a sandbox and calls it.
 
-use std::{path::Path, time::Duration};
-
 use bytes::Bytes;
 use clap::Parser;
 use http::{Method, Request, StatusCode};
@@ -9,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
 use stampede_sandbox::Config;
+use std::{path::Path, time::Duration};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;

@@ -1,11 +1,9 @@
 //! Charges: the end of each card, and the rules of a key.
 
-use std::time::{Duration, Instant};
-
+use crate::caller::{Sandbox, journal_dir};
 use http::StatusCode;
 use serde_json::json;
-
-use crate::caller::{Sandbox, journal_dir};
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn each_card_ends_as_its_token_says() {

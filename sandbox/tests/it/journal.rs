@@ -1,10 +1,8 @@
 //! The records survive their process.
 
-use std::{fs::OpenOptions, io::Write};
-
-use http::StatusCode;
-
 use crate::caller::{Sandbox, journal_dir};
+use http::StatusCode;
+use std::{fs::OpenOptions, io::Write};
 
 #[tokio::test]
 async fn a_restart_remembers_charges_refunds_and_keys() {

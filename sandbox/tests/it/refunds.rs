@@ -1,9 +1,8 @@
 //! Refunds: once for each key, and never more than was captured.
 
+use crate::caller::{Sandbox, journal_dir};
 use http::StatusCode;
 use serde_json::json;
-
-use crate::caller::{Sandbox, journal_dir};
 
 #[tokio::test]
 async fn refunds_never_exceed_the_capture() {

@@ -1,8 +1,7 @@
 //! The seeded mode: a provider that fails as real ones do, the same way each time.
 
-use http::StatusCode;
-
 use crate::caller::{Sandbox, journal_dir};
+use http::StatusCode;
 
 #[tokio::test]
 async fn what_fails_first_is_done_once_under_the_same_key() {

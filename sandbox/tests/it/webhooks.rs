@@ -1,15 +1,13 @@
 //! Notices to the merchant: signed, retried, and sent for every end of a charge or refund.
 
-use std::time::Duration;
-
+use crate::caller::{Sandbox, journal_dir};
 use axum::{Router, extract::State, routing::post};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use std::time::Duration;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
-
-use crate::caller::{Sandbox, journal_dir};
 
 const SECRET: &str = "a secret between merchant and provider";
 

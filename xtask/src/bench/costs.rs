@@ -1,9 +1,7 @@
 //! Measures the resources that processes use, as the kernel counts them: processor time and memory. A noisy neighbour
 //! adds latency, and hardly changes these.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::time::Duration;
+use std::{collections::BTreeMap, fs, time::Duration};
 
 /// The kernel's clock ticks a second, as user programs see them: 100 on every Linux.
 const TICKS_PER_S: u64 = 100;

@@ -2,22 +2,27 @@
 //! hop from HTTP to gRPC, in the same run and in turn with them. Processor time is the kernel's; only ratios of one run
 //! compare with those of another machine.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
+use crate::{
+    bench::{
+        RUN,
+        costs::Spent,
+        laboratory::{BACKEND, GATEWAY, HANDLER, HOP, Laboratory, Programs},
+        stage,
+        wrk::{Count, Request, Wrk},
+    },
+    cli::{GatewayArgs, Profile},
+    down,
+    fleet::Fleet,
+    setup,
+    ui::{Step, say},
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use serde::Serialize;
-
-use crate::bench::costs::Spent;
-use crate::bench::laboratory::{BACKEND, GATEWAY, HANDLER, HOP, Laboratory, Programs};
-use crate::bench::wrk::{Count, Request, Wrk};
-use crate::bench::{RUN, stage};
-use crate::cli::{GatewayArgs, Profile};
-use crate::down;
-use crate::fleet::Fleet;
-use crate::setup;
-use crate::ui::{Step, say};
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Connections at a time.
 const CONNECTIONS: [u32; 2] = [32, 64];

@@ -1,26 +1,30 @@
 //! `cargo xtask bench ghz`: plays the plans of `ghz-bench/` one after another.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
+use crate::{
+    bench::{
+        metrics::{self, Outcomes},
+        page,
+        plan::{self, Plan},
+        seed::{self, Seed},
+        stage::{self, Stage},
+    },
+    cli::GhzArgs,
+    fleet::Fleet,
+    setup,
+    shell::{self, Group},
+    ui::{Step, say},
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::bench::metrics::{self, Outcomes};
-use crate::bench::page;
-use crate::bench::plan::{self, Plan};
-use crate::bench::seed::{self, Seed};
-use crate::bench::stage::{self, Stage};
-use crate::cli::GhzArgs;
-use crate::fleet::Fleet;
-use crate::setup;
-use crate::shell::{self, Group};
-use crate::ui::{Step, say};
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 /// Calls that ghz counts as failed and no service has seen.
 const LOST: &str = "LOST_ON_THE_WAY";

@@ -1,20 +1,24 @@
 //! `cargo xtask bench jmeter`: plays the plans of `jmeter-bench/` one after another, with JMeter's dashboard.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
+use crate::{
+    bench::{
+        samples::{self, Summary},
+        seed::{self, Seed},
+        stage::{self, Stage},
+    },
+    cli::JmeterArgs,
+    fleet::Fleet,
+    setup,
+    shell::{self, Group},
+    ui::{Step, say},
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use anyhow::{Context, bail, ensure};
-
-use crate::bench::samples::{self, Summary};
-use crate::bench::seed::{self, Seed};
-use crate::bench::stage::{self, Stage};
-use crate::cli::JmeterArgs;
-use crate::fleet::Fleet;
-use crate::setup;
-use crate::shell::{self, Group};
-use crate::ui::{Step, say};
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 /// The plan whose readers arrive before the opening, so its event must not be open yet.
 const BEFORE_THE_OPENING: &str = "browse-and-wait";

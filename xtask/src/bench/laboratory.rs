@@ -1,25 +1,26 @@
 //! The gateway's laboratory: the gateway, a bare gRPC handler behind it, and beside it a bare HTTP handler and a bare
 //! hop. Each has one thread.
 
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-
+use crate::{
+    cli::Profile,
+    fleet::Fleet,
+    identity::Identity,
+    launch::{Launch, Tier},
+    mesh,
+    ports::Ports,
+    probe,
+    secrets::{self, Secrets},
+    servers, shell,
+    ui::Step,
+    workspace::Workspace,
+};
 use stampede_vocab::{Process, Service};
-
-use crate::cli::Profile;
-use crate::fleet::Fleet;
-use crate::identity::Identity;
-use crate::launch::{Launch, Tier};
-use crate::mesh;
-use crate::ports::Ports;
-use crate::probe;
-use crate::secrets::{self, Secrets};
-use crate::servers;
-use crate::shell;
-use crate::ui::Step;
-use crate::workspace::Workspace;
+use std::{
+    net::{Ipv4Addr, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 /// First port that is tried.
 const FIRST_PORT: u16 = 7_600;

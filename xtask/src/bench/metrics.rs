@@ -1,12 +1,13 @@
 //! Outcomes of calls, from the `/metrics` of the processes that answered them: the one place where the reason of a
 //! refusal is counted, whatever the load generator.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
 use anyhow::Context;
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 /// Prefix of the outcomes inside of calls: one call of Reserve answers many reservations.
 pub const RESERVATION: &str = "reservation ";

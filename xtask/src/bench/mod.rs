@@ -17,10 +17,11 @@ mod stage;
 mod watchers;
 mod wrk;
 
+use crate::{
+    cli::{BenchArgs, Generator},
+    workspace::Workspace,
+};
 use std::process::ExitCode;
-
-use crate::cli::{BenchArgs, Generator};
-use crate::workspace::Workspace;
 
 /// The directory of the mesh that a bench starts, under `.stampede/`. Its measurements lie next to it.
 pub const RUN: &str = "bench/mesh";

@@ -1,8 +1,7 @@
 //! Renders the measurements as an HTML page: a table, and the latencies of each plan as bars.
 
-use std::fmt::Write;
-
 use crate::bench::ghz::Played;
+use std::fmt::Write;
 
 /// Size of one drawing, in pixels.
 const WIDTH: f64 = 420.0;

@@ -1,13 +1,13 @@
 //! The plans of `ghz-bench/plans`: one file for each call and each form of load, as ghz itself reads them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
+use crate::workspace::Workspace;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use stampede_vocab::Service;
-
-use crate::workspace::Workspace;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// One plan.
 #[derive(Debug, Clone)]

@@ -1,10 +1,7 @@
 //! Reads the samples that JMeter recorded, and sums them up by label.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
-
 use anyhow::{Context, bail};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// All samples of one label.
 #[derive(Debug, PartialEq, Eq)]

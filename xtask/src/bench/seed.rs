@@ -1,14 +1,9 @@
 //! Creates the data of a plan by `stampede seed` and `stampede token`, through the gateway.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
+use crate::{bench::stage::Stage, shell};
 use anyhow::Context;
 use serde::Deserialize;
-
-use crate::bench::stage::Stage;
-use crate::shell;
+use std::{fs, path::Path, process::Command};
 
 /// Characters of the part of an id that differs between runs.
 const RUN_LENGTH: usize = 13;

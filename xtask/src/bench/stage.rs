@@ -1,24 +1,25 @@
 //! The mesh that the load is put on: one that is started for it, or one that runs already.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::Command;
-
+use crate::{
+    bench::{RUN, costs::Spent, metrics},
+    cli::{LoadArgs, Profile},
+    down,
+    fleet::Fleet,
+    mesh::{self, Layout, Own},
+    replicas::Replicas,
+    secrets::{self, Secrets},
+    setup,
+    ui::say,
+    usage,
+    workspace::Workspace,
+};
 use anyhow::Context;
 use stampede_vocab::{Process, Service};
-
-use crate::bench::costs::Spent;
-use crate::bench::{RUN, metrics};
-use crate::cli::{LoadArgs, Profile};
-use crate::down;
-use crate::fleet::Fleet;
-use crate::mesh::{self, Layout, Own};
-use crate::replicas::Replicas;
-use crate::secrets::{self, Secrets};
-use crate::setup;
-use crate::ui::say;
-use crate::usage;
-use crate::workspace::Workspace;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+};
 
 /// Payment window of an order beyond the duration of a plan: it does not expire while it is measured, and the audit
 /// does not wait long for its end.

@@ -1,25 +1,27 @@
 //! `cargo xtask bench watchers`: how soon a crowd is notified that the event it watches has changed, through one
 //! gateway and one replica of the event service, and the cost of a watcher in the two. Processor time is the kernel's.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
-
+use crate::{
+    bench::{
+        costs::Spent,
+        stage::{self, Stage},
+    },
+    cli::{Profile, WatchersArgs},
+    fleet::Fleet,
+    setup, shell,
+    ui::Step,
+    workspace::Workspace,
+};
 use anyhow::{Context, ensure};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stampede_vocab::Service;
-
-use crate::bench::costs::Spent;
-use crate::bench::stage::{self, Stage};
-use crate::cli::{Profile, WatchersArgs};
-use crate::fleet::Fleet;
-use crate::setup;
-use crate::shell;
-use crate::ui::Step;
-use crate::workspace::Workspace;
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
+};
 
 /// Time within which 99 of 100 watchers are to be notified.
 const MOST_P99_MS: f64 = 500.0;

@@ -1,12 +1,12 @@
 //! Load by wrk: one request again and again, over so many connections, each of which waits for its answer.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use anyhow::Context;
-
 use crate::shell;
+use anyhow::Context;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// One request.
 #[derive(Debug, Clone)]

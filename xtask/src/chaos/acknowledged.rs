@@ -1,11 +1,12 @@
 //! Everything acknowledged to the crowds of a run, so that the audit notices if a later fault loses any of it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
-
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 /// The file that `stampede simulate --acknowledged` writes and `stampede audit --acknowledged` reads.
 #[derive(Debug, Default, Serialize, Deserialize)]

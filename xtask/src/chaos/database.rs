@@ -1,11 +1,11 @@
 //! Faults of the database, by statements that both MySQL and MariaDB accept.
 
+use crate::{
+    chaos::{plan::DatabaseFault, sql::Session},
+    mesh::SCHEMA_PREFIX,
+};
 use anyhow::{Context, ensure};
 use stampede_vocab::Service;
-
-use crate::chaos::plan::DatabaseFault;
-use crate::chaos::sql::Session;
-use crate::mesh::SCHEMA_PREFIX;
 
 /// Tries of a statement that waits for another session's lock: 5 s each time.
 const TRIES: usize = 3;

@@ -1,13 +1,16 @@
 //! The proxies of a run: one on each link from a process to a server, and one in front of the gateways for the crowd.
 
+use crate::{
+    chaos::{
+        plan::{Far, Link},
+        proxy::{Proxy, Traffic},
+    },
+    mesh::{Layout, Tuning},
+    ports::Ports,
+    servers::{Listener, Server, ServerPorts},
+};
 use anyhow::Context;
 use stampede_vocab::{Process, Service};
-
-use crate::chaos::plan::{Far, Link};
-use crate::chaos::proxy::{Proxy, Traffic};
-use crate::mesh::{Layout, Tuning};
-use crate::ports::Ports;
-use crate::servers::{Listener, Server, ServerPorts};
 
 /// First port that is tried for Kafka's further listeners.
 const FIRST_LISTENER: u16 = 7_500;

@@ -1,11 +1,11 @@
 //! Data loss of a Redis that is down: all of its files, or their end.
 
-use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
-
-use anyhow::Context;
-
 use crate::workspace::{remove_directory, remove_file};
+use anyhow::Context;
+use std::{
+    fs::{self, OpenOptions},
+    path::{Path, PathBuf},
+};
 
 /// Bytes of the first lost command that stay on the disk: fewer than any command has.
 const TORN: u64 = 7;

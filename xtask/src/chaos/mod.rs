@@ -16,32 +16,35 @@ mod round;
 pub mod sql;
 mod strike;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
-
+use crate::{
+    chaos::{
+        acknowledged::Acknowledged,
+        links::Links,
+        outcome::{Outcome, Report},
+        plan::Round,
+        round::{Files, Rounds},
+        strike::Stage,
+    },
+    cli::{ChaosArgs, Database, PortArgs, Profile},
+    demo, down,
+    fleet::Fleet,
+    mesh::{self, Layout, Mesh},
+    ports::Ports,
+    replicas::Replicas,
+    secrets::Secrets,
+    servers::{ServerPorts, Servers},
+    setup,
+    ui::{say, seconds},
+    workspace::{Workspace, remove_directory},
+};
 use anyhow::{Context, bail};
 use stampede_sale::Sale;
 use stampede_vocab::Timestamp;
-
-use crate::chaos::acknowledged::Acknowledged;
-use crate::chaos::links::Links;
-use crate::chaos::outcome::{Outcome, Report};
-use crate::chaos::plan::Round;
-use crate::chaos::round::{Files, Rounds};
-use crate::chaos::strike::Stage;
-use crate::cli::{ChaosArgs, Database, PortArgs, Profile};
-use crate::demo;
-use crate::down;
-use crate::fleet::Fleet;
-use crate::mesh::{self, Layout, Mesh};
-use crate::ports::Ports;
-use crate::replicas::Replicas;
-use crate::secrets::Secrets;
-use crate::servers::{ServerPorts, Servers};
-use crate::setup;
-use crate::ui::{say, seconds};
-use crate::workspace::{Workspace, remove_directory};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 /// The directory of a run, under `.stampede/`.
 pub const RUN: &str = "chaos";

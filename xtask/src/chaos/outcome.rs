@@ -1,13 +1,9 @@
 //! The outcome of each round: read from the reports of simulation and audit, and printed as a table or as JSON.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
+use crate::{chaos::plan::Round, ui::seconds};
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::chaos::plan::Round;
-use crate::ui::seconds;
+use std::{collections::BTreeMap, time::Duration};
 
 /// One round that was played.
 #[derive(Debug, Serialize)]

@@ -1,14 +1,13 @@
 //! The faults of a run, their order and their times: all of it follows from a seed. It has no side effects.
 
-use std::fmt;
-use std::time::Duration;
-
+use crate::{
+    chaos::dice::Dice,
+    replicas::{Replicas, replicated},
+    servers::Server,
+    ui::seconds,
+};
 use stampede_vocab::{Process, Service};
-
-use crate::chaos::dice::Dice;
-use crate::replicas::{Replicas, replicated};
-use crate::servers::Server;
-use crate::ui::seconds;
+use std::{fmt, time::Duration};
 
 /// Most orders of the sale before a fault strikes: a fraction of the crowd's.
 const MOST_ORDERS_BEFORE: u64 = 12;

@@ -1,22 +1,26 @@
 //! One round: a crowd buys, a fault is injected and removed, the simulation ends, and the audit checks the promises.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
-
+use crate::{
+    chaos::{
+        acknowledged::Acknowledged,
+        outcome::{Outcome, whole_ms},
+        plan::Round,
+        sql::Session,
+        strike::{Stage, Strike},
+    },
+    fleet::{Beside, Fleet, TICK},
+    mesh::SCHEMA_PREFIX,
+    workspace::make_directory,
+};
 use anyhow::Context;
 use serde_json::Value;
-
-use crate::chaos::acknowledged::Acknowledged;
-use crate::chaos::outcome::{Outcome, whole_ms};
-use crate::chaos::plan::Round;
-use crate::chaos::sql::Session;
-use crate::chaos::strike::{Stage, Strike};
-use crate::fleet::{Beside, Fleet, TICK};
-use crate::mesh::SCHEMA_PREFIX;
-use crate::workspace::make_directory;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Longest time from the crowd's start to the orders after which a fault strikes.
 const PLACED_WITHIN: Duration = Duration::from_secs(30);

@@ -1,14 +1,14 @@
 //! A session with the database server as its root, who has no password and connects by the server's socket file. A
 //! minimal client, so that no driver has to be built.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
-
 use anyhow::{Context, bail, ensure};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    path::Path,
+    time::Duration,
+};
 
 /// Longest wait for an answer: longer than the sessions here wait for a lock.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);

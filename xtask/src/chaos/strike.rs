@@ -1,19 +1,21 @@
 //! Injects a fault, and removes it again.
 
-use std::time::Duration;
-
+use crate::{
+    chaos::{
+        database::InjectedFault,
+        links::Links,
+        loss::{self, Sizes},
+        plan::{Blow, Fault, Harm, Loss, Target},
+        proxy::{Proxy, Traffic},
+        sql::Session,
+    },
+    fleet::Fleet,
+    mesh::Mesh,
+    replicas::replicated,
+    servers::Server,
+};
 use stampede_vocab::Process;
-
-use crate::chaos::database::InjectedFault;
-use crate::chaos::links::Links;
-use crate::chaos::loss::{self, Sizes};
-use crate::chaos::plan::{Blow, Fault, Harm, Loss, Target};
-use crate::chaos::proxy::{Proxy, Traffic};
-use crate::chaos::sql::Session;
-use crate::fleet::Fleet;
-use crate::mesh::Mesh;
-use crate::replicas::replicated;
-use crate::servers::Server;
+use std::time::Duration;
 
 /// The time whose writes Redis loses.
 const LOST: Duration = Duration::from_secs(2);

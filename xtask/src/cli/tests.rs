@@ -1,8 +1,7 @@
 //! That the command line is well formed.
 
-use clap::CommandFactory;
-
 use super::*;
+use clap::CommandFactory;
 
 #[test]
 fn the_command_line_is_well_formed_and_ends_with_an_example() {

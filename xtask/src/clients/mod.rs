@@ -7,16 +7,18 @@ mod settings;
 mod stage;
 mod toolchain;
 
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
-
+use crate::{
+    cli::{ClientsArgs, Database, Language},
+    interrupt,
+    ui::{say, seconds},
+    workspace::Workspace,
+};
 use anyhow::bail;
 use clap::ValueEnum;
-
-use crate::cli::{ClientsArgs, Database, Language};
-use crate::interrupt;
-use crate::ui::{say, seconds};
-use crate::workspace::Workspace;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 /// The name by which `cargo xtask test` knows this.
 pub const NAME: &str = "clients";

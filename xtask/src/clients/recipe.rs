@@ -1,18 +1,20 @@
 //! How the client in each language is generated, built and run. Versions stand in the manifests of `clients/`; what is
 //! fetched and built lies in `.stampede/clients`, or where the language's own tools put it.
 
-use std::ffi::OsString;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use crate::{
+    cli::Language,
+    setup::tools,
+    shell,
+    ui::Step,
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use anyhow::Context;
-
-use crate::cli::Language;
-use crate::setup::tools;
-use crate::shell;
-use crate::ui::Step;
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Generates and builds a client.
 pub fn build(workspace: &Workspace, language: Language) -> anyhow::Result<()> {

@@ -1,18 +1,20 @@
 //! The mesh that the clients call: started for them alone, and stopped after the last one.
 
-use std::process::{Command, ExitStatus};
-use std::thread;
-use std::time::{Duration, Instant};
-
+use crate::{
+    cli::{Database, Profile},
+    down,
+    fleet::{Beside, Fleet, TICK},
+    mesh::Own,
+    replicas::Replicas,
+    ui::say,
+    workspace::{Workspace, remove_directory},
+};
 use anyhow::{Context, ensure};
-
-use crate::cli::{Database, Profile};
-use crate::down;
-use crate::fleet::{Beside, Fleet, TICK};
-use crate::mesh::Own;
-use crate::replicas::Replicas;
-use crate::ui::say;
-use crate::workspace::{Workspace, remove_directory};
+use std::{
+    process::{Command, ExitStatus},
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Longest run of one client: it takes some seconds, more on a busy machine.
 const STORY_TIMEOUT: Duration = Duration::from_secs(120);

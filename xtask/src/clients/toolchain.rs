@@ -1,7 +1,9 @@
 //! The tools that the client in each language needs, and those that are missing. Nothing is installed here.
 
-use crate::cli::Language;
-use crate::setup::requirement::{Probe, Requirement};
+use crate::{
+    cli::Language,
+    setup::requirement::{Probe, Requirement},
+};
 
 /// Its packages include buf, which generates some of the others.
 const VENV: Requirement = Requirement { what: "Python's venv", probe: Probe::PythonVenv, packages: &["python3-venv"] };

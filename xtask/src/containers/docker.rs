@@ -1,16 +1,18 @@
 //! Calls of `docker` and `docker compose`, each with a bound, in one compose project of its own.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
-
+use crate::{
+    setup,
+    shell::{self, Group},
+    workspace::Workspace,
+};
 use anyhow::bail;
-
-use crate::setup;
-use crate::shell::{self, Group};
-use crate::workspace::Workspace;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// From this release on the client builds images by a component of its own, buildx.
 const FIRST_WITHOUT_BUILDER: u32 = 23;

@@ -1,20 +1,24 @@
 //! The images that the compose files need: those on this machine, those that can be pulled, or stand-ins for them.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-
+use crate::{
+    containers::docker::Docker,
+    setup::{
+        self, apt,
+        requirement::{Probe, Requirement},
+    },
+    shell,
+    ui::Step,
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use anyhow::{Context, bail};
-
-use crate::containers::docker::Docker;
-use crate::setup::requirement::{Probe, Requirement};
-use crate::setup::{self, apt};
-use crate::shell;
-use crate::ui::Step;
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{
+    collections::BTreeMap,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 /// Debian's release that stand-ins are made of.
 const RELEASE: &str = "bookworm";

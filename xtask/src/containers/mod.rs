@@ -5,21 +5,25 @@ mod docker;
 mod images;
 mod purchase;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
-
+use crate::{
+    containers::docker::{Docker, Project},
+    ports::Ports,
+    setup::{
+        apt,
+        requirement::{Probe, Requirement},
+    },
+    shell::{self, Group},
+    ui::{say, seconds},
+    workspace::Workspace,
+};
 use anyhow::{Context, ensure};
 use stampede_vocab::{Process, Service};
-
-use crate::containers::docker::{Docker, Project};
-use crate::ports::Ports;
-use crate::setup::apt;
-use crate::setup::requirement::{Probe, Requirement};
-use crate::shell::{self, Group};
-use crate::ui::{say, seconds};
-use crate::workspace::Workspace;
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
 
 /// The name by which `cargo xtask test` knows this.
 pub const NAME: &str = "compose";

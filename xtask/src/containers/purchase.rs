@@ -1,14 +1,13 @@
 //! One purchase by curl through the published port, as the README has it: from the operator's event to the goods.
 
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
-
+use crate::{containers::docker::Project, shell};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-
-use crate::containers::docker::Project;
-use crate::shell;
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Longest wait for the effect of a step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);

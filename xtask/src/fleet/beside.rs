@@ -1,12 +1,12 @@
 //! A command that runs next to the fleet, to its end or until it is dropped.
 
-use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
-
-use anyhow::Context;
-
 use super::stop_child;
 use crate::shell;
+use anyhow::Context;
+use std::{
+    process::{Child, Command, ExitStatus},
+    time::Duration,
+};
 
 /// Longest time to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,9 +1,8 @@
 //! Faults of single children on purpose: kill, SIGSTOP, and restart.
 
+use super::{Fleet, Member, signal, stop_together};
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
-
-use super::{Fleet, Member, signal, stop_together};
 
 impl Fleet {
     /// Kills a child with SIGKILL. Its end is no error until it is started again.

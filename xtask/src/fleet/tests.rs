@@ -1,10 +1,8 @@
 //! Supervision, with shells and sleeps as children.
 
-use std::process::Stdio;
-
 use super::*;
-use crate::identity::Identity;
-use crate::scratch::Scratch;
+use crate::{identity::Identity, scratch::Scratch};
+use std::process::Stdio;
 
 /// Longer than anything here takes on a busy machine.
 const SOON: Duration = Duration::from_secs(20);

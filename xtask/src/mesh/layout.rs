@@ -1,10 +1,11 @@
 //! The processes of a mesh, and their ports.
 
+use crate::{
+    cli::PortArgs,
+    ports::Ports,
+    replicas::{Replicas, replicated},
+};
 use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
-
-use crate::cli::PortArgs;
-use crate::ports::Ports;
-use crate::replicas::{Replicas, replicated};
 
 /// The replicas of a service are this far apart.
 const REPLICA_OFFSET: u16 = 10;

@@ -6,25 +6,22 @@ mod operator;
 mod own;
 mod tuning;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-
+use crate::{
+    cli::Profile,
+    fleet::Fleet,
+    identity::Identity,
+    launch::{Launch, Tier},
+    mesh::{layout::Instance, operator::TOPIC_PREFIX},
+    probe,
+    replicas::replicated,
+    secrets::{self, Secrets},
+    servers::Servers,
+    shell,
+    ui::Step,
+    workspace::Workspace,
+};
 use stampede_vocab::{Process, RedisUse, Service};
-
-use crate::cli::Profile;
-use crate::fleet::Fleet;
-use crate::identity::Identity;
-use crate::launch::{Launch, Tier};
-use crate::mesh::layout::Instance;
-use crate::mesh::operator::TOPIC_PREFIX;
-use crate::probe;
-use crate::replicas::replicated;
-use crate::secrets::{self, Secrets};
-use crate::servers::Servers;
-use crate::shell;
-use crate::ui::Step;
-use crate::workspace::Workspace;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 pub use crate::mesh::layout::Layout;
 pub use crate::mesh::operator::SCHEMA_PREFIX;

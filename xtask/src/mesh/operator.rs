@@ -1,13 +1,13 @@
 //! The operator's command, `stampede`, as it is called on a mesh of this machine.
 
-use std::path::Path;
-use std::process::Command;
-
-use crate::fleet::Fleet;
-use crate::mesh::Mesh;
-use crate::secrets::{self, Secrets};
-use crate::shell;
-use crate::ui::{Step, say};
+use crate::{
+    fleet::Fleet,
+    mesh::Mesh,
+    secrets::{self, Secrets},
+    shell,
+    ui::{Step, say},
+};
+use std::{path::Path, process::Command};
 
 /// The prefix of a run's schemas.
 pub const SCHEMA_PREFIX: &str = "stampede_";

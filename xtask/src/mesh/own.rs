@@ -1,16 +1,17 @@
 //! A mesh for one piece of work: started on servers of its own, and stopped with them after it.
 
+use crate::{
+    cli::{Database, PortArgs, Profile},
+    fleet::Fleet,
+    mesh::{Layout, Mesh, Tuning, build},
+    ports::Ports,
+    replicas::Replicas,
+    secrets::Secrets,
+    servers::{ServerPorts, Servers},
+    setup,
+    workspace::{Workspace, remove_directory},
+};
 use std::path::Path;
-
-use crate::cli::{Database, PortArgs, Profile};
-use crate::fleet::Fleet;
-use crate::mesh::{Layout, Mesh, Tuning, build};
-use crate::ports::Ports;
-use crate::replicas::Replicas;
-use crate::secrets::Secrets;
-use crate::servers::{ServerPorts, Servers};
-use crate::setup;
-use crate::workspace::{Workspace, remove_directory};
 
 /// The build and the settings of a mesh that has servers of its own.
 pub struct Own<'a> {

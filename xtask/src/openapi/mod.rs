@@ -3,17 +3,9 @@
 
 mod trial;
 
-use std::fs;
-use std::process::Command;
-
+use crate::{cli::Profile, mesh, setup, shell, ui::say, workspace::Workspace};
 use anyhow::Context;
-
-use crate::cli::Profile;
-use crate::mesh;
-use crate::setup;
-use crate::shell;
-use crate::ui::say;
-use crate::workspace::Workspace;
+use std::{fs, process::Command};
 
 pub use crate::openapi::trial::{NAME, RUN, run};
 

@@ -1,16 +1,19 @@
 //! `cargo xtask test openapi`: schemathesis sends valid and invalid requests by the description to a mesh of its own,
 //! and fails for an answer that is not described.
 
-use std::path::Path;
-use std::process::{Command, ExitCode};
-
-use crate::cli::{Database, Profile};
-use crate::down;
-use crate::mesh::{Mesh, Own};
-use crate::replicas::Replicas;
-use crate::setup;
-use crate::ui::say;
-use crate::workspace::Workspace;
+use crate::{
+    cli::{Database, Profile},
+    down,
+    mesh::{Mesh, Own},
+    replicas::Replicas,
+    setup,
+    ui::say,
+    workspace::Workspace,
+};
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 /// The name by which `cargo xtask test` knows this.
 pub const NAME: &str = "openapi";

@@ -1,18 +1,17 @@
 //! How a Redis Cluster is started for tests: three masters, each with a replica.
 
-use std::path::Path;
-use std::process::Command;
-
+use crate::{
+    fleet::Fleet,
+    identity::Identity,
+    ports::Ports,
+    probe,
+    servers::{PASSWORD, READY_TIMEOUT, redis},
+    shell,
+    ui::Step,
+};
 use anyhow::Context;
 use stampede_vocab::REDIS_USER;
-
-use crate::fleet::Fleet;
-use crate::identity::Identity;
-use crate::ports::Ports;
-use crate::probe;
-use crate::servers::{PASSWORD, READY_TIMEOUT, redis};
-use crate::shell;
-use crate::ui::Step;
+use std::{path::Path, process::Command};
 
 /// The slots of each master, first and last.
 const SLOTS: [(u16, u16); 3] = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)];

@@ -1,17 +1,19 @@
 //! How Kafka is started for development: one node, broker and controller in one small JVM.
 
-use std::ffi::OsString;
-use std::fs;
-use std::path::{Path, PathBuf};
-
+use crate::{
+    identity::Identity,
+    launch::{Launch, Tier},
+    servers::{STOP_TIMEOUT, ServerPorts},
+    setup::kafka_libraries,
+    shell,
+    workspace::Workspace,
+};
 use anyhow::{Context, bail};
-
-use crate::identity::Identity;
-use crate::launch::{Launch, Tier};
-use crate::servers::{STOP_TIMEOUT, ServerPorts};
-use crate::setup::kafka_libraries;
-use crate::shell;
-use crate::workspace::Workspace;
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Any 16 bytes in base64 will do: the cluster has one node, and talks to no other.
 const CLUSTER_ID: &str = "c3RhbXBlZGUtZGV2LTAwMQ";

@@ -1,15 +1,14 @@
 //! How MariaDB is started for development: durable, on the loopback, without TLS.
 
-use std::fs;
-use std::path::Path;
-
+use crate::{
+    identity::Identity,
+    launch::{Launch, Tier},
+    servers::{CREATE_ACCOUNT, STOP_TIMEOUT},
+    shell,
+    workspace::remove_directory,
+};
 use anyhow::Context;
-
-use crate::identity::Identity;
-use crate::launch::{Launch, Tier};
-use crate::servers::{CREATE_ACCOUNT, STOP_TIMEOUT};
-use crate::shell;
-use crate::workspace::remove_directory;
+use std::{fs, path::Path};
 
 /// Flags that set MariaDB's own behaviour, the same as MySQL's in their effect.
 const BEHAVIOUR: [&str; 12] = [

@@ -7,21 +7,23 @@ mod mariadb;
 mod mysql;
 mod redis;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
+use crate::{
+    cli::{Database, PortArgs},
+    fleet::Fleet,
+    identity::Identity,
+    ports::Ports,
+    probe,
+    servers::cluster::Cluster,
+    ui::Step,
+    workspace::{Workspace, remove_file},
+};
 use anyhow::Context;
 use stampede_vocab::REDIS_USER;
-
-use crate::cli::{Database, PortArgs};
-use crate::fleet::Fleet;
-use crate::identity::Identity;
-use crate::ports::Ports;
-use crate::probe;
-use crate::servers::cluster::Cluster;
-use crate::ui::Step;
-use crate::workspace::{Workspace, remove_file};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use crate::servers::kafka::Listener;
 

@@ -1,17 +1,15 @@
 //! How MySQL is started for development: durable, on the loopback, without TLS.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
+use crate::{
+    identity::Identity,
+    launch::{Launch, Tier},
+    servers::{CREATE_ACCOUNT, STOP_TIMEOUT},
+    setup::mysql::Server,
+    shell,
+    workspace::{Workspace, make_directory},
+};
 use anyhow::Context;
-
-use crate::identity::Identity;
-use crate::launch::{Launch, Tier};
-use crate::servers::{CREATE_ACCOUNT, STOP_TIMEOUT};
-use crate::setup::mysql::Server;
-use crate::shell;
-use crate::workspace::{Workspace, make_directory};
+use std::{fs, path::Path, process::Command};
 
 /// Flags that set MySQL's own behaviour. Every commit reaches the disk; there is no binary log, as
 /// nothing replicates from here.

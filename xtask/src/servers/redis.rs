@@ -1,15 +1,14 @@
 //! How Redis is started for development: as the services demand it.
 
-use std::ffi::OsString;
-use std::path::Path;
-
+use crate::{
+    identity::Identity,
+    launch::{Launch, Tier},
+    servers::{PASSWORD, STOP_TIMEOUT},
+    shell,
+};
 use anyhow::Context;
 use stampede_vocab::{REDIS_USER, redis_rules};
-
-use crate::identity::Identity;
-use crate::launch::{Launch, Tier};
-use crate::servers::{PASSWORD, STOP_TIMEOUT};
-use crate::shell;
+use std::{ffi::OsString, path::Path};
 
 /// A setting by its flag, and its value.
 type Setting<'a> = [&'a str; 2];

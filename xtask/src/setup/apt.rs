@@ -2,16 +2,18 @@
 //! terminal. Elsewhere it fails with each missing requirement, the places that were searched, and the packages that
 //! have it.
 
-use std::fmt::Write;
-use std::io::{IsTerminal, stderr, stdin};
-use std::process::Command;
-
+use crate::{
+    setup::requirement::Requirement,
+    shell,
+    ui::{Step, say},
+};
 use anyhow::{Context, bail};
 use nix::unistd::Uid;
-
-use crate::setup::requirement::Requirement;
-use crate::shell;
-use crate::ui::{Step, say};
+use std::{
+    fmt::Write,
+    io::{IsTerminal, stderr, stdin},
+    process::Command,
+};
 
 /// Installs missing packages, so that every requirement is met.
 pub fn provide(requirements: &[Requirement]) -> anyhow::Result<()> {

@@ -1,15 +1,17 @@
 //! Apache Kafka: its jars through Maven, from `deploy/dev/kafka/pom.xml`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use crate::{
+    setup::requirement::{Probe, Requirement},
+    shell,
+    ui::say,
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use anyhow::Context;
-
-use crate::setup::requirement::{Probe, Requirement};
-use crate::shell;
-use crate::ui::say;
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Requirements of Kafka and of fetching it.
 pub const REQUIREMENTS: [Requirement; 2] = [

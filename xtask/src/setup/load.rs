@@ -1,17 +1,22 @@
 //! Requirements of load and container tests: ghz and h2spec, built from their sources; JMeter, whose jars come through
 //! Maven; Docker Compose, each in an exact version; and wrk as the distribution has it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use crate::{
+    setup::{
+        apt,
+        requirement::{Probe, Requirement},
+        tools,
+    },
+    shell,
+    ui::{Step, say},
+    workspace::{Workspace, make_directory},
+};
 use anyhow::{Context, bail};
-
-use crate::setup::requirement::{Probe, Requirement};
-use crate::setup::{apt, tools};
-use crate::shell;
-use crate::ui::{Step, say};
-use crate::workspace::{Workspace, make_directory};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const GHZ: &str = "0.121.0";
 /// Oldest Go that builds ghz.

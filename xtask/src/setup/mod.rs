@@ -9,11 +9,13 @@ pub mod mysql;
 pub mod requirement;
 pub mod tools;
 
-use crate::cli::Database;
-use crate::identity::Identity;
-use crate::setup::requirement::{Probe, Requirement};
-use crate::ui::{Step, say};
-use crate::workspace::Workspace;
+use crate::{
+    cli::Database,
+    identity::Identity,
+    setup::requirement::{Probe, Requirement},
+    ui::{Step, say},
+    workspace::Workspace,
+};
 
 pub use crate::setup::kafka::{fetch as fetch_kafka, libraries as kafka_libraries};
 pub use crate::setup::load::{compose, ghz, h2spec, jmeter, wrk};

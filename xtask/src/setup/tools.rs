@@ -2,17 +2,21 @@
 //! schemathesis for the description of the API.
 //! Exact versions, each in a directory of its own under `.stampede/tools`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use crate::{
+    setup::{
+        apt,
+        requirement::{Probe, Requirement},
+    },
+    shell,
+    ui::{Step, say},
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use anyhow::Context;
-
-use crate::setup::apt;
-use crate::setup::requirement::{Probe, Requirement};
-use crate::shell;
-use crate::ui::{Step, say};
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const BUF: &str = "1.75.0";
 const CARGO_DENY: &str = "0.20.2";

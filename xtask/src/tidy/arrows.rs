@@ -1,8 +1,7 @@
 //! Which crate may depend on which. What is absent from the table is forbidden.
 
-use stampede_vocab::Service;
-
 use crate::tidy::Finding;
+use stampede_vocab::Service;
 
 /// Crates that every part of a service may use.
 const SERVICE: [&str; 11] =

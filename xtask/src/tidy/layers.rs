@@ -1,8 +1,7 @@
 //! The dependencies inside a service: main -> lib -> {rpc, worker} -> usecase -> {store, client, provider} -> messages
 //! -> domain. A text scan, which is enough for a rule that nobody tries to evade.
 
-use crate::tidy::Finding;
-use crate::tidy::source::code;
+use crate::tidy::{Finding, source::code};
 
 /// The layers from the bottom up; those of one rank stand side by side. `messages` encodes and decodes Kafka records,
 /// `client` and `provider` call other processes.

@@ -8,13 +8,9 @@ mod layers;
 mod lua;
 mod source;
 
-use std::fs;
-use std::path::Path;
-
+use crate::{ui::Step, workspace::Workspace};
 use anyhow::{Context, bail};
-
-use crate::ui::Step;
-use crate::workspace::Workspace;
+use std::{fs, path::Path};
 
 /// Directories that hold no source of ours.
 const SKIPPED: [&str; 2] = ["target", "node_modules"];

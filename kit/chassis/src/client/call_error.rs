@@ -1,7 +1,6 @@
 //! Why a replica has not answered a call, and what follows for the call.
 
 use std::{error::Error, fmt};
-
 use tonic::{ConnectError, TimeoutExpired, transport};
 
 /// A call that a replica has not answered.

@@ -3,19 +3,17 @@
 //! The name is looked up every few seconds, and at once when a call could not connect. A lookup that fails changes
 //! nothing: while DNS is away, the replicas that serve go on to be called.
 
-use std::{collections::HashMap, future::Future, io, net::SocketAddr, time::Duration};
-
+use super::{
+    probe::probe,
+    replicas::{Replicas, endpoint},
+};
 use stampede_vocab::backoff_within;
+use std::{collections::HashMap, future::Future, io, net::SocketAddr, time::Duration};
 use tokio::{
     net::lookup_host,
     time::{sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
-
-use super::{
-    probe::probe,
-    replicas::{Replicas, endpoint},
-};
 
 /// How a URL begins that names many replicas, such as `dns:///order:7104`.
 const SCHEME: &str = "dns:///";

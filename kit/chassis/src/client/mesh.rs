@@ -7,6 +7,18 @@
 //! than the probes that find it, since the calls that it has fail as UNAVAILABLE then. A call that is marked
 //! [`ReadOnly`] has no effect, and is made once more here.
 
+use super::{
+    discover::{discover, look_up, name_in},
+    probe::probe,
+    propagate,
+    replicas::{Lane, Replica, Replicas, endpoint},
+};
+use crate::{Deadline, Signer};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{Request, Response, request::Parts};
+use http_body_util::{BodyExt, Full};
+use stampede_status::Problem;
+use stampede_vocab::backoff;
 use std::{
     future::Future,
     io, mem,
@@ -15,26 +27,12 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-
-use futures_util::{FutureExt, future::BoxFuture};
-use http::{Request, Response, request::Parts};
-use http_body_util::{BodyExt, Full};
-use stampede_status::Problem;
-use stampede_vocab::backoff;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
 use tonic::{Status, body::Body};
 use tower::Service;
-
-use super::{
-    discover::{discover, look_up, name_in},
-    probe::probe,
-    propagate,
-    replicas::{Lane, Replica, Replicas, endpoint},
-};
-use crate::{Deadline, Signer};
 
 /// How long a call waits for a replica that can be reached.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);

@@ -3,13 +3,11 @@
 //! An endpoint is inserted when it says SERVING, and removed when it says otherwise, refuses the connection, or does
 //! not answer. One that says so finishes the calls that it has; those of one that goes on not to answer fail.
 
+use super::replicas::{Replica, Replicas};
 use std::{sync::Arc, time::Duration};
-
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
-
-use super::replicas::{Replica, Replicas};
 
 /// Time between two probes of an endpoint.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);

@@ -1,10 +1,8 @@
 //! What every call takes along: the trace, and the time that is left.
 
-use std::time::Duration;
-
-use http::HeaderMap;
-
 use crate::{Deadline, deadline::GRPC_TIMEOUT, telemetry};
+use http::HeaderMap;
+use std::time::Duration;
 
 /// How long a call may take that is not made on behalf of another.
 const DEFAULT: Duration = Duration::from_secs(5);

@@ -1,5 +1,7 @@
 //! The replicas of a service that are ready, and which of them takes the next call.
 
+use super::call_error::CallError;
+use http::{Request, Response};
 use std::{
     sync::{
         Arc,
@@ -7,8 +9,6 @@ use std::{
     },
     time::Duration,
 };
-
-use http::{Request, Response};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -16,8 +16,6 @@ use tonic::{
     transport::{self, Channel, Endpoint},
 };
 use tower::ServiceExt;
-
-use super::call_error::CallError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 

@@ -1,12 +1,16 @@
 //! A mesh over real replicas that come, go and die.
 
+use super::{MeshChannel, ReadOnly};
+use crate::{
+    Deadline, Workers,
+    for_tests::{Process, call},
+};
+use http::Request;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
-
-use http::Request;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -16,12 +20,6 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, body::Body};
 use tower::util::MapRequest;
-
-use super::{MeshChannel, ReadOnly};
-use crate::{
-    Deadline, Workers,
-    for_tests::{Process, call},
-};
 
 const DRAIN: Duration = Duration::from_secs(5);
 

@@ -5,19 +5,17 @@
 
 mod policy;
 
-use std::sync::Arc;
-
-use http::{HeaderMap, Request};
-use stampede_identity::{Caller, IDENTITY_METADATA, Keys, Role, User};
-use stampede_status::{Problem, Reason};
-use tonic::body::Body;
-
 use self::policy::Policies;
 use crate::{
     Identity,
     identity::{ROLE_METADATA, USER_METADATA},
     mesh::{Trust, now_s},
 };
+use http::{HeaderMap, Request};
+use stampede_identity::{Caller, IDENTITY_METADATA, Keys, Role, User};
+use stampede_status::{Problem, Reason};
+use std::sync::Arc;
+use tonic::body::Body;
 
 /// What every process offers to whoever can connect: its health, and its contract.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];

@@ -2,15 +2,13 @@
 //! through the gateway, `stampede.type.v1.callers` which processes may call it for themselves. Without either it is for
 //! nobody.
 
-use std::collections::HashMap;
-
+use super::Believed;
 use anyhow::{Context, bail};
 use prost_reflect::{DescriptorPool, ExtensionDescriptor, MethodDescriptor, Value};
 use stampede_identity::{Caller, Role};
 use stampede_status::{Problem, Reason};
 use stampede_vocab::Process;
-
-use super::Believed;
+use std::collections::HashMap;
 
 /// The options.
 const ACCESS: &str = "stampede.type.v1.access";

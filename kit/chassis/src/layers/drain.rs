@@ -1,16 +1,15 @@
 //! Ends streams when the process drains: a stream with nothing to send ends with UNAVAILABLE, so that its caller goes
 //! to another replica. Without this, one watcher would hold up every stop.
 
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use stampede_status::{Problem, Reason};
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
-
-use bytes::Bytes;
-use http::HeaderMap;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use stampede_status::{Problem, Reason};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 

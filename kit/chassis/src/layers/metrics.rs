@@ -1,20 +1,18 @@
 //! How long calls take and how they end, by method, code and reason. A stream ends with its last message.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
-
+use super::code_in;
+use crate::telemetry::duration_histogram;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use opentelemetry::{KeyValue, metrics::Histogram};
 use stampede_status::Problem;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
-
-use super::code_in;
-use crate::telemetry::duration_histogram;
 
 /// The instrument of all calls.
 pub(crate) fn duration() -> Histogram<f64> {

@@ -13,23 +13,21 @@ mod panics;
 mod shed;
 mod trace;
 
+use self::{drain::Draining, explain::explain, metrics::Call, shed::Shed};
+use crate::{Deadline, guard::Guard};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{HeaderMap, Request, Response};
+use opentelemetry::metrics::Histogram;
 use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-
-use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderMap, Request, Response};
-use opentelemetry::metrics::Histogram;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
 use tracing::Instrument;
-
-use self::{drain::Draining, explain::explain, metrics::Call, shed::Shed};
-use crate::{Deadline, guard::Guard};
 
 pub use self::panics::catch_panic;
 

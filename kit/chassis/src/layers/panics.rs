@@ -1,9 +1,8 @@
 //! A handler that panics is an internal error; without this its caller would see a broken stream.
 
-use std::panic::AssertUnwindSafe;
-
 use futures_util::FutureExt;
 use stampede_status::Problem;
+use std::panic::AssertUnwindSafe;
 
 /// Runs a handler, and fails with INTERNAL if it panics. The panic itself is logged by the hook of the process.
 pub fn catch_panic<F: Future>(handler: F) -> impl Future<Output = Result<F::Output, Problem>> {

@@ -1,8 +1,7 @@
 //! A bound on what is under way. What is over it is refused at once: a queue would only make all of it late.
 
-use std::sync::Arc;
-
 use stampede_status::{Problem, Reason};
+use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Refuses requests over a bound.

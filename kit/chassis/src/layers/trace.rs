@@ -1,12 +1,11 @@
 //! A span for each call, child of the caller's. Must not log: what went wrong is logged by whoever
 //! knows why.
 
+use super::code_in;
+use crate::telemetry;
 use http::{Request, Response};
 use tonic::{Code, body::Body};
 use tracing::{Span, error_span, field::Empty};
-
-use super::code_in;
-use crate::telemetry;
 
 /// The span of a call. It is of the highest level, so that no log filter takes the trace's id from the lines that it
 /// lets through.

@@ -2,12 +2,11 @@
 
 mod signer;
 
-use std::sync::Arc;
-
 use anyhow::{Context, bail};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use stampede_identity::{Caller, Keys};
+use std::sync::Arc;
 
 pub use self::signer::Signer;
 

@@ -1,12 +1,11 @@
 //! Signs the calls of this process: for whom each is made.
 
+use super::Trust;
+use crate::identity::{ROLE_METADATA, USER_METADATA};
 use http::{HeaderMap, HeaderValue};
 use stampede_identity::{CALL_LIFE_S, Caller, Claim, IDENTITY_METADATA, Role, Scope, User};
 use stampede_status::Problem;
 use stampede_vocab::Timestamp;
-
-use super::Trust;
-use crate::identity::{ROLE_METADATA, USER_METADATA};
 
 /// Signs for whom the calls of one process are made.
 #[derive(Clone, Debug)]

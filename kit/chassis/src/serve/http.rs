@@ -17,6 +17,21 @@ pub use bounds::HttpBounds;
 pub(crate) use incoming::incoming;
 pub use tls::{Tls, TlsFiles};
 
+use self::{
+    connections::{Connections, Place},
+    life::{Exchange, Verdict},
+    metrics::{Cuts, Open},
+    socket::Socket,
+    stall::{StreamTasks, Watched},
+};
+use crate::peer::Peer;
+use axum::{Router, body::Body};
+use hyper::{Request, Response, StatusCode, Version, body::Incoming, header::HOST, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulConnection},
+};
+use stampede_status::{Problem, Reason};
 use std::{
     convert::Infallible,
     fmt::Display,
@@ -27,14 +42,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-
-use axum::{Router, body::Body};
-use hyper::{Request, Response, StatusCode, Version, body::Incoming, header::HOST, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulConnection},
-};
-use stampede_status::{Problem, Reason};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -46,15 +53,6 @@ use tokio_util::{
     task::{AbortOnDropHandle, TaskTracker},
 };
 use tower::ServiceExt;
-
-use self::{
-    connections::{Connections, Place},
-    life::{Exchange, Verdict},
-    metrics::{Cuts, Open},
-    socket::Socket,
-    stall::{StreamTasks, Watched},
-};
-use crate::peer::Peer;
 
 /// Pause after a connection could not be accepted, which is when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

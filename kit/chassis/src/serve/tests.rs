@@ -1,13 +1,18 @@
 //! A process as its callers, its operator and its workers see it.
 
-use std::sync::{Arc, Mutex, Once};
-
+use super::*;
+use crate::{
+    MeshChannel, Stage,
+    for_tests::{Process, call, open_watch, reflected_services},
+    telemetry::install_metrics,
+};
 use ::http::Request;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_sdk::Resource;
 use stampede_status::{Problem, Reason};
+use std::sync::{Arc, Mutex, Once};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -21,13 +26,6 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use tonic_reflection::pb::v1alpha::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-};
-
-use super::*;
-use crate::{
-    MeshChannel, Stage,
-    for_tests::{Process, call, open_watch, reflected_services},
-    telemetry::install_metrics,
 };
 
 const DRAIN: Duration = Duration::from_secs(5);

@@ -7,8 +7,8 @@
 mod context;
 mod metrics;
 
-use std::{io::IsTerminal, time::Duration};
-
+use self::context::PassedOn;
+use crate::{CommonConfig, config::LogFormat};
 use anyhow::Context;
 use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -19,6 +19,7 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 use opentelemetry_semantic_conventions::attribute;
+use std::{io::IsTerminal, time::Duration};
 use tracing_subscriber::{
     Layer, Registry,
     filter::{LevelFilter, filter_fn},
@@ -26,9 +27,6 @@ use tracing_subscriber::{
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
-
-use self::context::PassedOn;
-use crate::{CommonConfig, config::LogFormat};
 
 pub use context::{adopt_parent, inject, link_stranger, note, passed_on, trace_id};
 pub use metrics::duration_histogram;

@@ -2,8 +2,8 @@
 
 use crate::sale::{Sale, hold_request, new_campaign, order, reason, refusal, release_request};
 use anyhow::Result;
-use stampede_proto::convert::timestamp;
 use stampede_proto::{
+    convert::timestamp,
     coupon::v1::{
         ClaimCouponRequest, CouponHold, CreateCampaignRequest, GetCampaignRequest, GetCouponRequest,
         ListCampaignsRequest, ListCouponsRequest, ReleaseCouponRequest,

@@ -3,8 +3,10 @@
 use crate::sale::{Sale, claim, new_campaign, reason};
 use anyhow::Result;
 use futures_util::future::join_all;
-use stampede_proto::convert::timestamp;
-use stampede_proto::coupon::v1::{Campaign, CouponState, CreateCampaignRequest, GetCampaignRequest};
+use stampede_proto::{
+    convert::timestamp,
+    coupon::v1::{Campaign, CouponState, CreateCampaignRequest, GetCampaignRequest},
+};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::buyer;
 use stampede_vocab::{CampaignId, Timestamp};

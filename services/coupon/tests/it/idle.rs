@@ -3,8 +3,7 @@
 use crate::sale::{Sale, new_campaign, reason};
 use anyhow::Result;
 use sqlx::AssertSqlSafe;
-use stampede_proto::convert::timestamp;
-use stampede_proto::coupon::v1::CreateCampaignRequest;
+use stampede_proto::{convert::timestamp, coupon::v1::CreateCampaignRequest};
 use stampede_status::Reason;
 use stampede_testkit::{MeshBuilder, OwnRedis, Service, buyer, eventually};
 use stampede_vocab::Timestamp;

@@ -2,8 +2,10 @@
 
 use crate::sale::{Sale, new_campaign, reason};
 use anyhow::{Context, Result};
-use stampede_proto::convert::timestamp;
-use stampede_proto::coupon::v1::{Campaign, CreateCampaignRequest};
+use stampede_proto::{
+    convert::timestamp,
+    coupon::v1::{Campaign, CreateCampaignRequest},
+};
 use stampede_status::Reason;
 use stampede_testkit::{MeshBuilder, OwnRedis, Service, as_operator, buyer, eventually};
 use stampede_vocab::Timestamp;

@@ -7,8 +7,8 @@ use prost::Message as _;
 use stampede_db::Database;
 use stampede_lua::{Redis, RedisConfig};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
-use stampede_proto::convert::timestamp;
 use stampede_proto::{
+    convert::timestamp,
     coupon::v1::{
         Campaign, ClaimCouponRequest, Coupon, CouponHold, CouponState, CreateCampaignRequest, GetCouponRequest,
         HoldCouponRefusalReason, HoldCouponResult, HoldCouponsRequest, ReleaseCouponRequest,

@@ -2,10 +2,12 @@
 
 use crate::sale::{Client, create, refusal, replica, request, world};
 use anyhow::Result;
-use stampede_proto::convert::timestamp;
-use stampede_proto::event::v1::{
-    CancelEventRequest, CreateEventRequest, GetEventRequest, Gift, ListEventsRequest, RescheduleEventRequest,
-    WatchEventsRequest,
+use stampede_proto::{
+    convert::timestamp,
+    event::v1::{
+        CancelEventRequest, CreateEventRequest, GetEventRequest, Gift, ListEventsRequest, RescheduleEventRequest,
+        WatchEventsRequest,
+    },
 };
 use stampede_status::Reason;
 use stampede_testkit::as_operator;

@@ -3,8 +3,10 @@
 use crate::sale::{Client, LEAD, create, get, in_time, messages, micros, reaches, refusal, replica, request, world};
 use anyhow::{Context, Result};
 use futures_util::future::{join_all, try_join_all};
-use stampede_proto::convert::timestamp;
-use stampede_proto::event::v1::{CancelEventRequest, Event, EventState, ListEventsRequest, RescheduleEventRequest};
+use stampede_proto::{
+    convert::timestamp,
+    event::v1::{CancelEventRequest, Event, EventState, ListEventsRequest, RescheduleEventRequest},
+};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Service, as_buyer, as_operator, buyer};
 use stampede_vocab::Timestamp;

@@ -6,8 +6,10 @@ use crate::sale::{Client, SERVICES, create, late_us, messages, micros, reaches, 
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use stampede_db::Database;
-use stampede_proto::convert::timestamp;
-use stampede_proto::event::v1::{EventState, RescheduleEventRequest, event_service_client::EventServiceClient};
+use stampede_proto::{
+    convert::timestamp,
+    event::v1::{EventState, RescheduleEventRequest, event_service_client::EventServiceClient},
+};
 use stampede_status::Reason;
 use stampede_testkit::{Service, as_operator, heavy};
 use stampede_vocab::Timestamp;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use sqlx::AssertSqlSafe;
 use stampede_db::Database;
-use stampede_proto::convert::timestamp;
 use stampede_proto::{
+    convert::timestamp,
     event::v1::{
         CreateEventRequest, Event, EventState, GetEventRequest, Gift, NewItem, event_service_client::EventServiceClient,
     },

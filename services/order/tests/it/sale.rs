@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use prost::Message;
 use stampede_db::{Conn, Database};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
-use stampede_proto::convert::timestamp;
 use stampede_proto::{
+    convert::timestamp,
     coupon::v1::{ClaimCouponRequest, Coupon, CreateCampaignRequest, GetCouponRequest},
     inventory::v1::{GetStockRequest, ReleaseRequest, ReservationRef, StageStockRequest, StagedItem, Stock},
     message::v1 as messages,

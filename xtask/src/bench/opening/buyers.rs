@@ -1,15 +1,14 @@
 //! Buyers who try to be the first in some of the events that open at one instant.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::thread;
-use std::time::Duration;
-
+use crate::bench::opening::{curve::late_ms, rows::Planned};
 use anyhow::Context;
 use stampede_vocab::Timestamp;
-
-use crate::bench::opening::curve::late_ms;
-use crate::bench::opening::rows::Planned;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::Duration,
+};
 
 /// Time before the opening at which a buyer begins to try.
 const BEFORE: Duration = Duration::from_millis(50);

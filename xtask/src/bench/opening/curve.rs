@@ -1,12 +1,9 @@
 //! The number of events that are due at one instant and not open yet over time, as polls of the database see it.
 
-use std::thread;
-use std::time::Duration;
-
+use crate::chaos::sql::Session;
 use serde::Serialize;
 use stampede_vocab::Timestamp;
-
-use crate::chaos::sql::Session;
+use std::{thread, time::Duration};
 
 /// Time from the first poll to the instant.
 const BEFORE: Duration = Duration::from_millis(100);

@@ -1,14 +1,16 @@
 //! Cuts the connections of subscribers to expired keys, for half of the time: in one period they are closed as soon as
 //! they are made, in the next they are left alone.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
-
-use stampede_vocab::Timestamp;
-
 use crate::bench::opening::redis::Connection;
+use stampede_vocab::Timestamp;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 /// Length of a period.
 const PERIOD: Duration = Duration::from_secs(4);

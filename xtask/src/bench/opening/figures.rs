@@ -1,9 +1,7 @@
 //! The figures of the bench, and whether they are within bounds.
 
+use crate::bench::opening::{curve::Curve, page::number};
 use serde::Serialize;
-
-use crate::bench::opening::curve::Curve;
-use crate::bench::opening::page::number;
 
 /// Lateness that is aimed at, in milliseconds.
 const MOST_P99_MS: f64 = 50.0;

@@ -11,26 +11,29 @@ mod page;
 mod redis;
 mod rows;
 
-use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
-
+use crate::{
+    bench::{
+        RUN,
+        opening::{
+            buyers::Shop,
+            curve::Curve,
+            cutter::Cutter,
+            figures::{Figures, Opening, Way},
+            redis::Connection,
+            rows::table,
+        },
+        stage,
+    },
+    chaos::sql::Session,
+    cli::{EventOpenArgs, Profile},
+    down,
+    fleet::Fleet,
+    mesh::{Mesh, Own},
+    ui::{Step, say},
+    workspace::{Workspace, make_directory, remove_directory},
+};
 use stampede_vocab::{Service, Timestamp};
-
-use crate::bench::opening::buyers::Shop;
-use crate::bench::opening::curve::Curve;
-use crate::bench::opening::cutter::Cutter;
-use crate::bench::opening::figures::{Figures, Opening, Way};
-use crate::bench::opening::redis::Connection;
-use crate::bench::opening::rows::table;
-use crate::bench::{RUN, stage};
-use crate::chaos::sql::Session;
-use crate::cli::{EventOpenArgs, Profile};
-use crate::down;
-use crate::fleet::Fleet;
-use crate::mesh::{Mesh, Own};
-use crate::ui::{Step, say};
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use std::{fs, path::PathBuf, time::Duration};
 
 /// The logical database of the timers.
 const TIMERS: u32 = 1;

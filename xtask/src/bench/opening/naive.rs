@@ -1,17 +1,19 @@
 //! The naive way to open events: a subscriber opens an event when its key expires, and a recovery pass for missed ones
 //! runs at an interval. It is the baseline, on the same servers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
-
+use crate::{
+    bench::opening::{Place, TIMERS, curve::Curve, redis::Connection},
+    chaos::sql::Session,
+};
 use stampede_vocab::Timestamp;
-
-use crate::bench::opening::curve::Curve;
-use crate::bench::opening::redis::Connection;
-use crate::bench::opening::{Place, TIMERS};
-use crate::chaos::sql::Session;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 const KEY: &str = "naive:";
 /// Longest wait after the recovery pass that finds missed events.

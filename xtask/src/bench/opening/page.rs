@@ -1,9 +1,10 @@
 //! Renders the measurements as an HTML page: a table, and for each way the share of events that is open over time.
 
+use crate::bench::opening::{
+    curve::Curve,
+    figures::{Figures, Opening, Way},
+};
 use std::fmt::Write;
-
-use crate::bench::opening::curve::Curve;
-use crate::bench::opening::figures::{Figures, Opening, Way};
 
 /// Size of one drawing, in pixels, without its marks.
 const WIDTH: f64 = 560.0;

@@ -1,10 +1,11 @@
 //! A minimal Redis client for the bench: commands of an administrator, and a subscription.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use anyhow::{Context, bail};
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 /// Longest wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,11 +1,8 @@
 //! Writes events by the thousand: those that open later, and those of one instant, with their stock.
 
-use std::fmt::Write;
-
+use crate::{chaos::sql::Session, mesh::SCHEMA_PREFIX};
 use stampede_vocab::{EventId, ItemId, RequestId, Service, Timestamp, UserId};
-
-use crate::chaos::sql::Session;
-use crate::mesh::SCHEMA_PREFIX;
+use std::fmt::Write;
 
 /// Rows of one statement.
 const AT_A_TIME: usize = 500;

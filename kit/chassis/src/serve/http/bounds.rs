@@ -1,8 +1,7 @@
 //! Every bound of a connection, in one place. docs/security.md has the reasons for the defaults.
 
-use std::time::Duration;
-
 use crate::peer::Networks;
+use std::time::Duration;
 
 /// Largest head of a request, in bytes.
 pub(super) const HEAD_LIMIT: usize = 32 * 1024;

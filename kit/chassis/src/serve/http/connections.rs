@@ -3,17 +3,15 @@
 //! When all are taken the idlest make room, those without any request first. Who is busy is never closed for a
 //! newcomer.
 
+use super::{bounds::HttpBounds, life::Life};
+use crate::{offenders::Offenders, peer::Block};
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-
 use tokio::time::Instant;
-
-use super::{bounds::HttpBounds, life::Life};
-use crate::{offenders::Offenders, peer::Block};
 
 /// Part of all connections that is closed at a time when there is no room: to look for them takes a moment.
 const ROOM_SHARE: usize = 64;

@@ -3,23 +3,6 @@
 //! What a connection does once it speaks HTTP/2 is bounded by the server: by pings, by its age, by its streams. Before
 //! that the server has no clock for it, and would keep it for ever.
 
-use std::{
-    io::{self, IoSlice},
-    net::IpAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
-
-use futures_util::{Stream, stream};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    time::{Sleep, sleep},
-};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
-
 use super::{
     accept,
     bounds::HttpBounds,
@@ -29,6 +12,21 @@ use super::{
     socket::{self, Socket},
     within_open_files,
 };
+use futures_util::{Stream, stream};
+use std::{
+    io::{self, IoSlice},
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
 
 /// Bytes that every HTTP/2 client sends first (RFC 9113 3.4).
 const PREFACE_BYTES: usize = 24;

@@ -1,11 +1,9 @@
 //! What one connection is doing, and whether it may go on.
 
+use super::bounds::{HttpBounds, LEAVE_DEADLINE};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-use super::bounds::{HttpBounds, LEAVE_DEADLINE};
 
 /// The life of one connection.
 pub(super) struct Life {

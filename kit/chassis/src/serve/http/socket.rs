@@ -1,5 +1,7 @@
 //! The socket of a connection: a peer that has vanished, or does not read, ends it, and is counted.
 
+use super::{bounds::SOCKET_SEND_BYTES, life::Life, metrics::Cuts};
+use socket2::{SockRef, TcpKeepalive};
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -7,15 +9,11 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Sleep, sleep},
 };
-
-use super::{bounds::SOCKET_SEND_BYTES, life::Life, metrics::Cuts};
 
 /// Sets how long the kernel waits for a peer, and how much it keeps for one.
 pub(super) fn prepare(socket: &TcpStream, vanish_deadline: Duration) -> io::Result<()> {

@@ -3,6 +3,13 @@
 //! A connection that reads nothing at all is found by its socket. One that reads, but gives a stream no window, is
 //! found here alone: whoever writes the body waits for the window, and nothing else would wake it.
 
+use super::{bounds::CHUNK_BYTES, life::Exchange, metrics::Cuts};
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::{
+    body::{Body as HttpBody, Frame, SizeHint},
+    rt::Executor,
+};
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
@@ -10,16 +17,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-
-use axum::body::Body;
-use bytes::Bytes;
-use hyper::{
-    body::{Body as HttpBody, Frame, SizeHint},
-    rt::Executor,
-};
 use tokio::time::{Instant, Sleep, sleep_until};
-
-use super::{bounds::CHUNK_BYTES, life::Exchange, metrics::Cuts};
 
 tokio::task_local! {
     static PROGRESS: Arc<Progress>;

@@ -2,17 +2,16 @@
 //!
 //! TLS 1.3 and 1.2 by rustls with aws-lc-rs, HTTP/2 and HTTP/1.1 by ALPN.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
-
 use anyhow::{Context, ensure};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
