@@ -39,8 +39,8 @@ fn driver() -> OsString {
     if beside.is_absolute() && beside.exists() { beside.into() } else { DRIVER.into() }
 }
 
-/// Runs a cargo that builds, shows what the compiler says, and returns how often it warns. Cargo repeats what it said of
-/// crates that have not changed. Warnings do not end the build: tests may run all the same.
+/// Runs a cargo that builds, shows what the compiler says, and returns how often it warns. Cargo repeats what it said
+/// of crates that have not changed. Warnings do not end the build: tests may run all the same.
 pub fn build(cargo: &mut Command) -> anyhow::Result<usize> {
     cargo.arg("--message-format=json-diagnostic-rendered-ansi").stdout(Stdio::piped());
     let mut group = Group::start(cargo)?;

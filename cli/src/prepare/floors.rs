@@ -17,8 +17,8 @@ const TRIES: u32 = 5;
 /// Longest pause before the next try, in which those that waited go on.
 const RETRY_AFTER: Duration = Duration::from_secs(4);
 
-/// The lock waits for transactions that have written messages, and lets no other begin: an id that is not visible then is
-/// above the floor.
+/// The lock waits for transactions that have written messages, and lets no other begin: an id that is not visible then
+/// is above the floor.
 const LOCK: &str = "LOCK TABLES outbox READ, outbox_unsent READ, outbox_relays READ, outbox_leases WRITE";
 
 /// Relays that keep floors, by their names.

@@ -27,8 +27,8 @@ struct Told {
 
 impl Offenders {
     /// Says that this bound has refused something to this client, and how many refusals had no line since the last one.
-    /// There is at most one a second: it names one of those whom it is about. It belongs to no span, so that no trace has
-    /// the address beside what a buyer did.
+    /// There is at most one a second: it names one of those whom it is about. It belongs to no span, so that no trace
+    /// has the address beside what a buyer did.
     pub fn refused(&self, client: Block, bound: &str) {
         if let Some(unsaid) = self.due() {
             tracing::info!(

@@ -90,8 +90,8 @@ impl Workers {
         gate
     }
 
-    /// Adds something that `/readyz` speaks of and that the process does not wait for: calls are answered without it. It
-    /// starts closed.
+    /// Adds something that `/readyz` speaks of and that the process does not wait for: calls are answered without it.
+    /// It starts closed.
     pub fn note(&self, name: &'static str) -> ReadyGate {
         let note = ReadyGate { name, gates: self.inner.notes.clone() };
         note.close();

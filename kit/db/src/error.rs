@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 /// Codes that both servers use for a transaction to be tried again: deadlock, lock wait time-out.
 const TRY_AGAIN: [u16; 2] = [1213, 1205];
 
-/// Codes by which a server refuses what a statement writes, whenever it is tried: both servers use them, but for those of
-/// a failed CHECK.
+/// Codes by which a server refuses what a statement writes, whenever it is tried: both servers use them, but for those
+/// of a failed CHECK.
 const REFUSED_DATA: [u16; 10] = [
     1048, // a column cannot be NULL
     1062, // duplicate entry
@@ -79,8 +79,8 @@ impl DbError {
         self.server_error().is_some_and(|error| TRY_AGAIN.contains(&error.number()))
     }
 
-    /// Returns whether a statement that does not wait found a row locked: NOWAIT has a code of its own in MySQL, and that
-    /// of a lock time-out in MariaDB.
+    /// Returns whether a statement that does not wait found a row locked: NOWAIT has a code of its own in MySQL, and
+    /// that of a lock time-out in MariaDB.
     pub fn is_locked(&self) -> bool {
         self.server_error().is_some_and(|error| [3572, 1205].contains(&error.number()))
     }
@@ -119,8 +119,8 @@ impl DbError {
         }
     }
 
-    /// Returns whether a part of what was read or written may succeed where the whole fails: one row is at fault, or only a
-    /// newer release can read it.
+    /// Returns whether a part of what was read or written may succeed where the whole fails: one row is at fault, or
+    /// only a newer release can read it.
     pub fn is_of_data(&self) -> bool {
         self.is_reproducible() || matches!(self, Self::Newer(_))
     }
@@ -149,9 +149,9 @@ impl From<sqlx::Error> for DbError {
     }
 }
 
-/// What is no fault of the work itself is UNAVAILABLE: a server that is away, a deadlock after all retries, whatever the
-/// server refuses (it is full, read-only or stopping), and what another replica of a newer release can read. A repeat may
-/// succeed.
+/// What is no fault of the work itself is UNAVAILABLE: a server that is away, a deadlock after all retries, whatever
+/// the server refuses (it is full, read-only or stopping), and what another replica of a newer release can read. A
+/// repeat may succeed.
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         if error.is_reproducible() { Self::internal_error(error) } else { Self::unavailable("the database", error) }

@@ -41,8 +41,8 @@ impl Schema {
         self.migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
     }
 
-    /// Tells one set of migrations from another. It is the same in every program that has the same ones, if one compiler
-    /// has built them.
+    /// Tells one set of migrations from another. It is the same in every program that has the same ones, if one
+    /// compiler has built them.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for migration in self.migrator.iter() {

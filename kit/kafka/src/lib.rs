@@ -9,7 +9,8 @@
 //! async fn publish(payload: &[u8]) -> Result<(), Undelivered> {
 //!     let (key, headers) = (b"ord_1".as_slice(), OwnedHeaders::new());
 //!     let producer = Producer::new("localhost:9092")?;
-//!     let record = Record { topic: "stampede.order", partition: None, key: Some(key), payload: Some(payload), headers };
+//!     let (key, payload) = (Some(key), Some(payload));
+//!     let record = Record { topic: "stampede.order", partition: None, key, payload, headers };
 //!     producer.send(record)?.acknowledged(Instant::now() + Duration::from_secs(5)).await
 //! }
 //! ```

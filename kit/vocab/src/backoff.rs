@@ -17,8 +17,8 @@ pub fn backoff_from(shortest: Duration, attempt: u32) -> Duration {
     backoff_within(shortest, LONGEST, attempt)
 }
 
-/// Returns the same wait, but doubling from `shortest` up to `longest`: for what nobody waits for by the second, such as
-/// a server that is away.
+/// Returns the same wait, but doubling from `shortest` up to `longest`: for what nobody waits for by the second, such
+/// as a server that is away.
 pub fn backoff_within(shortest: Duration, longest: Duration, attempt: u32) -> Duration {
     let full = shortest.saturating_mul(2_u32.saturating_pow(attempt)).min(longest);
     full.mul_f64(rand::random_range(0.5..=1.0))

@@ -63,8 +63,8 @@ impl Offset {
         (self.least_us..=self.most_us).contains(&offset_us)
     }
 
-    /// The correction after this, if it was `correction_us` before: one that is possible stays. So clocks that agree are
-    /// left alone, and an answer that took long, which tells little, changes little.
+    /// The correction after this, if it was `correction_us` before: one that is possible stays. So clocks that agree
+    /// are left alone, and an answer that took long, which tells little, changes little.
     fn correct(self, correction_us: i64) -> i64 {
         if self.contains(correction_us) { correction_us } else { self.micros() }
     }

@@ -13,8 +13,8 @@ Example:
 
 /// The event service: creates sale events, opens and closes them on time.
 ///
-/// It needs its MySQL schema (made by `stampede prepare`), Kafka, the inventory service, and a Redis for its timers: best
-/// a logical database or a small server of their own.
+/// It needs its MySQL schema (made by `stampede prepare`), Kafka, the inventory service, and a Redis for its timers:
+/// best a logical database or a small server of their own.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {

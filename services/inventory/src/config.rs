@@ -52,7 +52,8 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", default_value_t = 300_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=86_400_000))]
     pub ended_order_age_ms: u64,
 
-    /// Milliseconds between two comparisons of Redis with the ledger. What is lost in Redis is back within two of these.
+    /// Milliseconds between two comparisons of Redis with the ledger. What is lost in Redis is back within two of
+    /// these.
     #[arg(long, env = "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", default_value_t = 2_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub reconcile_interval_ms: u64,
 

@@ -1,11 +1,11 @@
 //! The inventory service: who gets units, decided in Redis by an atomic script, and committed in the ledger, which is
 //! the truth.
 //!
-//! A reservation becomes a *hold* in Redis (the scripts of `stampede_lua::stock`), which refuses most of a crowd without
-//! the database. What was granted goes into the *ledger* with all that was granted beside it, in one transaction
-//! ([`usecase`], [`domain`]), and only then the caller is answered; the hold leaves Redis and the committed units take
-//! its place. Redis may be lost at any moment: the ledger never commits more than there is, and copies itself to Redis
-//! again. What an order gives back comes as its message ([`worker`]).
+//! A reservation becomes a *hold* in Redis (the scripts of `stampede_lua::stock`), which refuses most of a crowd
+//! without the database. What was granted goes into the *ledger* with all that was granted beside it, in one
+//! transaction ([`usecase`], [`domain`]), and only then the caller is answered; the hold leaves Redis and the committed
+//! units take its place. Redis may be lost at any moment: the ledger never commits more than there is, and copies
+//! itself to Redis again. What an order gives back comes as its message ([`worker`]).
 //!
 //! It runs as `stampede serve inventory`; `--help` has an example.
 

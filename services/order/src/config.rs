@@ -58,8 +58,8 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_ORDER_PAY_PAUSE_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub pay_pause_ms: u64,
 
-    /// Milliseconds after which an order asks another service again for the answer that it waits for; twice as long each
-    /// time, up to an hour.
+    /// Milliseconds after which an order asks another service again for the answer that it waits for; twice as long
+    /// each time, up to an hour.
     #[arg(long, env = "STAMPEDE_ORDER_ASK_AGAIN_MS", default_value_t = 30_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub ask_again_ms: u64,
 

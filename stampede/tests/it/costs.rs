@@ -88,7 +88,8 @@ async fn counted_sale() -> (Sale, Counters) {
     };
     // Before any process is connected, or the triggers would wait for locks on the tables.
     counters.install().await;
-    // On a busy machine a charge may take longer than a request to the provider does by default, and would be looked up.
+    // On a busy machine a charge may take longer than a request to the provider does by default, and would be looked
+    // up.
     let settings = MeshBuilder::default().set_all("STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 20_000);
     let settings = settings.set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 60_000);
     let mut settings = settings

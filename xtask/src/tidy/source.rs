@@ -5,6 +5,9 @@ use crate::tidy::Finding;
 /// A longer file is a design question.
 const FILE_LINES: usize = 500;
 
+/// Longest line of a comment, in characters: that of rustfmt, which wraps code and no comments.
+const COMMENT_COLUMNS: usize = 120;
+
 /// Macros that write a line to the log.
 const LOGS: [&str; 4] = ["tracing::error!(", "tracing::warn!(", "tracing::info!(", "tracing::debug!("];
 
@@ -23,7 +26,12 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     if is_second_test(path) {
         findings.push(Finding::new(path, 1, "a second program of tests: make it a module of `tests/it`"));
     }
+    let rule = "write imports in one block, with one `use` for each crate";
+    findings.extend(stray_import(text).map(|line| Finding::new(path, line, rule)));
     for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("//") && line.chars().count() > COMMENT_COLUMNS {
+            findings.push(Finding::new(path, index + 1, format!("a comment of more than {COMMENT_COLUMNS} columns")));
+        }
         let rule = if begins_log(line) { log_statement(text, index).and_then(|log| broken_rule(&log)) } else { None };
         findings.extend(rule.map(|rule| Finding::new(path, index + 1, rule)));
     }
@@ -49,6 +57,30 @@ fn is_second_test(path: &str) -> bool {
 fn has_example(text: &str) -> bool {
     let mut docs = text.lines().take_while(|line| line.starts_with("//!"));
     docs.find(|line| line.starts_with("//! ```")).is_some_and(|fence| ["//! ```", "//! ```no_run"].contains(&fence))
+}
+
+/// The line of the first import that stands apart from those before it, or names a crate a second time. Rustfmt sorts
+/// imports within a block, and merges none.
+fn stray_import(text: &str) -> Option<usize> {
+    let (mut crates, mut is_apart, mut is_inside) = (Vec::new(), false, false);
+    for (index, line) in text.lines().enumerate() {
+        if is_inside {
+            is_inside = !line.ends_with(';');
+        } else if let Some(import) = line.strip_prefix("use ") {
+            is_inside = !line.ends_with(';');
+            let name = import.split([':', ';', ' ']).next().unwrap_or_default();
+            if is_apart || crates.contains(&name) {
+                return Some(index + 1);
+            }
+            crates.push(name);
+        } else if line.is_empty() {
+            is_apart = !crates.is_empty();
+        } else {
+            crates.clear();
+            is_apart = false;
+        }
+    }
+    None
 }
 
 /// A line without its comment. A `//` inside of a string ends it too early, which only ever hides
@@ -134,6 +166,24 @@ mod tests {
     #[test]
     fn a_long_file_is_found() {
         assert_eq!(lines("a.rs", &format!("//! A.\n{}", "\n".repeat(500))), [500]);
+    }
+
+    #[test]
+    fn imports_are_one_block_with_one_use_for_each_crate() {
+        let found = |imports: &str| lines("a.rs", &format!("//! A.\n\n{imports}\n"));
+        for fine in ["use a::b;\nuse std::fs;\n\nfn f() {}", "use a::{\n    b,\n};\nuse c::d;\n\npub use a::e;"] {
+            assert!(found(fine).is_empty(), "{fine}");
+        }
+        assert_eq!(found("use a::b;\n\nuse std::fs;"), [5]);
+        assert_eq!(found("use a::b;\nuse a::c;"), [4]);
+        assert_eq!(found("use a::{\n    b,\n};\nuse c::d;\nuse a::e;"), [7]);
+    }
+
+    #[test]
+    fn a_long_comment_is_found() {
+        let long = "x".repeat(COMMENT_COLUMNS);
+        assert_eq!(lines("a.rs", &format!("//! A.\n    // {long}\nlet a = \"{long}\"; // b")), [2]);
+        assert!(lines("a.rs", &format!("//! A.\n// {}", &long[3..])).is_empty());
     }
 
     #[test]

@@ -88,8 +88,8 @@ pub const CHECKS: &[Check] = &[
               WHERE asked_at_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 60000000",
     },
     // The goods of an order that is one row are its lines and gifts as of its fulfilment. Those of an order that was
-    // written for an earlier release are rows, kept as a record after a refund: every such order that ever was fulfilled
-    // has them.
+    // written for an earlier release are rows, kept as a record after a refund: every such order that ever was
+    // fulfilled has them.
     Check {
         promise: 5,
         what: "paid, but the goods are not what was bought",

@@ -1,8 +1,8 @@
-//! Each message of an outbox meets its record in Kafka. Both are read side by side, so only what has not met yet is kept
-//! in memory, and of the rest hashes of its names.
+//! Each message of an outbox meets its record in Kafka. Both are read side by side, so only what has not met yet is
+//! kept in memory, and of the rest hashes of its names.
 //!
-//! A message has two names: its id, and the number of its row, which a relay gives to Kafka as the id while consumers of
-//! an earlier release run. Its record has either, and a repeat the other one if the relay was started anew between.
+//! A message has two names: its id, and the number of its row, which a relay gives to Kafka as the id while consumers
+//! of an earlier release run. Its record has either, and a repeat the other one if the relay was started anew between.
 
 use super::outbox::{Content, Written, hash};
 use crate::{audit::named::Named, kafka::Carried};

@@ -58,8 +58,8 @@ pub const RULES: &[Rule] = &[
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               WHERE o.id IS NULL OR o.state NOT IN ('PAID', 'FULFILLED', 'REFUNDING', 'REFUNDED')",
     },
-    // An order that was cancelled was not being paid, so it has heard of its last payment. One that has expired may have
-    // done so before.
+    // An order that was cancelled was not being paid, so it has heard of its last payment. One that has expired may
+    // have done so before.
     Rule {
         reader: Service::Order,
         message: proto::PaymentDeclined::NAME,

@@ -32,9 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any message is tried before it is set aside.
 pub const A_WHILE: Duration = Duration::from_secs(3);
 
-/// Notes each message in a table, once. Refuses the payload "poison", and "sick" while there is no medicine; finds a row
-/// of a newer release on "newer" until then; is refused by the database on "impossible"; panics on "panic"; takes its
-/// time on "slow".
+/// Notes each message in a table, once. Refuses the payload "poison", and "sick" while there is no medicine; finds a
+/// row of a newer release on "newer" until then; is refused by the database on "impossible"; panics on "panic"; takes
+/// its time on "slow".
 struct Notes;
 
 impl Handler for Notes {

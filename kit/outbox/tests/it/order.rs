@@ -165,7 +165,8 @@ async fn compete(bench: &Bench, topic: &str, pause: Duration) {
     sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.unwrap();
 }
 
-/// Lets readers compete for messages that relays have sent before, to another topic. Returns what came of each aggregate.
+/// Lets readers compete for messages that relays have sent before, to another topic. Returns what came of each
+/// aggregate.
 async fn competed_for(bench: &Bench) -> BTreeMap<String, Vec<i64>> {
     let mut conn = bench.db.acquire().await.unwrap();
     let behind: Option<u64> = sqlx::query_scalar("SELECT id FROM outbox ORDER BY id LIMIT 1 OFFSET 2000")

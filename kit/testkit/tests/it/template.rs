@@ -83,8 +83,8 @@ async fn described(conn: &mut MySqlConnection) -> Vec<(String, Vec<String>)> {
     for (table, named_by, columns) in FACTS {
         let from = format!("information_schema.{table} WHERE {named_by} = DATABASE()");
         let lines = lines(conn, columns.iter().map(|column| format!("`{column}`")), &from).await;
-        // A view names the schema of what it reads, and the server puts a join in it in parentheses if its text was made
-        // from a view.
+        // A view names the schema of what it reads, and the server puts a join in it in parentheses if its text was
+        // made from a view.
         let lines = lines.iter().map(|line| line.replace(&schema, "this").replace(['(', ')'], ""));
         described.push((table.to_owned(), lines.collect()));
     }

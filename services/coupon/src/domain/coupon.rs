@@ -146,8 +146,8 @@ impl Coupon {
 
     /// Returns the coupon after the end of an order; `None` if that changes nothing, as for a repeat.
     ///
-    /// An order that was fulfilled used its coupon even if the coupon had been returned meanwhile (paid after expiry). That
-    /// it was refunded since is for the caller to know.
+    /// An order that was fulfilled used its coupon even if the coupon had been returned meanwhile (paid after expiry).
+    /// That it was refunded since is for the caller to know.
     pub fn follow(&self, order_id: OrderId, end: OrderEnd, now: Timestamp) -> Result<Option<Self>, UsedElsewhere> {
         let state = self.state;
         let is_of_order = state.order_id() == Some(order_id);

@@ -71,8 +71,8 @@ async fn follow_all(
     Ok(unreadable)
 }
 
-/// The coupons that fulfilled orders have neither on hold nor used: either they were paid after they had expired, or they
-/// were refunded and this is a repeat.
+/// The coupons that fulfilled orders have neither on hold nor used: either they were paid after they had expired, or
+/// they were refunded and this is a repeat.
 fn doubtful(coupons: &LockedCoupons, ended: &[EndedOrder]) -> BTreeSet<CouponId> {
     let is_doubtful = |order: &&EndedOrder| {
         let holder = coupons.get(order.coupon_id).map(|coupon| coupon.state.order_id());

@@ -26,8 +26,8 @@ impl HoldCoupons {
     }
 
     /// Holds coupons for orders, each independently. Returns the answers in the order given, an error for a coupon that
-    /// cannot be read. Fails with none held by this call. A repeat is safe; a hold that nobody repeats is returned as an
-    /// orphan.
+    /// cannot be read. Fails with none held by this call. A repeat is safe; a hold that nobody repeats is returned as
+    /// an orphan.
     pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Result<Held, DbError>>, Error> {
         let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
         let now = Timestamp::now();

@@ -20,8 +20,8 @@ use std::time::Duration;
 const BATCH_SIZE: u32 = 16;
 /// How long before its opening a campaign is looked after.
 const BEFORE_OPENING: Duration = Duration::from_secs(60);
-/// How long after its end Redis keeps a campaign; later MySQL alone answers. Claims that are pending then are kept until
-/// they are stored.
+/// How long after its end Redis keeps a campaign; later MySQL alone answers. Claims that are pending then are kept
+/// until they are stored.
 const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
 
 #[derive(Clone)]
@@ -94,8 +94,8 @@ impl StageCampaign {
         }
     }
 
-    /// Stages every campaign that is open, or opens soon, and missing in Redis, but those that are being staged. One that
-    /// is missing long before is staged when somebody claims from it.
+    /// Stages every campaign that is open, or opens soon, and missing in Redis, but those that are being staged. One
+    /// that is missing long before is staged when somebody claims from it.
     pub async fn stage_missing(&self, queue: &StagingQueue) -> Result<(), Error> {
         let (soon, mut after) = (Timestamp::now().plus(BEFORE_OPENING), None);
         loop {
@@ -141,8 +141,8 @@ impl StageCampaign {
                     tracing::info!(campaign.id = %campaign.id, campaign.epoch = epoch, coupon.count = coupons, "campaign staged");
                     return Ok(());
                 }
-                // Another replica stages it under a newer epoch, and loads all of it; or it ended so long ago that Redis
-                // has forgotten it already.
+                // Another replica stages it under a newer epoch, and loads all of it; or it ended so long ago that
+                // Redis has forgotten it already.
                 Loaded::Superseded => return Ok(()),
             }
         }

@@ -172,8 +172,8 @@ pub async fn due_before(
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// Adds the opening of these locked events at `now`. It fails, so that nothing is published, unless each is SCHEDULED and
-/// due.
+/// Adds the opening of these locked events at `now`. It fails, so that nothing is published, unless each is SCHEDULED
+/// and due.
 pub fn push_open(writes: &mut Statements, opened: &[Schedule], now: Timestamp) {
     if opened.is_empty() {
         return;

@@ -69,8 +69,8 @@ impl AdvanceEvents {
     }
 
     /// Makes every transition that is due now, in batches of which each is a transaction of its own. `expected` is how
-    /// many there may be: it decides how many batches are under way at a time. Leaves out what somebody else has locked:
-    /// it is still due then, unless that one makes the transition.
+    /// many there may be: it decides how many batches are under way at a time. Leaves out what somebody else has
+    /// locked: it is still due then, unless that one makes the transition.
     ///
     /// Fails after it has made all others if the row of one cannot be read.
     pub async fn run(&self, expected: usize) -> Result<(), DbError> {

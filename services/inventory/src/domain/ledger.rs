@@ -57,8 +57,8 @@ pub struct Entry {
     pub event_id: EventId,
     /// Order of arrival in the event; 0 if it is not known.
     pub arrival: i64,
-    /// When it was granted, by the clock of Redis; none in a row of before the ledger kept it, and in one whose order was
-    /// never written.
+    /// When it was granted, by the clock of Redis; none in a row of before the ledger kept it, and in one whose order
+    /// was never written.
     pub granted_at: Option<Timestamp>,
     /// What the buyer asked for; none in a row of before the ledger kept it.
     pub fingerprint: Option<Fingerprint>,
@@ -172,8 +172,8 @@ impl LedgerBatch {
         }
     }
 
-    /// Items of rows that were read without their item, with the buyers of those rows. While there are any, the batch may
-    /// give nothing back.
+    /// Items of rows that were read without their item, with the buyers of those rows. While there are any, the batch
+    /// may give nothing back.
     pub fn items_missing(&self) -> BTreeSet<(ItemId, UserId)> {
         let is_missing = |entry: &&Entry| !self.items.contains_key(&entry.line.item_id);
         self.read.values().filter(is_missing).map(|entry| (entry.line.item_id, entry.user_id)).collect()
@@ -294,8 +294,8 @@ impl LedgerBatch {
         answers.min_by_key(|(_, item_id)| *item_id)
     }
 
-    /// Answers a late payment as it was answered the first time, to the byte: the order may wait for it again. One that has
-    /// given its units back since, because it was refunded, gets that as its answer.
+    /// Answers a late payment as it was answered the first time, to the byte: the order may wait for it again. One that
+    /// has given its units back since, because it was refunded, gets that as its answer.
     fn answer_late(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
         match self.late_answer(order.order_id) {
             Some((LateAnswer::Rejected(reason), item_id)) => Answer::Rejected { reason, item_id },
@@ -344,8 +344,8 @@ impl LedgerBatch {
     }
 
     /// Notes the answer in the row of the item, so that a repeat takes no units that are free by then. An item that the
-    /// ledger has never had for this order gets a row; if there is no such item at all, another row of the order keeps the
-    /// answer. Returns the item of the row, which a repeat names too.
+    /// ledger has never had for this order gets a row; if there is no such item at all, another row of the order keeps
+    /// the answer. Returns the item of the row, which a repeat names too.
     fn note_rejection(
         &mut self,
         order: &OrderedUnits,

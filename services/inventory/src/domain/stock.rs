@@ -24,7 +24,8 @@ pub struct Item {
 }
 
 impl Item {
-    /// Whether nothing was ever sold of it, and its places of arrival were never raised: it may not have been in Redis yet.
+    /// Whether nothing was ever sold of it, and its places of arrival were never raised: it may not have been in Redis
+    /// yet.
     pub fn is_new(&self) -> bool {
         self.committed.version == 0 && self.arrivals_floor.unwrap_or(0) == 0
     }

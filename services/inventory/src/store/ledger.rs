@@ -56,8 +56,8 @@ pub fn entries(answers: &Answers, place: Option<Place>) -> Result<Vec<Entry>, Db
     answers.rows(place)?.into_iter().map(Row::entry).collect()
 }
 
-/// The key is forced: for a long list both servers go by statistics, and take a table that has just grown for one that is
-/// quickly read through.
+/// The key is forced: for a long list both servers go by statistics, and take a table that has just grown for one that
+/// is quickly read through.
 fn push_select(statements: &mut Statements, orders: &[OrderId], how: &'static str) -> Option<Place> {
     if orders.is_empty() {
         return None;

@@ -170,8 +170,8 @@ pub async fn open_events(
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// Up to `limit` events that open within these times, with when they do, the first to open first. One that was cancelled
-/// before its opening never opens.
+/// Up to `limit` events that open within these times, with when they do, the first to open first. One that was
+/// cancelled before its opening never opens.
 pub async fn opening(
     conn: &mut MySqlConnection,
     (from, until): (Timestamp, Timestamp),
@@ -269,8 +269,8 @@ pub fn titles(answers: &Answers, place: Option<Place>) -> Result<HashMap<ItemId,
 }
 
 /// Adds the statement that adds what was taken and takes off what came back, for locked items, and keeps the last place
-/// of arrival among these rows of the ledger. The rows are written with the versions that the items have by it. It fails
-/// unless each item stays between nothing and its total.
+/// of arrival among these rows of the ledger. The rows are written with the versions that the items have by it. It
+/// fails unless each item stays between nothing and its total.
 pub fn push_add(statements: &mut Statements, changes: &[ItemChange], entries: &[Entry]) {
     if changes.is_empty() {
         return;

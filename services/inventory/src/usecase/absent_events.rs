@@ -12,8 +12,8 @@ use std::{
 };
 use tokio::time::{Instant, timeout};
 
-/// How long an event is not looked for again that was found to be in no way ready. Once it is staged, Redis knows it and
-/// nobody asks here.
+/// How long an event is not looked for again that was found to be in no way ready. Once it is staged, Redis knows it
+/// and nobody asks here.
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// How long a batch of reservations waits for the look.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_millis(100);
@@ -43,9 +43,9 @@ impl AbsentEvents {
         Self { db, remembered: Arc::default() }
     }
 
-    /// Why Redis does not have these events; those are left out that are on their way there. The database is asked once,
-    /// about those that were not asked about just now, and for a moment only: what it does not answer by then is taken for
-    /// one that is on its way.
+    /// Why Redis does not have these events; those are left out that are on their way there. The database is asked
+    /// once, about those that were not asked about just now, and for a moment only: what it does not answer by then is
+    /// taken for one that is on its way.
     pub(super) async fn explain(&self, absent: HashSet<EventId>) -> Absences {
         if absent.is_empty() {
             return Absences::new();

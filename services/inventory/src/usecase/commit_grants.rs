@@ -174,10 +174,10 @@ fn repeated(grants: &[Grant], outcomes: &[ReservationOutcome]) -> Vec<OrderId> {
     orders.into_iter().collect()
 }
 
-/// Writes what was decided and who has asked. Fails if another transaction has rows of an order that is new here: the same
-/// request_id with another body that names other items, perhaps of another event. Only items are locked before, so each
-/// sees the rows of the other no earlier than behind its own. Whichever reads last meets those of the other, and waits for
-/// its end; of two that wait for each other the database ends one.
+/// Writes what was decided and who has asked. Fails if another transaction has rows of an order that is new here: the
+/// same request_id with another body that names other items, perhaps of another event. Only items are locked before, so
+/// each sees the rows of the other no earlier than behind its own. Whichever reads last meets those of the other, and
+/// waits for its end; of two that wait for each other the database ends one.
 async fn write(
     conn: &mut MySqlConnection,
     grants: &[Grant],
@@ -210,8 +210,8 @@ fn labels(ledger: &LedgerBatch, titles: &HashMap<ItemId, Arc<Titles>>, outcome: 
     units.lines.iter().zip(ledger.unit_prices(&units.lines)).map(label).collect()
 }
 
-/// When each has asked for what is reserved, each at an instant of its own: of new orders, and of repeats unless their order
-/// is known to be written, which those in `open` are not.
+/// When each has asked for what is reserved, each at an instant of its own: of new orders, and of repeats unless their
+/// order is known to be written, which those in `open` are not.
 fn request_time(
     grants: &[Grant],
     outcomes: &[ReservationOutcome],

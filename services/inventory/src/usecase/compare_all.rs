@@ -78,8 +78,8 @@ impl CompareAll {
         Ok(())
     }
 
-    /// Stages the events of whose change Redis was not told. One that was not waiting in the round before is most likely
-    /// being told.
+    /// Stages the events of whose change Redis was not told. One that was not waiting in the round before is most
+    /// likely being told.
     async fn restage(&self) -> Result<(), DbError> {
         let waiting = self.reconcile.db.run("waiting_restages", |mut conn| async move {
             store::restages::waiting(&mut conn, RESTAGED_AT_A_TIME).await
@@ -137,8 +137,8 @@ impl CompareAll {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains(&event)
     }
 
-    /// Goes on with the pass over all events, unless it is another replica's. One that is done begins anew if more events
-    /// were found not to be ready than are remembered: one that is under way may have passed them.
+    /// Goes on with the pass over all events, unless it is another replica's. One that is done begins anew if more
+    /// events were found not to be ready than are remembered: one that is under way may have passed them.
     async fn pass(&self) -> Result<(), Error> {
         let redis = &self.reconcile.redis;
         let mut cursor = match redis.claim(Work::Pass, &self.owner, TERM, BEGIN).await? {

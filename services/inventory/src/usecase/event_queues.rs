@@ -40,7 +40,8 @@ impl<Q: Send + 'static, A: Send + 'static> EventQueues<Q, A> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if queues.len() >= MANY {
-            // A batch that is under way ends long before its queue is forgotten; calls that are queued would be overtaken.
+            // A batch that is under way ends long before its queue is forgotten; calls that are queued would be
+            // overtaken.
             queues.retain(|_, (queue, used)| now - *used < KEPT_FOR || !queue.is_empty());
         }
         let (queue, used) = queues.entry(event).or_insert_with(|| ((self.make)(), now));

@@ -57,9 +57,9 @@ pub(super) struct LedgerPlaces {
 }
 
 impl LedgerPlaces {
-    /// Adds the statements that lock the items of these buyers, and read under that lock the rows of these orders, which
-    /// have no other items, and what the buyers have. Each statement sees what was committed before it, so the reads see
-    /// what the lock has waited for.
+    /// Adds the statements that lock the items of these buyers, and read under that lock the rows of these orders,
+    /// which have no other items, and what the buyers have. Each statement sees what was committed before it, so the
+    /// reads see what the lock has waited for.
     pub(super) fn push(
         reads: &mut Statements,
         orders: &[OrderId],

@@ -164,8 +164,8 @@ impl Reconcile {
         self.near.begun(event_id);
         let seen = self.see(event_id, &items);
         if seen.is_empty() && items.iter().all(Item::is_new) {
-            // Whoever has just written it is staging it. Of two who do, the second would take what the first is about to
-            // stage for lost, and leave out places of arrival.
+            // Whoever has just written it is staging it. Of two who do, the second would take what the first is about
+            // to stage for lost, and leave out places of arrival.
             return;
         }
         let settled = Settled::Seen(seen);
@@ -284,8 +284,8 @@ impl Reconcile {
         Ok(Some(Finding { event_id, items, repairs, run_id: snapshot.run_id, is_compared, arrivals }))
     }
 
-    /// Compares what is on hold of the items with the holds, and sets it right. Returns the items of which buyers without
-    /// a hold are still to be counted.
+    /// Compares what is on hold of the items with the holds, and sets it right. Returns the items of which buyers
+    /// without a hold are still to be counted.
     async fn count_held(&self, event: EventId, ids: &[ItemId], snapshot: &Snapshot) -> Result<Vec<ItemId>, Error> {
         let staged = || snapshot.items.iter().flatten();
         let is_any_held =

@@ -1,10 +1,10 @@
 //! Gives back the units of orders that have ended, where the message by which they should have was discarded by an
 //! operator, or was lost with a database that was restored.
 //!
-//! It walks through the whole ledger, some rows at a time, and asks the order service about those that are committed. An
-//! order that has ended is asked about again when it must have given its units back long since. What it asks of the ledger
-//! is then done as by its message, under the same lock: done twice, or before a late payment, it changes no more than the
-//! message does.
+//! It walks through the whole ledger, some rows at a time, and asks the order service about those that are committed.
+//! An order that has ended is asked about again when it must have given its units back long since. What it asks of the
+//! ledger is then done as by its message, under the same lock: done twice, or before a late payment, it changes no more
+//! than the message does.
 //!
 //! The replicas walk in turn, each from where the one before it has come to, so a walk comes to its end however often
 //! processes are replaced. What one of them has seen it settles itself; if it dies, the next walk sees it again.

@@ -2,8 +2,8 @@
 //! answered.
 //!
 //! A batch of reservations stays one: one script call for each event in it, and the grants of all go into the ledger
-//! together. A refusal by the script never reaches the database, unless the buyer has or had units of the item: then the
-//! order may be a repeat, and the ledger knows.
+//! together. A refusal by the script never reaches the database, unless the buyer has or had units of the item: then
+//! the order may be a repeat, and the ledger knows.
 
 use super::{
     Error, Reconcile, SyncRedis,
@@ -72,9 +72,9 @@ impl ReserveUnits {
         }
     }
 
-    /// Decides reservations, each on its own; the answers come in the order given. One that could not be decided is to be
-    /// asked for again; fails if none could. After a failure some may be in the ledger all the same: asking again gives
-    /// the same answer, and what nobody asks for again is swept.
+    /// Decides reservations, each on its own; the answers come in the order given. One that could not be decided is to
+    /// be asked for again; fails if none could. After a failure some may be in the ledger all the same: asking again
+    /// gives the same answer, and what nobody asks for again is swept.
     pub async fn run(&self, wanted: Vec<EventReservation>) -> Result<Vec<Reserved>, Error> {
         let decided = self.decide(&wanted).await;
         let all =

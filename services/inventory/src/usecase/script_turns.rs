@@ -14,8 +14,8 @@ use tokio::{
     time::timeout,
 };
 
-/// Calls of the script under way at a time: as many as there are connections to one server. Who asks Redis for something
-/// else then finds a connection within a script or two.
+/// Calls of the script under way at a time: as many as there are connections to one server. Who asks Redis for
+/// something else then finds a connection within a script or two.
 const AT_A_TIME: usize = 8;
 /// The same on a cluster, which has more connections: those of several events may wait for a master that is away.
 const AT_A_TIME_ON_CLUSTER: usize = 24;

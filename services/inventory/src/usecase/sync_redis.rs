@@ -1,7 +1,7 @@
 //! Copies the ledger to Redis: what a transaction has changed, and a whole event when it is staged.
 //!
-//! What transactions have changed goes through one queue an event, in their order: an item's copy that overtakes another leaves
-//! its buyers in doubt until they are compared. What queues while a copy is under way goes out as one.
+//! What transactions have changed goes through one queue an event, in their order: an item's copy that overtakes
+//! another leaves its buyers in doubt until they are compared. What queues while a copy is under way goes out as one.
 
 use super::{Error, KEPT_AFTER_CLOSING, event_queues::EventQueues};
 use crate::domain::{Committed, CopiedItem, Item, ItemChange};

@@ -108,8 +108,8 @@ pub struct OrderStatus {
 }
 
 impl Order {
-    /// Returns a new order of reserved units: to be paid before `pay_deadline`, or pending until they are committed. It is
-    /// one row until whoever writes it says otherwise.
+    /// Returns a new order of reserved units: to be paid before `pay_deadline`, or pending until they are committed. It
+    /// is one row until whoever writes it says otherwise.
     pub fn place(draft: &Draft, reserved: Reserved, prices: Prices, now: Timestamp, pay_deadline: Timestamp) -> Self {
         Self {
             id: draft.order,

@@ -102,8 +102,8 @@ impl Input {
 
 /// Longest time between two messages that ask for the same answer, but for the spread.
 pub const MAX_PATIENCE: Duration = Duration::from_secs(3_600);
-/// How often an order asks before it is unlikely that asking helps. Its question may be a dead letter, behind which each
-/// further one is set aside.
+/// How often an order asks before it is unlikely that asking helps. Its question may be a dead letter, behind which
+/// each further one is set aside.
 pub const MANY_ASKS: i32 = 16;
 /// Time between two messages from then on, but for the spread.
 pub const LAST_PATIENCE: Duration = Duration::from_secs(86_400);

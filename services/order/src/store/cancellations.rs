@@ -1,7 +1,7 @@
 //! The table `cancelled_events`, and the orders of one event for a walk through them.
 //!
-//! `next_walk_us` is the token of a walk: whoever sets it has the walk, and writes nothing once somebody else has set it.
-//! How far the walk is, is written under that token, so whoever takes it over goes on there.
+//! `next_walk_us` is the token of a walk: whoever sets it has the walk, and writes nothing once somebody else has set
+//! it. How far the walk is, is written under that token, so whoever takes it over goes on there.
 
 use crate::domain::{Cancellation, Progress, StateName, Tally};
 use sqlx::{FromRow, MySqlConnection};

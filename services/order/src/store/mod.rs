@@ -1,5 +1,5 @@
-//! SQL and nothing else, one file a table or what is read of it. Every function takes a connection, inside a transaction
-//! or not.
+//! SQL and nothing else, one file a table or what is read of it. Every function takes a connection, inside a
+//! transaction or not.
 
 pub mod cancellations;
 pub mod due;

@@ -40,8 +40,8 @@ impl ChangeOrder {
         self.change(order, Input::Pay { buyer, request, method }).await
     }
 
-    /// Cancels an order that is not being paid, if the caller may: `owner` is `None` for one who may cancel everybody's.
-    /// A repeat of the request by the same caller returns the order.
+    /// Cancels an order that is not being paid, if the caller may: `owner` is `None` for one who may cancel
+    /// everybody's. A repeat of the request by the same caller returns the order.
     pub async fn cancel(
         &self,
         order: OrderId,

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// Most orders of a page that a sweep tries alone. If the database refuses more of them, the rest of the page is left to
-/// the next round.
+/// Most orders of a page that a sweep tries alone. If the database refuses more of them, the rest of the page is left
+/// to the next round.
 const MOST_ALONE: usize = 16;
 /// How long an order rests once it was refused; then twice as long each time, [`MOST_DOUBLINGS`] times at most.
 const REST: Duration = Duration::from_secs(1);

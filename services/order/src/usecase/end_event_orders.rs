@@ -28,10 +28,11 @@ const PAGE_SIZE: u32 = 500;
 const BATCH_SIZE: usize = 100;
 /// Pages of one round.
 const PAGES_PER_ROUND: usize = 4;
-/// Most walks of one process that take turns. What is due beyond them waits until one has ended, or for another process.
+/// Most walks of one process that take turns. What is due beyond them waits until one has ended, or for another
+/// process.
 const MAX_WALKS: usize = 16;
-/// How long a walk has the orders for itself from the end of each round on, for each walk that has its turn before it and
-/// for itself. Of two walks of one event one would do what the other does, and change nothing.
+/// How long a walk has the orders for itself from the end of each round on, for each walk that has its turn before it
+/// and for itself. Of two walks of one event one would do what the other does, and change nothing.
 const LEASE: Duration = Duration::from_secs(10);
 /// Time after which a round ends, so that the lease does not.
 const ROUND: Duration = Duration::from_secs(5);

@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 /// Most orders of one transaction.
 const BATCH_SIZE: u32 = 250;
-/// Time between two looks at all that is overdue. Those in between begin where the last one has ended: an index keeps the
-/// places of orders that were paid or have expired for as long as somebody reads as of before, and a look walks over them.
+/// Time between two looks at all that is overdue. Those in between begin where the last one has ended: an index keeps
+/// the places of orders that were paid or have expired for as long as somebody reads as of before, and a look walks
+/// over them.
 const WHOLE_LOOK: Duration = Duration::from_secs(5);
 
 /// Expires orders.

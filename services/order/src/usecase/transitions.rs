@@ -99,8 +99,8 @@ impl Transitions {
     }
 
     /// Applies the changes in a transaction of this name, and lets none fail another: what the database refuses for a
-    /// reason in the data is written again in halves, until the change that it is about is alone. Returns one answer for
-    /// each change, in order.
+    /// reason in the data is written again in halves, until the change that it is about is alone. Returns one answer
+    /// for each change, in order.
     pub async fn run_each(&self, name: &'static str, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
         self.run_halves(name, Lock::Wait, changes).await
     }

@@ -50,11 +50,12 @@ impl Handler for Consumer {
     type Effects = Advanced;
 
     /// Nothing but the state of an order decides what a message does, so one that comes again, however late, finds its
-    /// order moved on and changes nothing. A cancelled event is noted with its version; its orders are ended by a worker.
+    /// order moved on and changes nothing. A cancelled event is noted with its version; its orders are ended by a
+    /// worker.
     ///
     /// A message about an order that was never written becomes a dead letter: orders are never deleted, so an operator
-    /// has to look at it, and it may be about money. So does one about an order whose rows make no order. One of a newer
-    /// version waits for a replica of that version.
+    /// has to look at it, and it may be about money. So does one about an order whose rows make no order. One of a
+    /// newer version waits for a replica of that version.
     fn apply<'c>(
         &'c self,
         conn: &'c mut MySqlConnection,
@@ -62,8 +63,8 @@ impl Handler for Consumer {
     ) -> Boxed<'c, Result<Advanced, HandleError>> {
         Box::pin(async move {
             let Sorted { changes, indexes, cancellations } = sort(batch)?;
-            // In this order, as in every other change: the row of a cancelled event that a batch kept while it waits for an
-            // order would be waited for by whoever changes that order.
+            // In this order, as in every other change: the row of a cancelled event that a batch kept while it waits
+            // for an order would be waited for by whoever changes that order.
             let locked = self.transitions.lock(conn, &changes).await?;
             self.cancellations.note(conn, &cancellations).await?;
             let advanced = self.transitions.apply(conn, locked, &changes).await?;

@@ -16,8 +16,8 @@ pub fn pause(payment_id: PaymentId, tries: u32) -> Duration {
     spread(payment_id, FIRST.saturating_mul(1 << doublings).min(LONGEST))
 }
 
-/// Returns the wait for what the provider has said to be pending for so long. It grows with that up to an hour, with the
-/// same jitter.
+/// Returns the wait for what the provider has said to be pending for so long. It grows with that up to an hour, with
+/// the same jitter.
 pub fn rare_pause(payment_id: PaymentId, age: Duration) -> Duration {
     spread(payment_id, (age / PART).clamp(FIRST, LONGEST_RARE))
 }

@@ -134,8 +134,8 @@ impl Payment {
         }
     }
 
-    /// Queues an attempt, which the step then names. One that is known already is not queued again; if it is the last one
-    /// and has ended, its outcome is published again, for the order service may have lost the first message.
+    /// Queues an attempt, which the step then names. One that is known already is not queued again; if it is the last
+    /// one and has ended, its outcome is published again, for the order service may have lost the first message.
     ///
     /// Fails if the payment cannot be charged any more, another attempt is under way, or the amount is another.
     pub fn request_charge(
@@ -181,9 +181,9 @@ impl Payment {
 
     /// Declines a queued attempt, because its order has ended. An attempt that the provider may know of goes on.
     ///
-    /// An order that ended unpaid does not know of money that was captured: the message is on its way, or it is lost, as
-    /// with a database that was restored. So that is published again, and the order takes its units again or gives the
-    /// money back.
+    /// An order that ended unpaid does not know of money that was captured: the message is on its way, or it is lost,
+    /// as with a database that was restored. So that is published again, and the order takes its units again or gives
+    /// the money back.
     #[must_use = "a step that is not recorded is not written"]
     pub fn stop(&mut self, now: Timestamp) -> Option<Step> {
         if let Some(captured) = self.tell_captured(now) {
@@ -317,8 +317,8 @@ impl Payment {
         self.attempt(number).is_some_and(|attempt| attempt.state == AttemptState::Parked)
     }
 
-    /// Carries out what an operator has decided on a parked attempt. One that is not parked any more stays as it is: the
-    /// provider has reported how it ended.
+    /// Carries out what an operator has decided on a parked attempt. One that is not parked any more stays as it is:
+    /// the provider has reported how it ended.
     #[must_use = "a step that is not recorded is not written"]
     pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<Step> {
         let is_parked = self.is_parked(number);

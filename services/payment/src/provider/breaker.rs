@@ -1,5 +1,6 @@
-//! The breaker in front of the provider. After some failures in a row it opens: nothing is sent for a while, and charges
-//! stay queued. Then one request is let through; its answer closes the breaker, and its failure opens it for longer.
+//! The breaker in front of the provider. After some failures in a row it opens: nothing is sent for a while, and
+//! charges stay queued. Then one request is let through; its answer closes the breaker, and its failure opens it for
+//! longer.
 //!
 //! It is about the provider's health alone, so that any answer counts as a success, a decline too. Deadlines of orders
 //! do not wait for it: what is queued when its order ends is never charged.

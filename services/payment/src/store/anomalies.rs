@@ -65,8 +65,8 @@ pub async fn note(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timest
     insert(conn, &new, now).await
 }
 
-/// Settles the anomalies of these attempts, whose end the provider has reported or an operator has decided on by another
-/// anomaly. What was decided on them and not carried out never will be, so that no verdict is kept.
+/// Settles the anomalies of these attempts, whose end the provider has reported or an operator has decided on by
+/// another anomaly. What was decided on them and not carried out never will be, so that no verdict is kept.
 pub async fn close(
     conn: &mut MySqlConnection,
     subject: Subject,

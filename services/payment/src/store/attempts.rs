@@ -150,8 +150,8 @@ pub async fn count_unknown(conn: &mut MySqlConnection) -> Result<u64, DbError> {
     Ok(count.unsigned_abs())
 }
 
-/// Claims attempts of unknown outcome that are due for a look-up, from this time on and the longest due first. Skips those
-/// that another process is claiming. Yields an error for one that is claimed and cannot be read.
+/// Claims attempts of unknown outcome that are due for a look-up, from this time on and the longest due first. Skips
+/// those that another process is claiming. Yields an error for one that is claimed and cannot be read.
 pub async fn claim_unknown(
     conn: &mut MySqlConnection,
     (from, limit): (Timestamp, u32),

@@ -72,8 +72,8 @@ impl WorkingSet {
         self.steps.extend(step);
     }
 
-    /// Writes the payments and attempts that the steps have changed, and the refunds that they request. Fails if somebody
-    /// else has made a payment since, that was new here: tried again, the transaction finds it.
+    /// Writes the payments and attempts that the steps have changed, and the refunds that they request. Fails if
+    /// somebody else has made a payment since, that was new here: tried again, the transaction finds it.
     pub async fn save(self, conn: &mut MySqlConnection) -> Result<Saved, DbError> {
         let changed: BTreeSet<_> = self.steps.iter().filter_map(|step| step.payment).collect();
         let changed: Vec<_> = self.payments.values().filter(|payment| changed.contains(&payment.id)).collect();

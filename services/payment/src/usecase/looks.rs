@@ -1,6 +1,6 @@
-//! Where a look at a queue begins. A queue is an index by when its rows are due, and it keeps the places of what was done
-//! for as long as somebody reads as of before: a look from its beginning walks over all of them. So most looks begin
-//! where the last one at all of it has ended.
+//! Where a look at a queue begins. A queue is an index by when its rows are due, and it keeps the places of what was
+//! done for as long as somebody reads as of before: a look from its beginning walks over all of them. So most looks
+//! begin where the last one at all of it has ended.
 
 use stampede_vocab::Timestamp;
 use std::{

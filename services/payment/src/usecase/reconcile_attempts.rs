@@ -1,7 +1,7 @@
 //! Reconciles charges that were never answered, or whose process was killed. The charge is looked up by its key. Only
 //! if the provider never took it is it sent again, under the same key. So the buyer is charged once, whatever was lost
-//! and however often. Nothing is sent again once the provider may have forgotten the key. What it does not have by then,
-//! or does not answer for, is parked, for an operator; what it says to be pending is looked up for two weeks.
+//! and however often. Nothing is sent again once the provider may have forgotten the key. What it does not have by
+//! then, or does not answer for, is parked, for an operator; what it says to be pending is looked up for two weeks.
 
 use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR, looks::Looks, readable};
 use crate::{

@@ -29,8 +29,8 @@ impl RefundPayments {
         self.context.refunds_queued.notified().await;
     }
 
-    /// Claims refunds that are due, at most `limit`, for this process alone until the lease ends; none while the provider
-    /// fails.
+    /// Claims refunds that are due, at most `limit`, for this process alone until the lease ends; none while the
+    /// provider fails.
     pub async fn claim(&self, limit: u32) -> Result<Vec<Refund>, DbError> {
         let limit = self.provider.breaker().allowance(limit);
         if limit == 0 {

@@ -1,8 +1,9 @@
 //! Publishes again that money was captured for an order that has ended: the first message may have been discarded by an
 //! operator, and the order, which ends unpaid, would not ask.
 //!
-//! The order takes it as it took the first: it takes its units again or gives the money back, and passes it over if it has
-//! done so before. An order that was fulfilled late publishes nothing that is read here, so this ends after some times.
+//! The order takes it as it took the first: it takes its units again or gives the money back, and passes it over if it
+//! has done so before. An order that was fulfilled late publishes nothing that is read here, so this ends after some
+//! times.
 
 use super::{Context, halves::Halves};
 use crate::store::{

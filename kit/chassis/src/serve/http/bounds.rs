@@ -31,8 +31,8 @@ pub struct HttpBounds {
     pub listener: &'static str,
     /// Connections at a time. Over it, those that have been idle for longest are closed, then newcomers.
     pub max_connections: usize,
-    /// Connections at a time of one address; it has no bound of its own if that is no less than all. Trusted proxies may
-    /// have all.
+    /// Connections at a time of one address; it has no bound of its own if that is no less than all. Trusted proxies
+    /// may have all.
     pub max_connections_of_address: usize,
     /// Proxies whose word about the address of a client is taken.
     pub trusted_proxies: Networks,

@@ -278,8 +278,8 @@ fn a_late_payment_is_rejected_when_somebody_else_has_the_units() {
     assert_eq!(ledger.apply(&paid_late(3, &[(9, 1)]), LATER), rejected(RejectReason::SoldOut, 9), "of no stock");
 }
 
-/// What became of order 1, which had one unit of item 1, after these asks, each of which comes twice, and then all of them
-/// once more: whether it has the unit, and the answers.
+/// What became of order 1, which had one unit of item 1, after these asks, each of which comes twice, and then all of
+/// them once more: whether it has the unit, and the answers.
 fn repeated(asks: &[Ask], others: &[u128]) -> (bool, Vec<Option<Answer>>) {
     let mut items = vec![item(1, 1)];
     let mut ledger = ledger(items.clone());
