@@ -26,7 +26,6 @@ const MAX_ANSWER_BYTES: usize = 24 << 20;
 /// The channels by the full name of the service.
 pub type Channels = HashMap<String, MeshChannel>;
 
-/// The limits of calls.
 #[derive(Debug, Clone, Copy)]
 pub struct CallLimits {
     /// Longest wait for a unary answer, and for the start of a stream.

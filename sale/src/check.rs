@@ -10,7 +10,6 @@ const STAGING_MS: u32 = 500;
 pub struct Fault {
     /// Place in the text where the value begins, in bytes.
     pub offset: usize,
-    /// Its field.
     pub field: String,
     /// Description of the fault.
     pub problem: String,

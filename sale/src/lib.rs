@@ -44,7 +44,6 @@ pub struct Sale {
     pub items: Spanned<Vec<Item>>,
     /// Coupons to be claimed beforehand.
     pub campaign: Option<Campaign>,
-    /// The crowd.
     pub crowd: Crowd,
 }
 
@@ -194,7 +193,6 @@ pub enum SaleError {
     /// It does not exist or cannot be read.
     #[error("{file} cannot be read: {source}")]
     Unreadable {
-        /// The file.
         file: String,
         /// The cause.
         source: io::Error,
@@ -202,7 +200,6 @@ pub enum SaleError {
     /// It is not TOML, has an unknown key, or a value out of bounds.
     #[error("{file}: {source}")]
     Malformed {
-        /// The file.
         file: String,
         /// The place and the cause.
         source: Box<toml::de::Error>,
@@ -210,7 +207,6 @@ pub enum SaleError {
     /// Its values do not go together.
     #[error("{file}, line {line}: {field} {problem}")]
     Impossible {
-        /// The file.
         file: String,
         /// The line at fault, from 1.
         line: usize,

@@ -18,9 +18,7 @@ pub enum Tier {
     Server,
     /// The payment provider, which services call outside of the mesh.
     Provider,
-    /// The services.
     Service,
-    /// The gateway.
     Gateway,
 }
 

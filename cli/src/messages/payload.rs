@@ -10,7 +10,6 @@ const SHOWN: usize = 16 * 1_024;
 /// Fields have the names of the contract, and unset ones are written too.
 const OPTIONS: SerializeOptions = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
 
-/// A payload.
 #[derive(Debug, Serialize)]
 pub struct Payload {
     /// Its size.

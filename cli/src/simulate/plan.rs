@@ -43,7 +43,6 @@ pub struct BuyerPlan {
 pub struct PlannedLine {
     /// Index of the item in the sale.
     pub item: usize,
-    /// Units.
     pub units: u32,
 }
 
@@ -52,7 +51,6 @@ pub struct PlannedLine {
 pub enum Ending {
     /// Nothing: it expires.
     Abandons,
-    /// Cancels it.
     Cancels,
     /// Pays it, with this card first.
     Pays(Card),

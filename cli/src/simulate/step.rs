@@ -14,18 +14,15 @@ pub enum Step {
     ComeBack,
     /// Pays it.
     Payment,
-    /// Cancels it.
     Cancel,
 }
 
 /// The kind of an answer. A refusal is often faster than an acceptance, so each is timed by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Answer {
-    /// Accepted.
     Accepted,
     /// Accepted before, by the other click.
     Repeated,
-    /// Refused.
     Refused,
 }
 

@@ -14,7 +14,6 @@ use tokio::{net::TcpStream, time::timeout};
 /// When the event closes: after all times at which it opens.
 const CLOSES: &str = "2099-01-01T00:00:00Z";
 
-/// An operator.
 pub struct Operator {
     pub gateway: SocketAddr,
     pub token: String,

@@ -17,7 +17,6 @@ pub enum Act {
     Refresh,
     /// A claim of a coupon.
     Claim,
-    /// An order.
     Order,
     /// A payment of an order.
     Payment,

@@ -33,7 +33,6 @@ pub struct PoolBounds {
 pub enum By {
     /// All clients together.
     All,
-    /// The address.
     Address,
     /// The buyer.
     User,

@@ -16,7 +16,6 @@ pub struct Example {
     /// Parameters of the query.
     #[serde(default)]
     pub query: Map<String, Value>,
-    /// The body.
     pub body: Option<Value>,
 }
 

@@ -71,7 +71,6 @@ pub struct Route {
     pub name: String,
     /// The callers that it is open to.
     pub access: Access,
-    /// Its endpoint.
     pub endpoint: Endpoint,
 }
 

@@ -23,7 +23,6 @@ const MOST_BYTES: usize = 8 * 1024;
 
 /// A message as it is sent.
 pub struct Rendering {
-    /// Its subject.
     pub subject: Option<String>,
     /// Names its content.
     pub id: String,

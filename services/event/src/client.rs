@@ -24,7 +24,6 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("inventory has not confirmed {event_id}: {:?}, {}", status.code(), status.message())]
 pub struct Unconfirmed {
-    /// The event.
     pub event_id: EventId,
     /// The answer of inventory.
     pub status: Status,

@@ -47,7 +47,6 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 const PENDING_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Poll interval for cancelled events, and the pause between two rounds through the orders of one.
 const CANCELLED_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Interval of the gauges.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.

@@ -26,7 +26,6 @@ enum Policy {
     Anybody,
     /// Buyers for what is their own, and operators.
     Owner,
-    /// Operators.
     Operator,
     /// These processes alone, each for itself, and nobody outside.
     Only(&'static [&'static str]),

@@ -40,7 +40,6 @@ impl Way {
 /// One transaction.
 #[derive(Debug)]
 pub struct Step {
-    /// Its service.
     pub service: Service,
     takes: Option<&'static str>,
     writes: Option<&'static str>,

@@ -33,7 +33,6 @@ pub const HANDLER: &str = "handler";
 pub const HOP: &str = "hop";
 pub const GATEWAY: &str = "gateway";
 
-/// The programs.
 pub struct Programs {
     stampede: PathBuf,
     parts: PathBuf,

@@ -10,7 +10,6 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Outcome {
     /// From 1.
     pub round: usize,
-    /// The fault.
     pub fault: String,
     /// After so many orders of the sale,
     pub after_orders: u64,

@@ -26,7 +26,6 @@ pub enum Target {
     One(Process),
     /// All replicas of a process.
     All(Process),
-    /// A server.
     Server(Server),
 }
 

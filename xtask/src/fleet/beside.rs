@@ -18,7 +18,6 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Starts a command.
     pub fn start(mut command: Command) -> anyhow::Result<Self> {
         let typed = shell::describe(&command);
         let child = command.spawn().with_context(|| format!("cannot run {typed}"))?;

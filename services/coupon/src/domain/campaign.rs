@@ -60,7 +60,6 @@ pub struct Campaign {
     pub creator_id: UserId,
     /// Request that created it.
     pub request_id: RequestId,
-    /// Its terms.
     pub terms: CampaignTerms,
     /// When it was created.
     pub created_at: Timestamp,

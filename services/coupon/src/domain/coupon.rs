@@ -47,7 +47,6 @@ pub struct Coupon {
     pub user_id: UserId,
     /// Order of arrival in the campaign: 1 came first.
     pub rank: i32,
-    /// Its state.
     pub state: CouponState,
     /// Request of the claim.
     pub request_id: RequestId,

@@ -122,7 +122,6 @@ pub async fn plan_next_year(world: &World, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Creates it.
 pub async fn create(client: &mut Client, request: CreateEventRequest) -> Result<Event> {
     client.create_event(as_operator(request)).await?.into_inner().event.context("an event")
 }

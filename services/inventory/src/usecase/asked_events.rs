@@ -7,7 +7,6 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// The events.
 pub(super) struct AskedEvents {
     max: usize,
     state: Mutex<State>,

@@ -44,7 +44,6 @@ impl AgedHolds {
     }
 }
 
-/// Drops stale holds.
 pub struct DropStaleHolds {
     db: Database,
     redis: Stock,

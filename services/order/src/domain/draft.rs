@@ -14,7 +14,6 @@ const MAX_LINES: usize = stampede_vocab::limits::MAX_ORDER_LINES;
 pub struct Wanted {
     /// Item of the event.
     pub item: ItemId,
-    /// Units of it.
     pub units: Quantity,
 }
 
@@ -23,7 +22,6 @@ pub struct Wanted {
 pub struct Draft {
     /// The id it has or will have.
     pub order: OrderId,
-    /// Buyer.
     pub buyer: UserId,
     /// The buyer's idempotency key.
     pub request: RequestId,

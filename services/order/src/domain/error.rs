@@ -26,10 +26,7 @@ pub enum PlaceRefusal {
     },
     /// The total is over the buyer's limit.
     #[error("the total is {total}")]
-    PriceChanged {
-        /// The total.
-        total: Money,
-    },
+    PriceChanged { total: Money },
     /// The `request_id` was used for another order.
     #[error("the request_id was used for another order")]
     RequestIdReused,

@@ -6,12 +6,10 @@ use stampede_vocab::{
 };
 use std::sync::Arc;
 
-/// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// Derived from the buyer and the request.
     pub id: OrderId,
-    /// Buyer.
     pub buyer: UserId,
     /// Event that all lines are of.
     pub event: EventId,
@@ -21,11 +19,9 @@ pub struct Order {
     pub fingerprint: Fingerprint,
     /// Grows by one with each transition.
     pub version: i64,
-    /// Its state.
     pub state: State,
     /// 1 to 20 lines of different items.
     pub lines: Vec<Line>,
-    /// Its price.
     pub prices: Prices,
     /// Coupon used for it.
     pub coupon: Option<CouponId>,
@@ -61,7 +57,6 @@ pub enum Form {
 pub struct Line {
     /// Item bought.
     pub item: ItemId,
-    /// Units of it.
     pub units: Quantity,
     /// Price of one unit when it was reserved.
     pub unit_price: Money,
@@ -89,7 +84,6 @@ pub struct Goods {
     pub item: ItemId,
     /// The item or its gift.
     pub kind: GoodsKind,
-    /// Units of it.
     pub units: i32,
     /// When they were granted.
     pub grant_time: Timestamp,

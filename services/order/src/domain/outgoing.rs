@@ -18,15 +18,12 @@ pub struct OutgoingMessage {
 pub enum MessageBody {
     /// It was accepted.
     Placed {
-        /// Buyer.
         buyer: UserId,
         /// Event of all lines.
         event: EventId,
-        /// Its lines.
         lines: Vec<Line>,
         /// Coupon held for it.
         coupon: Option<CouponId>,
-        /// The total.
         total: Money,
         /// Order of arrival in the event.
         arrival: i64,
@@ -37,11 +34,9 @@ pub enum MessageBody {
     },
     /// It was paid after it had expired: its units are to be committed again.
     PaidLate {
-        /// Buyer.
         buyer: UserId,
         /// Event of all lines.
         event: EventId,
-        /// Its lines.
         lines: Vec<Line>,
     },
     /// The buyer cancelled it.
@@ -56,7 +51,6 @@ pub enum MessageBody {
     },
     /// It is paid and the goods are granted.
     Fulfilled {
-        /// Buyer.
         buyer: UserId,
         /// Coupon that is used now.
         coupon: Option<CouponId>,
@@ -70,20 +64,15 @@ pub enum MessageBody {
     },
     /// Charge the buyer.
     PaymentRequested {
-        /// Buyer.
         buyer: UserId,
         /// 1 for the first.
         attempt: i32,
-        /// Amount.
         amount: Money,
         /// Token of the card or wallet.
         method: String,
     },
     /// Give all money back.
-    RefundRequested {
-        /// Amount.
-        amount: Money,
-    },
+    RefundRequested { amount: Money },
 }
 
 impl MessageBody {

@@ -41,7 +41,6 @@ pub enum Input {
     Pay {
         /// Caller.
         buyer: UserId,
-        /// The request.
         request: PayRequest,
         /// Token of the card or wallet.
         method: String,

@@ -10,7 +10,6 @@ use tonic::{Request, Response, Status};
 
 /// The use cases behind the RPCs.
 pub struct OrderRpc {
-    /// Places orders.
     pub place: PlaceOrder,
     /// Pays, cancels, refunds.
     pub change: ChangeOrder,

@@ -26,7 +26,6 @@ pub struct DueWalk {
     pub was_settled: bool,
     /// Whether the money of an order has come back since the walk before began.
     pub has_changed: bool,
-    /// The token.
     pub token: Timestamp,
     /// How far a walk is that somebody has begun and does not go on with; `None` if it is to begin.
     pub reached: Option<Reached>,

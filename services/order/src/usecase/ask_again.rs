@@ -14,7 +14,6 @@ use stampede_vocab::{OrderId, Timestamp};
 /// Most orders of one transaction.
 const BATCH_SIZE: u32 = 100;
 
-/// Asks again.
 pub struct AskAgain {
     db: Database,
     policy: PaymentPolicy,

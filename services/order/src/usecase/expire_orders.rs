@@ -18,7 +18,6 @@ const BATCH_SIZE: u32 = 250;
 /// over them.
 const WHOLE_LOOK: Duration = Duration::from_secs(5);
 
-/// Expires orders.
 pub struct ExpireOrders {
     db: Database,
     policy: PaymentPolicy,

@@ -18,7 +18,6 @@ use stampede_vocab::{EventId, UserId};
 pub enum Listing {
     /// The orders of a buyer, newest first.
     OfBuyer {
-        /// Buyer.
         buyer: UserId,
         /// Only those of this event.
         event: Option<EventId>,

@@ -24,7 +24,6 @@ use std::{
 #[derive(Clone)]
 pub struct Change {
     pub order: OrderId,
-    /// The input.
     pub input: Input,
     /// `traceparent` of the request or message that caused it.
     pub traceparent: Option<String>,

@@ -182,7 +182,6 @@ impl Sale {
         }
     }
 
-    /// Places an order.
     pub async fn place(&self, buyer: UserId, wish: PlaceOrderRequest) -> Result<Order, Status> {
         let placed = self.mesh.order().place_order(as_buyer(buyer, wish)).await?;
         placed.into_inner().order.ok_or_else(|| Status::internal("no order"))
@@ -210,7 +209,6 @@ impl Sale {
         paid.into_inner().order.ok_or_else(|| Status::internal("no order"))
     }
 
-    /// Cancels an order.
     pub async fn cancel(&self, order: &Order, request_id: &str) -> Result<Order, Status> {
         let request = CancelOrderRequest { order_id: order.order_id.clone(), request_id: request_id.to_owned() };
         let cancelled = self.mesh.order().cancel_order(as_buyer(buyer_of(order), request)).await?;

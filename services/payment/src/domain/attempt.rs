@@ -60,7 +60,6 @@ pub struct Attempt {
     pub number: i32,
     /// The provider's token of the card or wallet.
     pub payment_method: String,
-    /// Its state.
     pub state: AttemptState,
     /// The trace in which it was requested.
     pub traceparent: Option<String>,
@@ -75,7 +74,6 @@ pub struct Attempt {
 pub struct ChargeOrder {
     /// The attempt, and the key of the charge.
     pub key: AttemptKey,
-    /// Amount.
     pub amount: Money,
     /// Token of the card or wallet.
     pub payment_method: String,

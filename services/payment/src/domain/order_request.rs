@@ -20,7 +20,6 @@ pub enum Action {
         user_id: UserId,
         /// 1 for the first attempt of the order.
         attempt: i32,
-        /// Amount.
         amount: Money,
         /// The provider's token of the card or wallet.
         payment_method: String,

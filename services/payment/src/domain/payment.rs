@@ -71,7 +71,6 @@ pub struct Payment {
     pub user_id: UserId,
     /// The amount to pay.
     pub amount: Money,
-    /// Its state.
     pub state: PaymentState,
     /// In order of their numbers.
     pub attempts: Vec<Attempt>,

@@ -46,9 +46,7 @@ pub struct Refund {
     pub of: AttemptKey,
     /// The provider's id of that charge; `None` if there was nothing to pay.
     pub charge_id: Option<String>,
-    /// Amount.
     pub amount: Money,
-    /// Its state.
     pub state: RefundState,
     /// The trace in which it was requested.
     pub traceparent: Option<String>,

@@ -40,7 +40,6 @@ pub enum SweepError {
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// The provider.
     #[error(transparent)]
     Provider(#[from] ProviderError),
 }

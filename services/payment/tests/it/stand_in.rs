@@ -119,7 +119,6 @@ pub fn refund(status: &str, amount_minor: i64) -> Value {
     json!({"id": "re_1", "charge_id": "ch_1", "status": status, "amount_minor": amount_minor, "currency": "EUR"})
 }
 
-/// A refusal.
 pub fn refusal(code: &str) -> Value {
     json!({"error": {"code": code, "message": "refused"}})
 }

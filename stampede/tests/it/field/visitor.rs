@@ -15,7 +15,6 @@ pub struct Visitor {
     url: String,
 }
 
-/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
