@@ -1,4 +1,4 @@
-//! Clippy: by itself, and as the compiler of what the tests run.
+//! Clippy: alone, and as the compiler of the tests.
 
 use crate::{
     shell::{self, Group},

@@ -155,8 +155,9 @@ fn uses_testkit(workspace: &Workspace, package: &str) -> anyhow::Result<bool> {
     Ok(named(package, TESTKIT) || dependencies.iter().any(|dependency| named(dependency, TESTKIT)))
 }
 
-/// The tests, and the program that they run; adds up what clippy warns of. With the whole workspace both are built at
-/// once: a build of the program alone would choose other features of the dependencies, and compile them all twice.
+/// Builds the tests and the program that they run, and counts the warnings of clippy. With the whole workspace both are
+/// built at once: a build of the program alone would choose other features of the dependencies, and compile them all
+/// twice.
 fn build(workspace: &Workspace, args: &TestArgs, needs: Needs, warnings: &mut usize) -> anyhow::Result<()> {
     if args.package.is_some() && needs != Needs::Nothing {
         *warnings += clippy::build(clippy::cargo(workspace).args(["build", "--package", "stampede"]))?;

@@ -22,7 +22,7 @@ const REFUSED_DATA: [u16; 10] = [
     4025, // CHECK failed, MariaDB
 ];
 
-/// A failure of the database, or of what it holds. Cheap to clone: a failed batch fails for each call in it.
+/// A failure of the database, or of its contents. Cheap to clone: a failed batch fails for each call in it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DbError {
     /// The server or the connection to it.
@@ -50,7 +50,7 @@ pub enum DbError {
         /// How long it was waited for.
         after: Duration,
     },
-    /// The code of a unit of work panicked: a fault of the program, or of what it was given. It is rolled back.
+    /// The code of a unit of work panicked, and the transaction is rolled back. A bug, or invalid input.
     #[error("the unit of work {0} panicked")]
     Panicked(&'static str),
 }
@@ -119,8 +119,8 @@ impl DbError {
         }
     }
 
-    /// Returns whether a part of what was read or written may succeed where the whole fails: one row is at fault, or
-    /// only a newer release can read it.
+    /// Returns whether a part of a batch may succeed where the whole fails: one row is at fault, or only a newer
+    /// release can read it.
     pub fn is_of_data(&self) -> bool {
         self.is_reproducible() || matches!(self, Self::Newer(_))
     }
@@ -149,9 +149,8 @@ impl From<sqlx::Error> for DbError {
     }
 }
 
-/// What is no fault of the work itself is UNAVAILABLE: a server that is away, a deadlock after all retries, whatever
-/// the server refuses (it is full, read-only or stopping), and what another replica of a newer release can read. A
-/// repeat may succeed.
+/// Transient failures become UNAVAILABLE, since a retry may succeed: an unreachable server, a deadlock after all
+/// retries, a server that is full, read-only or stopping, and rows of a newer release. All others become INTERNAL.
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         if error.is_reproducible() { Self::internal_error(error) } else { Self::unavailable("the database", error) }

@@ -55,7 +55,7 @@ impl Statement {
         self
     }
 
-    /// Appends what follows with `separator` between the parts.
+    /// Appends parts with `separator` between them.
     pub fn separated(&mut self, separator: &'static str) -> Separated<'_> {
         Separated { statement: self, separator, first: true }
     }

@@ -81,11 +81,11 @@ struct Newer {
     throttle: LogThrottle,
 }
 
-/// A piece that is still to be applied, or what is left of it.
+/// A part of a batch that is still to be applied, in one transaction.
 type Piece = Vec<Message>;
 
 impl<H: Handler> Applier<H> {
-    /// Applies what `client` reads, until `stop`.
+    /// Returns the applier of the batches of `client`, which retries until `stop`.
     pub fn new(
         db: Database,
         handler: Arc<H>,

@@ -55,7 +55,7 @@ impl Gauges {
     }
 }
 
-/// What is stored, by topic.
+/// Counts in the database, by topic.
 struct Counts {
     parked: HashMap<String, u64>,
     letters: HashMap<String, u64>,

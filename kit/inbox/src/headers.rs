@@ -36,7 +36,7 @@ impl Headers {
         serde_json::to_string(&all).expect("texts are JSON")
     }
 
-    /// Reads what [`Headers::to_json`] has written. Fails for anything else.
+    /// Parses the output of [`Headers::to_json`]. Fails for anything else.
     pub(crate) fn from_json(json: &str) -> Result<Self, serde_json::Error> {
         let all: Vec<Stored> = serde_json::from_str(json)?;
         Ok(Self(all.into_iter().map(kept).collect()))

@@ -132,7 +132,7 @@ pub enum HandleError {
     },
 }
 
-/// A future that borrows what it was called with.
+/// A boxed future that borrows its arguments.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Applies messages for a service.

@@ -82,7 +82,7 @@ enum RoundError {
     Copy(#[from] Undelivered),
 }
 
-/// What one step of the replay of a key has done.
+/// The outcome of one step in the replay of a key.
 enum Step<E> {
     /// A letter was applied, with these effects.
     Applied(E),

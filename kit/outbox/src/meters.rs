@@ -24,7 +24,7 @@ pub struct Meters {
     unsent: Gauge<u64>,
     oldest_age: Gauge<f64>,
     topic: KeyValue,
-    /// What was last known to be unsent.
+    /// The last known unsent messages.
     last: Unsent,
     measured: Option<Instant>,
     warned: Option<Instant>,

@@ -87,8 +87,8 @@ impl MeshBuilder {
         })
     }
 
-    /// Starts these kinds of process, and waits until each is ready. The provider is there before the others, for which
-    /// one that is away has failed. They start side by side: each waits by itself for what it cannot do without.
+    /// Starts these kinds of process, and waits until each is ready. The provider is started before the others,
+    /// which treat an unreachable one as failed. The others start concurrently: each waits for its own dependencies.
     pub async fn start<P: Into<Process>>(self, world: &World, started: impl IntoIterator<Item = P>) -> Result<Mesh> {
         let started: Vec<Process> = started.into_iter().map(Into::into).collect();
         let mut mesh = self.build(world)?;

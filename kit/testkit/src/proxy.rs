@@ -32,8 +32,8 @@ const CHUNK: usize = 64 * 1024;
 /// The connection of a freeze that no write has caused: connections are counted from 1 on.
 const NO_CONNECTION: u64 = 0;
 
-/// Which writes of the clients are counted. A write is what is read at once: one statement or command, of a client that
-/// waits for its answer before it sends the next one, unless it is longer than 64 KiB.
+/// Which writes of the clients are counted. A write is the result of one read: one statement or command, of a client
+/// that waits for its answer before it sends the next one, unless it is longer than 64 KiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Writes {
     /// Those that have these bytes in them, on whatever connection.

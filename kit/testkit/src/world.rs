@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Makes the schema of one service unless it is there, and connects to it. It is a copy of one that was migrated:
-    /// what is to be seen of the migrations themselves needs [`World::migrated_schema`].
+    /// tests of migrations need [`World::migrated_schema`].
     pub async fn schema(&self, service: Service) -> Result<Database> {
         self.make_schema(service).await?;
         self.database(service).await
@@ -168,7 +168,7 @@ impl World {
         format!("{}/{}", self.database_url, self.schema_name(service))
     }
 
-    /// What schema names start with.
+    /// Prefix of the schema names.
     pub fn schema_prefix(&self) -> String {
         format!("{}_", self.name)
     }
@@ -178,7 +178,7 @@ impl World {
         &self.redis_url
     }
 
-    /// The same of a user who may do everything, for what a test does to it that no process does.
+    /// The same of an administrator, for actions of a test that no process may take.
     pub fn admin_redis_url(&self) -> &str {
         &self.admin_redis_url
     }
@@ -193,12 +193,12 @@ impl World {
         &self.event_redis_url
     }
 
-    /// What key names start with.
+    /// Prefix of the key names.
     pub fn redis_key_prefix(&self) -> String {
         format!("{}:", self.name)
     }
 
-    /// What topic names start with.
+    /// Prefix of the topic names.
     pub fn topic_prefix(&self) -> &str {
         &self.name
     }

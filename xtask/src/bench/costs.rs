@@ -13,7 +13,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// Reads what these processes have used so far. One that has ended counts nothing; those of one name add up.
+    /// Reads the usage of these processes so far. Processes that have ended are skipped; those of one name add up.
     pub fn now(processes: &[(String, i32)]) -> Self {
         let mut by_name = BTreeMap::new();
         for (name, pid) in processes {

@@ -136,7 +136,7 @@ impl Node {
     }
 }
 
-/// Whether so many nodes are in what CLUSTER NODES says, and none of them is still met.
+/// Whether the answer to CLUSTER NODES lists so many nodes, none of them in handshake.
 fn are_met(members: &str, count: usize) -> bool {
     members.lines().count() == count && !members.contains("handshake")
 }

@@ -33,7 +33,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A server gets this long to write its data down before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where a run keeps what tests have to know of its servers.
+/// The file of a run with the environment of tests.
 const TEST_ENVIRONMENT: &str = "test.env";
 
 /// The name of the listener of Kafka for tests.
@@ -239,7 +239,7 @@ impl Servers {
         remove_file(&run.join(TEST_ENVIRONMENT))
     }
 
-    /// Reads what [`Servers::write_test_environment`] wrote.
+    /// Reads the file of [`Servers::write_test_environment`].
     pub fn read_test_environment(run: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let file = run.join(TEST_ENVIRONMENT);
         let script = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -247,7 +247,7 @@ impl Servers {
         Ok(assigned.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// Where they, and the payment sandbox, keep what has to agree.
+    /// The folder of their data and of the journal of the payment sandbox, which must agree with each other.
     pub fn data(&self) -> &Path {
         &self.data
     }

@@ -1,9 +1,9 @@
-//! Which libraries rustdoc reads for examples to compile: those that have one. It would read the others each time that
-//! their tests run, for nothing.
+//! Rustdoc tests are enabled only for libraries with an example: otherwise rustdoc would parse each library in each
+//! test run.
 
 use crate::tidy::Finding;
 
-/// What may be said of an example that is compiled.
+/// Attributes of an example that is compiled.
 const COMPILED: [&str; 5] = ["rust", "no_run", "should_panic", "compile_fail", "standalone_crate"];
 
 /// Checks each library among these files.
@@ -51,7 +51,7 @@ fn first_example(source: &str) -> Option<usize> {
     None
 }
 
-/// What stands behind the fence of a block in a doc comment, if this line is one.
+/// Returns the attributes behind the fence of a code block, if this line begins one in a doc comment.
 fn fence(line: &str) -> Option<&str> {
     let line = line.trim_start();
     let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"))?;
@@ -72,7 +72,7 @@ mod tests {
         files.map(|(path, text)| (path.to_owned(), text.to_owned()))
     }
 
-    /// What is found in a library of two sources.
+    /// Returns the findings in a library of two sources.
     fn found(manifest: &str, source: &str) -> Vec<(String, usize)> {
         let files = [("kit/a/Cargo.toml", manifest), ("kit/a/src/b.rs", source), ("kit/a/src/lib.rs", "//! A.")];
         check(&owned(files)).into_iter().map(|finding| (finding.path, finding.line)).collect()
