@@ -44,11 +44,12 @@ const FACTS: [(&str, &str, &[&str]); 12] = [
             "collation",
         ],
     ),
-    ("table_constraints", "constraint_schema", &["table_name", "constraint_name", "constraint_type"]),
+    // By the schema of the table, by which MariaDB finds them; else it opens the tables of all schemas.
+    ("table_constraints", "table_schema", &["table_name", "constraint_name", "constraint_type"]),
     ("check_constraints", "constraint_schema", &["constraint_name", "check_clause"]),
     (
         "key_column_usage",
-        "constraint_schema",
+        "table_schema",
         &[
             "table_name",
             "constraint_name",
