@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Scheme of the URL of a cluster.
 const CLUSTER: &str = "redis-cluster://";
 /// Longest wait for a connection or for an answer: other tests keep the servers busy.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A connection of an administrator. In a cluster a command runs on the master that has its keys, `DEL` on each that
 /// has one, `KEYS` on all; a transaction needs all of its keys in one slot, as those of one event are.

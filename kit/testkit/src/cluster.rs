@@ -4,7 +4,7 @@ use crate::{
     eventually,
     running::{free_address, mortal},
 };
-use ::redis::FromRedisValue;
+use ::redis::{AsyncConnectionConfig, FromRedisValue};
 use anyhow::{Context, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
@@ -13,13 +13,19 @@ use nix::{
 use std::{
     net::SocketAddr,
     process::{Child, Stdio},
+    time::Duration,
 };
 use tempfile::TempDir;
 
 /// The slots of each master, first and last.
 const SLOTS: [(u16, u16); 3] = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)];
-/// A master is replaced if it is silent for longer, in milliseconds.
-const NODE_TIMEOUT_MS: &str = "1000";
+/// A master is replaced if it is silent for longer, in milliseconds: soon while the cluster is made, which waits for as
+/// long, and once a test has killed one.
+const SOON_MS: &str = "1000";
+/// The same in between: on a machine that stands still for a moment, no master is replaced that no test has killed.
+const LATE_MS: &str = "15000";
+/// Longest wait for the answer of a node. The default of the client is half a second.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A private cluster. It ends when it is dropped.
 #[derive(Debug)]
@@ -46,7 +52,15 @@ impl OwnCluster {
             eventually("the cluster is whole", || async { node.is_in_place(is_replica).await.ok()?.then_some(()) })
                 .await;
         }
+        cluster.replace_silent_masters_after(LATE_MS).await?;
         Ok(cluster)
+    }
+
+    async fn replace_silent_masters_after(&self, timeout_ms: &str) -> Result<()> {
+        for node in &self.nodes {
+            node.execute(&["CONFIG", "SET", "cluster-node-timeout", timeout_ms]).await?;
+        }
+        Ok(())
     }
 
     /// Assigns the slots, and introduces every node to every other.
@@ -104,6 +118,7 @@ impl OwnCluster {
         let killed = self.master_of(key).await?;
         let at = self.nodes.iter().position(|node| node.address == killed).context("the master lives")?;
         drop(self.nodes.remove(at));
+        self.replace_silent_masters_after(SOON_MS).await?;
         for node in &self.nodes {
             eventually("a replica has taken over", || async {
                 let master = node.master_of(slot).await.ok()?;
@@ -114,7 +129,8 @@ impl OwnCluster {
         Ok(())
     }
 
-    /// Freezes the master that has this key, as a paused machine would: it accepts connections, and answers nobody.
+    /// Freezes the master that has this key, as a paused machine would: it accepts connections, and answers nobody. It
+    /// is not replaced for fifteen seconds.
     pub async fn freeze_master_of(&self, key: &str) -> Result<()> {
         let frozen = self.master_of(key).await?;
         let pid = self.node(frozen)?.child.id();
@@ -173,7 +189,7 @@ impl Node {
         let mut command = mortal("redis-server");
         command.arg("--dir").arg(folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &address.port().to_string(), "--cluster-port", &bus.port().to_string()]);
-        command.args(["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT_MS]);
+        command.args(["--cluster-enabled", "yes", "--cluster-node-timeout", SOON_MS]);
         command.args(["--cluster-announce-ip", "127.0.0.1"]);
         // The other masters go on without one of them, and a replica may take over however long it lost its master.
         command.args(["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"]);
@@ -184,7 +200,10 @@ impl Node {
 
     async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> Result<T> {
         let client = ::redis::Client::open(format!("redis://{}", self.address))?;
-        let mut conn = client.get_multiplexed_async_connection().await?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWERS_WITHIN))
+            .set_response_timeout(Some(ANSWERS_WITHIN));
+        let mut conn = client.get_multiplexed_async_connection_with_config(&config).await?;
         let (name, args) = command.split_first().context("a command has a name")?;
         Ok(::redis::cmd(name).arg(args).query_async(&mut conn).await?)
     }

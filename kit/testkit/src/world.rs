@@ -152,7 +152,7 @@ impl World {
         let (name, admin) = (service.topic(self.topic_prefix()), self.admin()?);
         let mut records = 0;
         for partition in 0..TOPIC_PARTITIONS {
-            let (_, end) = admin.inner().fetch_watermarks(&name, partition, Duration::from_secs(5))?;
+            let (_, end) = admin.inner().fetch_watermarks(&name, partition, Duration::from_secs(30))?;
             records += end;
         }
         Ok(records)
