@@ -80,7 +80,7 @@ mod tests {
         EventId::from_uuid(Uuid::from_u128(number))
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_would_wait_too_long_is_refused_and_the_next_one_is_not() {
         let turns = ScriptTurns::new(false);
         let mut taken = Vec::new();
@@ -94,7 +94,7 @@ mod tests {
         assert!(turns.take(event(99)).await.is_ok());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_event_leaves_turns_to_the_others() {
         let turns = ScriptTurns::new(false);
         let mut taken = Vec::new();

@@ -137,11 +137,12 @@ async fn is_stopped(stand: &Stand, way: Way, order: &Order, asked: &Asked) -> bo
 }
 
 async fn look(stand: &Stand, way: Way, step: usize, order: &Order, asked: Asked) -> Found {
+    // Behind the answer of the script nothing stops the commit and the answer to the caller, which may be under way
+    // yet: a sweep that finds a slow commit writes to Redis as well.
+    let is_answered = way == Way::Redis && step > 1;
+    let answer = if is_answered { Some(reserved(asked.await.unwrap().unwrap())) } else { None };
     let is_held = stand.is_held(order).await;
     let units = i32::try_from(stand.sale.in_ledger(order).await).unwrap();
-    // Redis is told while the answer is on its way, which nothing stops.
-    let is_answered = way == Way::Redis && units > 0;
-    let answer = if is_answered { Some(reserved(asked.await.unwrap().unwrap())) } else { None };
     let point = match (is_held, units > 0) {
         (false, false) => Point::BeforeScript,
         (true, false) if way == Way::Ledger && step > 0 => Point::InTransaction,

@@ -43,7 +43,11 @@ async fn a_copy_that_was_cut_goes_on_where_it_was() {
         if let Some(user) = cursor.as_deref().and_then(last_buyer) {
             break user;
         }
-        assert!(cursor.as_deref() != Some("done") && emptied.elapsed().as_secs() < 60, "nobody saw the copy");
+        // It was over before anybody looked.
+        if cursor.as_deref() == Some("done") {
+            redis.empty().await.unwrap();
+        }
+        assert!(emptied.elapsed().as_secs() < 60, "nobody saw the copy");
     };
     sale.mesh.kill_9(Service::Inventory).unwrap();
     sale.mesh.restart(Service::Inventory).await.unwrap();

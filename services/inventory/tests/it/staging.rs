@@ -7,6 +7,7 @@ use crate::{
 };
 use stampede_proto::inventory::v1 as proto;
 use stampede_testkit::{Service, World, as_operator, eventually};
+use stampede_vocab::Timestamp;
 
 const HOUR_S: i64 = 3_600;
 /// Names of the metrics.
@@ -31,17 +32,35 @@ async fn metric_becomes(sale: &Sale, name: &str, stage: &str, expected: f64) {
     .await;
 }
 
+/// Stages the event far ahead of its opening, where nobody looks, and loses an item of it.
+async fn stage_and_lose(sale: &Sale) {
+    let shelf = proto::StageStockRequest {
+        open_time: Some(seconds_from_now(5 * HOUR_S)),
+        close_time: Some(seconds_from_now(6 * HOUR_S)),
+        ..sale.shelf(1)
+    };
+    sale.api().stage_stock(as_operator(shelf)).await.unwrap();
+    Behind::of(sale, sale.world.admin_redis_url(), 1).await.lose_item().await;
+}
+
+/// Moves the opening by the ledger alone: nobody stages the event on the way.
+async fn opens_in(sale: &Sale, seconds: i64) {
+    let opens_at_us = Timestamp::now().micros() + seconds * 1_000_000;
+    let moved = sqlx::query("UPDATE stock SET opens_at_us = ? WHERE event_id = ?");
+    let moved = moved.bind(opens_at_us).bind(sale.event_id.uuid());
+    moved.execute(&mut *sale.inventory_db.acquire().await.unwrap()).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_event_that_is_not_staged_before_its_opening_is_counted_until_it_is() {
     // Nobody repairs it but an operator.
     let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", 600_000);
     let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
     metric_becomes(&sale, FAILURES, "ahead", 0.0).await;
-    let shelf = proto::StageStockRequest { open_time: Some(seconds_from_now(5)), ..sale.shelf(1) };
-    sale.api().stage_stock(as_operator(shelf)).await.unwrap();
-    Behind::of(&sale, sale.world.admin_redis_url(), 1).await.lose_item().await;
-
+    stage_and_lose(&sale).await;
+    opens_in(&sale, 50).await;
     metric_becomes(&sale, UNSTAGED, "ahead", 1.0).await;
+    opens_in(&sale, 0).await;
     metric_becomes(&sale, UNSTAGED, "open", 1.0).await;
     assert_eq!(metric(&sale, UNSTAGED, "ahead").await, Some(0.0));
     for stage in ["ahead", "open"] {
@@ -56,14 +75,9 @@ async fn an_event_that_is_not_staged_before_its_opening_is_counted_until_it_is()
 async fn an_event_that_is_lost_far_ahead_of_its_opening_is_staged_by_the_check() {
     let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_STAGING_LEAD_MS", 3 * HOUR_S * 1_000);
     let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    stage_and_lose(&sale).await;
     // Neither the rounds of the reconciler nor the gauges look so far ahead.
-    let shelf = proto::StageStockRequest {
-        open_time: Some(seconds_from_now(2 * HOUR_S)),
-        close_time: Some(seconds_from_now(3 * HOUR_S)),
-        ..sale.shelf(1)
-    };
-    sale.api().stage_stock(as_operator(shelf)).await.unwrap();
-    Behind::of(&sale, sale.world.admin_redis_url(), 1).await.lose_item().await;
+    opens_in(&sale, 2 * HOUR_S).await;
     eventually("the item is back", || async {
         Behind::of(&sale, sale.world.admin_redis_url(), 1).await.field("total").await
     })
