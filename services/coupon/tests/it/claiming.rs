@@ -1,7 +1,7 @@
 //! Claims: first come, first served, one a user, never beyond the quota, and a repeat yields the same.
 
-use crate::sale::{Sale, claim, new_campaign, reason};
-use anyhow::Result;
+use crate::sale::{Sale, claim_patiently, new_campaign, reason};
+use anyhow::{Context, Result};
 use futures_util::future::join_all;
 use stampede_proto::{
     convert::timestamp,
@@ -24,7 +24,7 @@ async fn a_crowd_at_two_replicas_gets_exactly_the_quota() -> Result<()> {
     let users: Vec<_> = (0..150).map(|_| buyer()).collect();
     // Everybody claims at both replicas at once with the same request.
     let claims = users.iter().flat_map(|user| [(&sale.client, user), (&there, user)]);
-    let outcomes = join_all(claims.map(|(client, user)| claim(client, &campaign, *user, "a"))).await;
+    let outcomes = join_all(claims.map(|(client, user)| claim_patiently(client, &campaign, *user))).await;
 
     let mut winners = Vec::new();
     for pair in outcomes.chunks(2) {
@@ -75,20 +75,18 @@ async fn claims_are_taken_within_the_window_only() -> Result<()> {
     let early = sale.create(early).await?;
     assert_eq!(reason(&sale.claim(&early, buyer(), "a").await.expect_err("early")), Reason::CampaignNotOpen);
 
-    let close_time = now.plus(Duration::from_secs(2));
-    let brief =
-        CreateCampaignRequest { quota: 100_000, close_time: Some(timestamp(close_time)), ..new_campaign("brief") };
-    let brief = sale.create(brief).await?;
     let user = buyer();
-    let coupon = sale.claim(&brief, user, "a").await?;
+    let (closing, coupon) = sale.closing(user).await?;
     stampede_testkit::eventually("claims close", || async {
-        let refused = sale.claim(&brief, buyer(), "a").await.err()?;
+        let refused = sale.claim_patiently(&closing, buyer()).await.err()?;
         assert_eq!(reason(&refused), Reason::CampaignClosed);
         Some(())
     })
     .await;
-    assert!(Timestamp::now() >= close_time, "closed early");
-    assert_eq!(sale.claim(&brief, user, "a").await?, coupon, "a repeat is answered after the window");
+    let now = timestamp(Timestamp::now());
+    let close_time = closing.close_time.context("a time")?;
+    assert!((now.seconds, now.nanos) >= (close_time.seconds, close_time.nanos), "closed early");
+    assert_eq!(sale.claim(&closing, user, "a").await?, coupon, "a repeat is answered after the window");
     sale.mesh.stop().await
 }
 

@@ -2,13 +2,9 @@
 
 use crate::sale::{Sale, new_campaign, reason};
 use anyhow::{Context, Result};
-use stampede_proto::{
-    convert::timestamp,
-    coupon::v1::{Campaign, CreateCampaignRequest},
-};
+use stampede_proto::coupon::v1::{Campaign, CreateCampaignRequest};
 use stampede_status::Reason;
 use stampede_testkit::{MeshBuilder, OwnRedis, Service, as_operator, buyer, eventually};
-use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -35,10 +31,8 @@ async fn a_campaign_is_kept_for_a_day_after_its_end() -> Result<()> {
 #[tokio::test]
 async fn a_campaign_that_redis_has_forgotten_is_answered_as_closed_and_stays_forgotten() -> Result<()> {
     let sale = Sale::open().await?;
-    let close_time = Some(timestamp(Timestamp::now().plus(Duration::from_secs(3))));
-    let campaign = sale.create(CreateCampaignRequest { close_time, ..new_campaign("short") }).await?;
     let user = buyer();
-    let coupon = sale.claim(&campaign, user, "a").await?;
+    let (campaign, coupon) = sale.closing(user).await?;
     eventually("it is over", || async {
         let refused = sale.claim(&campaign, buyer(), "a").await.err()?;
         (reason(&refused) == Reason::CampaignClosed).then_some(())

@@ -76,13 +76,26 @@ impl Sale {
 
     /// Claims until the answer is final, as a client does that retries when told to.
     pub async fn claim_patiently(&self, campaign: &Campaign, user: UserId) -> Result<Coupon, Status> {
-        eventually("the claim is answered for good", || async {
-            match self.claim(campaign, user, "a").await {
-                Err(status) if status.code() == Code::Unavailable => None,
-                outcome => Some(outcome),
+        claim_patiently(&self.client, campaign, user).await
+    }
+
+    /// A campaign that closes in some seconds, and what the user has claimed of it. Where the machine stood still until
+    /// it was closed, another one that closes later.
+    pub async fn closing(&self, user: UserId) -> Result<(Campaign, Coupon)> {
+        for seconds in [2, 10] {
+            if let Ok(closing) = self.closing_in(seconds, user).await {
+                return Ok(closing);
             }
-        })
-        .await
+        }
+        self.closing_in(20, user).await
+    }
+
+    async fn closing_in(&self, seconds: u64, user: UserId) -> Result<(Campaign, Coupon)> {
+        let close_time = Some(timestamp(Timestamp::now().plus(Duration::from_secs(seconds))));
+        let request = new_campaign(&format!("closing-in-{seconds}"));
+        let campaign = self.create(CreateCampaignRequest { quota: 100_000, close_time, ..request }).await?;
+        let coupon = self.claim(&campaign, user, "a").await?;
+        Ok((campaign, coupon))
     }
 
     /// Everybody claims at once with the request "a".
@@ -251,6 +264,21 @@ pub async fn claim(
 ) -> Result<Coupon, Status> {
     let claimed = client.clone().claim_coupon(claim_request(campaign, user, request)).await?;
     Ok(claimed.into_inner().coupon.expect("a coupon"))
+}
+
+/// Claims with the request "a" until the answer is final, as a client does that retries when told to.
+pub async fn claim_patiently(
+    client: &CouponServiceClient<Channel>,
+    campaign: &Campaign,
+    user: UserId,
+) -> Result<Coupon, Status> {
+    eventually("the claim is answered for good", || async {
+        match claim(client, campaign, user, "a").await {
+            Err(status) if status.code() == Code::Unavailable => None,
+            outcome => Some(outcome),
+        }
+    })
+    .await
 }
 
 pub fn claim_request(campaign: &Campaign, user: UserId, request: &str) -> Request<ClaimCouponRequest> {
