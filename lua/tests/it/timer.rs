@@ -1,10 +1,10 @@
 //! The timers of events on a real Redis.
 
-use redis::aio::MultiplexedConnection;
 use stampede_lua::{
     Redis, RedisConfig, Timer,
     timer::{Armed, Expirations, Timers, arm, disarm},
 };
+use stampede_testkit::AdminRedis;
 use stampede_vocab::{EventId, Timestamp, UserId};
 use std::time::Duration;
 
@@ -13,15 +13,14 @@ const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Bench {
     redis: Redis,
-    raw: MultiplexedConnection,
+    raw: AdminRedis,
 }
 
 impl Bench {
     async fn new() -> Self {
         let key_prefix = format!("test:{}:", UserId::random());
         let config = RedisConfig { url: setting("STAMPEDE_TEST_EVENT_REDIS_URL"), key_prefix };
-        let admin = redis::Client::open(setting("STAMPEDE_TEST_ADMIN_EVENT_REDIS_URL")).unwrap();
-        let raw = admin.get_multiplexed_async_connection().await.unwrap();
+        let raw = AdminRedis::connect(&setting("STAMPEDE_TEST_ADMIN_EVENT_REDIS_URL")).await.unwrap();
         Self { redis: Redis::connect(config).await.unwrap(), raw }
     }
 
