@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 /// Short, so that the tests are.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Longer than the server waits for somebody who is silent, and than others wait for a lock at a time.
-const LONGEST: Duration = Duration::from_secs(12);
+/// Longer than the server waits for somebody who is silent, and than others wait for a lock at a time, on a machine
+/// that may stand still meanwhile.
+const LONGEST: Duration = Duration::from_secs(25);
 
 /// A table of two rows in a world of its own, and the others who use it.
 async fn rows() -> (World, Database) {
@@ -95,9 +96,15 @@ async fn a_link_that_is_cut_in_a_transaction_frees_its_rows_although_nobody_says
 async fn a_connection_that_nobody_uses_is_kept() {
     let (world, _) = rows().await;
     let db = one_connection(&world.service_database_url(Service::Event), 2 * SILENCE).await;
-    let before = connection_id(&db).await.unwrap();
-    tokio::time::sleep(3 * SILENCE).await;
-    assert_eq!(connection_id(&db).await.unwrap(), before);
+    // A machine that stands still pings nobody: then once more.
+    for _ in 0..3 {
+        let before = connection_id(&db).await.unwrap();
+        tokio::time::sleep(3 * SILENCE).await;
+        if connection_id(&db).await.unwrap() == before {
+            return;
+        }
+    }
+    panic!("the server has ended it three times");
 }
 
 #[tokio::test]
