@@ -1,7 +1,7 @@
 //! A relay that has nothing to send leaves the disk alone.
 
 use crate::bench::Bench;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// Several renewals of a relay that is alone and idle, which has one in two seconds.
@@ -22,9 +22,12 @@ async fn a_relay_without_work_commits_once_in_two_seconds() {
     let relay = bench.start_relay();
     bench.write(1, 1).await;
     bench.settled().await;
-    let before = bench.count(RENEWALS).await;
+    let (started, before) = (Instant::now(), bench.count(RENEWALS).await);
     sleep(A_WHILE).await;
     let renewals = bench.count(RENEWALS).await - before;
-    assert!((1..=4).contains(&renewals), "{renewals} in {A_WHILE:?}");
+    // The sleep may have been longer than it was to be.
+    let took = started.elapsed();
+    let most = i64::try_from(took.as_secs()).unwrap() / 2 + 2;
+    assert!((1..=most).contains(&renewals), "{renewals} in {took:?}");
     relay.stop().await;
 }
