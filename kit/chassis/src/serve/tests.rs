@@ -290,7 +290,8 @@ async fn a_call_that_does_not_end_is_cut() {
     let stopped = Instant::now();
     process.stop.cancel();
     process.serving.await.unwrap().unwrap();
-    assert!(stopped.elapsed() < Duration::from_secs(2));
+    // On a machine that may stand still meanwhile. Without the cut it would never end.
+    assert!(stopped.elapsed() < Duration::from_secs(10));
     never.abort();
 }
 

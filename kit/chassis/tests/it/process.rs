@@ -1,6 +1,7 @@
 //! A process from the outside: signals, exit codes, and what it says on stderr.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, ChildStderr, Command, Stdio},
@@ -40,6 +41,23 @@ impl Bare {
             assert_ne!(read, 0, "ended without {text:?}");
         }
         line
+    }
+
+    /// Waits until it takes signals: one that comes before ends it at once, and without a code.
+    fn wait_until_it_takes_signals(&self) {
+        /// The bit of SIGTERM in the mask of the signals that a process has a handler for.
+        const TERM: u64 = 1 << 14;
+        let status = format!("/proc/{}/status", self.child.id());
+        let started = Instant::now();
+        loop {
+            let status = fs::read_to_string(&status).expect("the child is ours");
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("Linux says so");
+            if u64::from_str_radix(caught.trim(), 16).expect("a mask") & TERM != 0 {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "it takes no signals");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn signal(&self, name: &str) {
@@ -90,8 +108,7 @@ fn a_log_that_takes_no_more_ends_no_process() {
     // Whatever is written to this device fails as on a full disk. What the test reads of stderr is nothing.
     shell.args(["-c", r#"exec "$0" "$@" 2>/dev/full"#]).arg(example("bare"));
     let bare = Bare::of(shell, &["--log-filter", "trace"]);
-    // It has begun to wait for signals once it sleeps; one that comes before ends it by the signal, and without a code.
-    std::thread::sleep(Duration::from_secs(1));
+    bare.wait_until_it_takes_signals();
     bare.signal("-TERM");
     let (code, _, _) = bare.end();
     assert_eq!(code, Some(0), "it was to stop in order");
@@ -141,7 +158,7 @@ fn a_filter_that_cannot_be_read_is_refused_with_its_flag() {
 #[test]
 fn a_start_that_waits_can_be_stopped() {
     let mut bare = Bare::start(&["--hang", "--log-filter", "debug"]);
-    std::thread::sleep(Duration::from_millis(500));
+    bare.wait_until_it_takes_signals();
     bare.signal("-TERM");
     bare.wait_for("signalled to stop before it had started");
     assert_eq!(bare.end().0, Some(0));
