@@ -1,6 +1,6 @@
 //! Starts of processes: quickly, after their servers, and not at all on servers that would break a promise.
 
-use stampede_testkit::{Mesh, MeshBuilder, OwnCluster, OwnRedis, Process, Service, World, eventually};
+use stampede_testkit::{Alone, Mesh, MeshBuilder, OwnCluster, OwnRedis, Process, Service, World, eventually};
 use std::time::{Duration, Instant};
 
 /// The kinds of process that store something in Redis.
@@ -13,11 +13,22 @@ const QUICK: Duration = Duration::from_secs(1);
 /// The quickest of so many starts counts: the machine may be busy with other tests.
 const STARTS: usize = 5;
 
+/// Starts a process that should not become ready.
+fn launched(world: &World, service: impl Into<Process>, settings: &[(&str, &str)]) -> Alone {
+    let service = service.into();
+    let set = |builder: MeshBuilder, (name, value): &(&str, &str)| builder.set(service, name, value);
+    settings.iter().fold(MeshBuilder::default(), set).launch(world, service).unwrap()
+}
+
 /// Checks that the process ends with exit code 1, and that its last line has the reason and the way to mend it.
 async fn is_refused(world: &World, service: impl Into<Process>, settings: &[(&str, &str)], said: &[&str]) {
     let service = service.into();
-    let set = |builder: MeshBuilder, (name, value): &(&str, &str)| builder.set(service, name, value);
-    let process = settings.iter().fold(MeshBuilder::default(), set).launch(world, service).unwrap();
+    ends_refused(launched(world, service, settings), service, said).await;
+}
+
+/// The same of one that was started.
+async fn ends_refused(process: Alone, service: impl Into<Process>, said: &[&str]) {
+    let service = service.into();
     let (code, log) = process.ended().await;
     assert_eq!(code, Some(1), "{log}");
     let last = log.lines().last().unwrap_or_default();
@@ -124,13 +135,16 @@ async fn without_kafka_a_service_waits_and_says_for_what() {
 #[tokio::test]
 async fn a_process_whose_wait_is_over_ends_and_names_the_missing_server() {
     let world = World::prepared().await.unwrap();
-    let soon = ("STAMPEDE_WAIT_FOR_SERVERS_MS", "500");
-    for service in Service::ALL {
-        let settings = [("STAMPEDE_KAFKA_BROKERS", "127.0.0.1:1"), soon];
-        is_refused(&world, service, &settings, &["Kafka was not there within 0.5 s"]).await;
-    }
+    // The servers that are there have as long to answer.
+    let soon = ("STAMPEDE_WAIT_FOR_SERVERS_MS", "3000");
+    let settings = [("STAMPEDE_KAFKA_BROKERS", "127.0.0.1:1"), soon];
+    let waiting = Service::ALL.map(|service| (service, launched(&world, service, &settings)));
     let settings = [("STAMPEDE_REDIS_URL", "redis://127.0.0.1:1"), soon];
-    is_refused(&world, Process::Gateway, &settings, &["Redis was not there within 0.5 s"]).await;
+    let gateway = launched(&world, Process::Gateway, &settings);
+    for (service, process) in waiting {
+        ends_refused(process, service, &["Kafka was not there within 3 s"]).await;
+    }
+    ends_refused(gateway, Process::Gateway, &["Redis was not there within 3 s"]).await;
 }
 
 #[tokio::test]
