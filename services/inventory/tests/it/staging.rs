@@ -32,15 +32,22 @@ async fn metric_becomes(sale: &Sale, name: &str, stage: &str, expected: f64) {
     .await;
 }
 
-/// Stages the event far ahead of its opening, where nobody looks, and loses an item of it.
+/// Stages the event far ahead of its opening, where nobody looks once all events were compared, and loses an item of
+/// it.
 async fn stage_and_lose(sale: &Sale) {
+    let url = sale.world.admin_redis_url();
+    eventually("the pass over all events is done", || async {
+        let pass = Behind::of(sale, url, 1).await.pass().await;
+        (pass.as_deref() == Some("done")).then_some(())
+    })
+    .await;
     let shelf = proto::StageStockRequest {
         open_time: Some(seconds_from_now(5 * HOUR_S)),
         close_time: Some(seconds_from_now(6 * HOUR_S)),
         ..sale.shelf(1)
     };
     sale.api().stage_stock(as_operator(shelf)).await.unwrap();
-    Behind::of(sale, sale.world.admin_redis_url(), 1).await.lose_item().await;
+    Behind::of(sale, url, 1).await.lose_item().await;
 }
 
 /// Moves the opening by the ledger alone: nobody stages the event on the way.
