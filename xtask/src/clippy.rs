@@ -7,10 +7,10 @@ use crate::{
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::{
+    collections::HashSet,
     env,
-    ffi::OsString,
     io::{BufRead, BufReader},
-    path::Path,
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
 };
@@ -25,65 +25,75 @@ pub fn check(workspace: &Workspace) -> anyhow::Result<()> {
     shell::shown(&mut cargo)
 }
 
-/// A cargo that compiles the crates of the workspace with clippy.
+/// A cargo that compiles the crates of the workspace with clippy, if that is installed.
 pub fn cargo(workspace: &Workspace) -> Command {
     let mut cargo = shell::cargo(workspace.root());
-    cargo.env("RUSTC_WORKSPACE_WRAPPER", driver());
+    if let Some(driver) = driver() {
+        cargo.env("RUSTC_WORKSPACE_WRAPPER", driver);
+    }
     cargo
 }
 
 /// The driver next to cargo, where rustup has it; or the one on PATH.
-fn driver() -> OsString {
-    let cargo = env::var_os("CARGO").unwrap_or_default();
-    let beside = Path::new(&cargo).with_file_name(DRIVER);
-    if beside.is_absolute() && beside.exists() { beside.into() } else { DRIVER.into() }
+fn driver() -> Option<PathBuf> {
+    let cargo = PathBuf::from(env::var_os("CARGO").unwrap_or_default());
+    let beside = cargo.with_file_name(DRIVER);
+    if cargo.is_absolute() && beside.exists() { Some(beside) } else { shell::find_program(DRIVER) }
 }
 
-/// Runs a cargo that builds, shows what the compiler says, and returns how often it warns. Cargo repeats what it said
-/// of crates that have not changed. Warnings do not end the build: tests may run all the same.
-pub fn build(cargo: &mut Command) -> anyhow::Result<usize> {
+/// The warnings of a build, each once, though a library is compiled both for itself and for its tests.
+#[derive(Debug, Default)]
+pub struct Warnings(HashSet<String>);
+
+impl Warnings {
+    /// Fails if there are any.
+    pub fn judge(&self) -> anyhow::Result<()> {
+        if driver().is_none() {
+            bail!("clippy is not installed: rustup component add clippy");
+        }
+        match self.0.len() {
+            0 => Ok(()),
+            1 => bail!("there is 1 warning, and it stands above"),
+            many => bail!("there are {many} warnings, and they stand above"),
+        }
+    }
+
+    /// Shows the messages of the compiler that are new, and notes the warnings.
+    fn read(&mut self, output: impl BufRead) -> anyhow::Result<()> {
+        for line in output.lines() {
+            let line = line.context("cannot read what cargo says")?;
+            let event: Value =
+                serde_json::from_str(&line).with_context(|| format!("cargo says what is not JSON: {line}"))?;
+            let message = &event["message"];
+            let Some(rendered) = message["rendered"].as_str() else { continue };
+            // The sum of a crate's warnings is a message of its own.
+            let is_sum = message["message"].as_str().is_some_and(|text| text.ends_with(" emitted"));
+            let is_warning = message["level"] == "warning" && !is_sum;
+            if !is_warning || self.0.insert(rendered.to_owned()) {
+                eprint!("{rendered}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a cargo that builds, shows the messages of the compiler, and collects its warnings. Cargo repeats those of crates
+/// that have not changed. Warnings do not end the build: tests may run all the same.
+pub fn build(cargo: &mut Command, warnings: &mut Warnings) -> anyhow::Result<()> {
     cargo.arg("--message-format=json-diagnostic-rendered-ansi").stdout(Stdio::piped());
     let mut group = Group::start(cargo)?;
     let output = group.output().expect("standard output is a pipe");
-    let (status, warnings) = thread::scope(|scope| {
-        let reader = scope.spawn(|| count_warnings(BufReader::new(output)));
+    let (status, read) = thread::scope(|scope| {
+        let reader = scope.spawn(|| warnings.read(BufReader::new(output)));
         (group.wait(), reader.join().expect("reading lines does not panic"))
     });
     let status = status?;
+    // First, since a cargo whose output nobody reads any more fails for that.
+    read?;
     if !status.success() {
         bail!("{} failed ({status})", shell::describe(cargo));
     }
-    warnings
-}
-
-/// Shows the messages of the compiler. Returns how many of them are warnings.
-fn count_warnings(output: impl BufRead) -> anyhow::Result<usize> {
-    let mut warnings = 0;
-    for line in output.lines() {
-        let line = line.context("cannot read what cargo says")?;
-        let event: Value =
-            serde_json::from_str(&line).with_context(|| format!("cargo says what is not JSON: {line}"))?;
-        if event["reason"] != "compiler-message" {
-            continue;
-        }
-        let message = &event["message"];
-        if let Some(rendered) = message["rendered"].as_str() {
-            eprint!("{rendered}");
-        }
-        // The sum of a crate's warnings is a message of its own, and names no place.
-        let names_a_place = message["spans"].as_array().is_some_and(|spans| !spans.is_empty());
-        warnings += usize::from(message["level"] == "warning" && names_a_place);
-    }
-    Ok(warnings)
-}
-
-/// Fails if there are warnings.
-pub fn judge(warnings: usize) -> anyhow::Result<()> {
-    match warnings {
-        0 => Ok(()),
-        1 => bail!("there is 1 warning, and it stands above"),
-        many => bail!("there are {many} warnings, and they stand above"),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -103,12 +113,15 @@ mod tests {
         std::fs::write(root.join("src/lib.rs"), lib).expect("writable");
         let built = || {
             let mut cargo = shell::cargo(root);
-            cargo.env("RUSTC_WORKSPACE_WRAPPER", driver()).env("CARGO_TARGET_DIR", root.join("target"));
-            build(cargo.args(["build", "--offline", "--quiet"]))
+            let driver = driver().expect("clippy is installed");
+            cargo.env("RUSTC_WORKSPACE_WRAPPER", driver).env("CARGO_TARGET_DIR", root.join("target"));
+            let mut warnings = Warnings::default();
+            build(cargo.args(["build", "--offline", "--quiet", "--all-targets"]), &mut warnings).map(|()| warnings)
         };
-        assert_eq!(built().expect("a warning is no error"), 1);
-        assert_eq!(built().expect("nothing has changed"), 1, "it is said again");
-        assert!(judge(1).is_err() && judge(0).is_ok());
+        assert_eq!(built().expect("a warning is no error").0.len(), 1, "once, for the library and its tests");
+        let again = built().expect("nothing has changed");
+        assert_eq!(again.0.len(), 1, "it is said again");
+        assert!(again.judge().is_err() && Warnings::default().judge().is_ok());
         std::fs::write(root.join("src/lib.rs"), "pub fn broken() -> u8 {}\n").expect("writable");
         assert!(built().is_err());
     }

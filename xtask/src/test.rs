@@ -1,11 +1,14 @@
 //! `cargo xtask test`: every check there is, on servers and ports of its own, so that it may run next to an `up`.
 //!
-//! The build is clippy's: it compiles as rustc does, and one pass over the workspace costs half of two.
+//! Clippy's driver compiles the tests, so that one pass compiles and lints. It is rustc, without some optimisations of
+//! its intermediate representation.
 
 use crate::{
     chaos,
     cli::{Database, RedisKind, TestArgs},
-    clients, clippy, containers,
+    clients,
+    clippy::{self, Warnings},
+    containers,
     counts::Counts,
     down,
     fleet::Fleet,
@@ -70,10 +73,10 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
         setup::servers(workspace, args.database)?;
     }
     let mut counts = Counts::default();
-    let mut warnings = 0;
+    let mut warnings = Warnings::default();
     let built = report.step("build", || build(workspace, args, needs, &mut warnings));
     if built && all {
-        report.step("clippy", || clippy::judge(warnings));
+        report.step("clippy", || warnings.judge());
     }
     if built {
         report.step("tests", || match needs {
@@ -155,20 +158,17 @@ fn uses_testkit(workspace: &Workspace, package: &str) -> anyhow::Result<bool> {
     Ok(named(package, TESTKIT) || dependencies.iter().any(|dependency| named(dependency, TESTKIT)))
 }
 
-/// Builds the tests and the program that they run, and counts the warnings of clippy. With the whole workspace both are
-/// built at once: a build of the program alone would choose other features of the dependencies, and compile them all
-/// twice.
-fn build(workspace: &Workspace, args: &TestArgs, needs: Needs, warnings: &mut usize) -> anyhow::Result<()> {
+/// Builds the tests, and the program that they run; collects clippy's warnings. With the whole workspace both are built
+/// at once: a build of the program alone would choose other features of the dependencies, and compile them all twice.
+fn build(workspace: &Workspace, args: &TestArgs, needs: Needs, warnings: &mut Warnings) -> anyhow::Result<()> {
+    if args.name.is_none() && args.package.is_none() {
+        // `cargo test` would compile programs and examples as tests alone, and clippy not see them as they are run.
+        return clippy::build(clippy::cargo(workspace).args(["build", "--workspace", "--all-targets"]), warnings);
+    }
     if args.package.is_some() && needs != Needs::Nothing {
-        *warnings += clippy::build(clippy::cargo(workspace).args(["build", "--package", "stampede"]))?;
+        clippy::build(clippy::cargo(workspace).args(["build", "--package", "stampede"]), warnings)?;
     }
-    let mut cargo = cargo_test(workspace, args);
-    if args.package.is_none() {
-        // Examples and benchmarks as well, which clippy judges with the rest.
-        cargo.arg("--all-targets");
-    }
-    *warnings += clippy::build(cargo.arg("--no-run"))?;
-    Ok(())
+    clippy::build(cargo_test(workspace, args).arg("--no-run"), warnings)
 }
 
 /// Builds the `cargo test` command for the given selection.

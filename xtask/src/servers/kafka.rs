@@ -19,8 +19,7 @@ use std::{
 const CLUSTER_ID: &str = "c3RhbXBlZGUtZGV2LTAwMQ";
 
 /// Quick to start and small: the first compiler of the JVM only, and its simplest collector. The heap holds the topics
-/// of all tests of a run, some 20,000 partitions: with half of this one, Kafka spent most of its time in garbage
-/// collection. It takes no more than it needs.
+/// of all tests of a run; where they hardly fit, Kafka spends its time in garbage collection.
 const JVM: [&str; 3] = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
 /// One more listener of Kafka. It advertises another port to its clients, where a proxy forwards to it.
