@@ -211,6 +211,21 @@ mod tests {
     }
 
     #[test]
+    fn watchers_are_polled_for_by_one_flag_with_a_variable_of_each_service() {
+        let mut all = command();
+        all.build();
+        let mut polling = BTreeSet::new();
+        for process in all.find_subcommand("serve").unwrap().get_subcommands() {
+            let mut flags = process.get_arguments();
+            let Some(flag) = flags.find(|arg| arg.get_id() == "watch_interval_ms") else { continue };
+            let variable = format!("STAMPEDE_{}_WATCH_INTERVAL_MS", process.get_name().to_uppercase());
+            assert_eq!(flag.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
+            polling.insert(process.get_name());
+        }
+        assert_eq!(polling, BTreeSet::from(["event", "inventory", "order"]));
+    }
+
+    #[test]
     fn json_is_refused_where_there_are_no_results() {
         let args = ["stampede", "-o", "json", "serve", "sandbox"].map(OsString::from).to_vec();
         assert!(parse_from(args).err().unwrap().to_string().contains("-o json"));

@@ -133,6 +133,22 @@ impl ProviderTimeoutArgs {
     }
 }
 
+/// How often a service looks for changes of what somebody watches. The `Config` of a service names the variable, which
+/// begins with the service's name, and the default if it needs another one: `#[command(mut_arg(...))]`.
+#[derive(Debug, Clone, Args)]
+pub struct WatchArgs {
+    /// Milliseconds between two polls for changes of what somebody watches. One poll serves all watchers of a replica.
+    #[arg(long, default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub watch_interval_ms: u64,
+}
+
+impl WatchArgs {
+    /// Time between two polls.
+    pub const fn interval(&self) -> Duration {
+        Duration::from_millis(self.watch_interval_ms)
+    }
+}
+
 impl HasCommon for ServiceArgs {
     fn common(&self) -> &CommonConfig {
         &self.common

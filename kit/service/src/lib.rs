@@ -30,7 +30,9 @@ mod redis_memory;
 mod until;
 mod work;
 
-pub use args::{KafkaArgs, MessageIds, OrderWriteLimitArgs, ProviderTimeoutArgs, RedisArgs, ServiceArgs, StorageArgs};
+pub use args::{
+    KafkaArgs, MessageIds, OrderWriteLimitArgs, ProviderTimeoutArgs, RedisArgs, ServiceArgs, StorageArgs, WatchArgs,
+};
 pub use decode::decode;
 pub use page::{Page, Paging};
 pub use parts::Parts;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
-use stampede_service::{RedisArgs, ServiceArgs};
+use stampede_service::{RedisArgs, ServiceArgs, WatchArgs};
 use std::time::Duration;
 
 /// Ends `--help`.
@@ -17,6 +17,8 @@ Example:
 /// best a logical database or a small server of their own.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
+// Shorter than in other services: a crowd waits here for the opening.
+#[command(mut_arg("watch_interval_ms", |arg| arg.env("STAMPEDE_EVENT_WATCH_INTERVAL_MS").default_value("100")))]
 pub struct Config {
     /// The configuration that every service has.
     #[command(flatten)]
@@ -43,6 +45,10 @@ pub struct Config {
     /// logged with how late it was.
     #[arg(long, env = "STAMPEDE_EVENT_MISSED_AFTER_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub missed_after_ms: u64,
+
+    /// How often watched events are read.
+    #[command(flatten)]
+    pub watch: WatchArgs,
 }
 
 impl Config {

@@ -78,7 +78,7 @@ fn rpc(parts: &Parts, config: &Config, changes: ScheduleChanges, inventory: Inve
         create: CreateEvent::new(db.clone(), changes.clone()),
         reschedule: RescheduleEvent::new(db.clone(), changes.clone(), inventory.clone(), lead),
         cancel: CancelEvent::new(db, changes, find.clone(), inventory),
-        watch: WatchEvents::new(find.clone()),
+        watch: WatchEvents::new(find.clone(), config.watch.interval()),
         find,
     }
 }

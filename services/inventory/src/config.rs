@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
-use stampede_service::{OrderWriteLimitArgs, RedisArgs, ServiceArgs};
+use stampede_service::{OrderWriteLimitArgs, RedisArgs, ServiceArgs, WatchArgs};
 use std::time::Duration;
 
 /// Ends `--help`.
@@ -17,6 +17,7 @@ Example:
 /// It needs its MySQL schema (made by `stampede prepare`), Redis, Kafka, and the order service.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
+#[command(mut_arg("watch_interval_ms", |arg| arg.env("STAMPEDE_INVENTORY_WATCH_INTERVAL_MS")))]
 pub struct Config {
     /// The flags that every service has.
     #[command(flatten)]
@@ -61,6 +62,10 @@ pub struct Config {
     /// opens. What is missing is counted and staged.
     #[arg(long, env = "STAMPEDE_INVENTORY_STAGING_LEAD_MS", default_value_t = 60_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
     pub staging_lead_ms: u64,
+
+    /// How often watched stock is read.
+    #[command(flatten)]
+    pub watch: WatchArgs,
 }
 
 impl Config {

@@ -57,7 +57,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let sync = SyncRedis::new(redis.clone());
     let reconcile = Reconcile::new(parts.db.clone(), redis.clone(), sync.clone());
     let release = ReleaseReservations::new(parts.db.clone(), sync.clone());
-    let view = ViewStock::new(parts.db.clone(), redis.clone(), reconcile.clone());
+    let view = ViewStock::new(parts.db.clone(), redis.clone(), reconcile.clone(), config.watch.interval());
     let apply = ApplyMessages::new(parts.outbox.clone(), sync.clone(), reconcile.clone());
     parts.consume(taken_by(Service::Inventory), Consumer::new(apply))?;
     start_order_sweep(&parts, &config, unwritten_age, (release.clone(), sync.clone()));

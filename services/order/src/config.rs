@@ -4,7 +4,7 @@ use crate::domain::PaymentPolicy;
 use anyhow::ensure;
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
-use stampede_service::{OrderWriteLimitArgs, ProviderTimeoutArgs, ServiceArgs};
+use stampede_service::{OrderWriteLimitArgs, ProviderTimeoutArgs, ServiceArgs, WatchArgs};
 use std::time::Duration;
 
 /// Ends `--help`.
@@ -19,6 +19,7 @@ Example:
 /// It needs its MySQL schema (made by `stampede prepare`), Kafka, and the inventory and coupon services.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
+#[command(mut_arg("watch_interval_ms", |arg| arg.env("STAMPEDE_ORDER_WATCH_INTERVAL_MS")))]
 pub struct Config {
     /// The configuration that every service has.
     #[command(flatten)]
@@ -72,9 +73,9 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_ORDER_LIST_LOOKS_AT", default_value_t = 2_000, value_name = "COUNT", hide = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub list_looks_at: u32,
 
-    /// Milliseconds between two polls for the orders that somebody watches.
-    #[arg(long, env = "STAMPEDE_ORDER_WATCH_INTERVAL_MS", default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub watch_interval_ms: u64,
+    /// How often watched orders are read.
+    #[command(flatten)]
+    pub watch: WatchArgs,
 }
 
 impl Config {
@@ -109,11 +110,6 @@ impl Config {
     /// Interval of the sweep for orders that wait for an answer: short against the wait, and no load on the database.
     pub fn ask_interval(&self) -> Duration {
         Duration::from_millis(self.ask_again_ms / 4).clamp(Duration::from_millis(100), Duration::from_secs(5))
-    }
-
-    /// Poll interval for watched orders.
-    pub const fn watch_interval(&self) -> Duration {
-        Duration::from_millis(self.watch_interval_ms)
     }
 }
 

@@ -114,7 +114,7 @@ fn rpc(parts: &Parts, config: &Config, inventory: Inventory, transitions: Transi
         place: PlaceOrder::new(inventory, coupons, find.clone(), write, write_limit, config.payment_policy()),
         change: ChangeOrder::new(transitions),
         list: ListOrders::new(parts.db.clone(), config.list_looks_at),
-        watch: WatchOrder::new(parts.db.clone(), find.clone(), config.watch_interval()),
+        watch: WatchOrder::new(parts.db.clone(), find.clone(), config.watch.interval()),
         cancellations: EventCancellations::new(parts.db.clone()),
         find,
     }

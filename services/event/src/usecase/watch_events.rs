@@ -9,9 +9,6 @@ use stampede_vocab::EventId;
 use stampede_watch::Hub;
 use std::{collections::HashMap, time::Duration};
 
-/// Time between two polls of the watched events.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
 /// Watches events. Cheap to clone.
 #[derive(Clone)]
 pub struct WatchEvents {
@@ -20,12 +17,12 @@ pub struct WatchEvents {
 }
 
 impl WatchEvents {
-    /// Watches the events that `find` reads. Needs a tokio runtime.
-    pub fn new(find: FindEvents) -> Self {
+    /// Watches the events that `find` reads, at this poll interval. Needs a tokio runtime.
+    pub fn new(find: FindEvents, period: Duration) -> Self {
         let (asked, watched) = (find.clone(), find.clone());
         let versions = move |ids| versions(asked.clone(), ids);
         let load = move |ids| load(watched.clone(), ids);
-        let hub = Hub::by_version(POLL_INTERVAL, |event: &Event| event.schedule.version, versions, load);
+        let hub = Hub::by_version(period, |event: &Event| event.schedule.version, versions, load);
         Self { find, hub }
     }
 

@@ -13,8 +13,6 @@ use stampede_vocab::{EventId, ItemId, Timestamp};
 use stampede_watch::Hub;
 use std::{collections::HashMap, time::Duration};
 
-/// Time between two polls of the watched events.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long before its opening an event counts as on sale, for the gauges.
 const SOON: Duration = Duration::from_secs(3_600);
 
@@ -35,11 +33,11 @@ struct Reader {
 }
 
 impl ViewStock {
-    /// Shows the stock of this schema and this Redis. Needs a tokio runtime.
-    pub fn new(db: Database, redis: Stock, reconcile: Reconcile) -> Self {
+    /// Shows the stock of this schema and this Redis. Watchers get it at this poll interval. Needs a tokio runtime.
+    pub fn new(db: Database, redis: Stock, reconcile: Reconcile, period: Duration) -> Self {
         let reader = Reader { db, redis, reconcile };
         let watched = reader.clone();
-        let hub = Hub::new(POLL_INTERVAL, move |events| watched.clone().ready_views(events));
+        let hub = Hub::new(period, move |events| watched.clone().ready_views(events));
         Self { reader, hub }
     }
 
