@@ -26,7 +26,7 @@ mod tests {
             source: "/stampede/order".to_owned(),
             id: "1".to_owned(),
             sequence: 1,
-            message_type: "stampede.message.v1.OrderPlaced".to_owned(),
+            message_type: "example.v1.Counted".to_owned(),
             key: String::new(),
             payload: payload.to_owned(),
             traceparent: None,

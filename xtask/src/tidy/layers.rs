@@ -39,7 +39,7 @@ const FORBIDDEN: [(&str, &[&str], &str); 3] = [
 ];
 
 /// Words that only `store` may write.
-const SQL: [&str; 5] = ["sqlx::query", "raw_sql", "QueryBuilder", "Statement::new", "Statement::concat"];
+pub const SQL: [&str; 5] = ["sqlx::query", "raw_sql", "QueryBuilder", "Statement::new", "Statement::concat"];
 
 /// Checks one file, if it belongs to a service.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {

@@ -2,6 +2,7 @@
 //! Each rule is a pure function from text to findings; only this file reads.
 
 mod arrows;
+mod composed;
 mod examples;
 mod header;
 mod layers;
@@ -47,17 +48,20 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn check(path: &str, text: &str) -> Vec<Finding> {
-    match path.rsplit('.').next() {
+    let findings = match path.rsplit('.').next() {
         Some("rs") => [source::check(path, text), layers::check(path, text)].concat(),
         Some("toml") if path.ends_with("Cargo.toml") => arrows::check(path, text),
         Some("lua") => lua::check(path, text),
         _ => header::check(path, text),
-    }
+    };
+    [findings, composed::check(path, text)].concat()
 }
 
 /// Whether a rule applies to the file at this path.
 fn has_rules(path: &str) -> bool {
-    [".rs", ".lua", "Cargo.toml"].iter().any(|end| path.ends_with(end)) || header::comment_of(path).is_some()
+    [".rs", ".lua", "Cargo.toml"].iter().any(|end| path.ends_with(end))
+        || header::comment_of(path).is_some()
+        || composed::is_misplaced(path)
 }
 
 /// The files that rules apply to, with their path from the root, in a stable order.
