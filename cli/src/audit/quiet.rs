@@ -11,7 +11,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Time between two lines of progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Counts that fall to zero when nothing moves, in addition to unsent messages. The states listed in them are final.
+/// Counts that fall to zero when nothing moves, in addition to unsent messages. Each is the work of the service whose
+/// table comes first; a service that has work has one (`Service::has_work`).
 const MOVING: &[(&str, &str)] = &[
     (
         "orders on their way",
@@ -113,4 +114,18 @@ async fn unread(sources: &Sources) -> anyhow::Result<Vec<String>> {
         .into_iter()
         .map(|(writer, reader, count)| format!("{count} messages of {writer} to be read by {reader}"))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_work_of_each_service_that_has_any_is_waited_for() {
+        for service in Service::ALL {
+            let own = format!("SELECT COUNT(*) FROM {{{service}}}.");
+            let is_waited_for = MOVING.iter().any(|(_, sql)| sql.starts_with(&own));
+            assert_eq!(is_waited_for, service.has_work(), "{service}");
+        }
+    }
 }

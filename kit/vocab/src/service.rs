@@ -1,5 +1,5 @@
-//! The registry of services: what each is called, where it listens, whom it calls and which messages it takes.
-//! Everything that needs a list of services reads this one.
+//! The registry of services: what each is called, where it listens, whom it calls, which messages it takes, and
+//! whether it has work to wait for. Everything that needs a list of services reads this one.
 
 use std::{fmt, str::FromStr};
 
@@ -23,6 +23,8 @@ struct Facts {
     /// Each topic that it reads, with the names of the messages that it takes from there. It skips all others.
     takes: &'static [(Service, &'static [&'static str])],
     redis: Option<RedisUse>,
+    /// Whether it has work that ends later, beside messages, such as a charge under way.
+    has_work: bool,
 }
 
 /// Declares the services, so that none can be left out of [`Service::ALL`].
@@ -55,6 +57,7 @@ services! {
         calls: &[Service::Inventory],
         takes: &[],
         redis: Some(RedisUse::Timers),
+        has_work: false,
     };
     /// Campaigns and coupons.
     Coupon: Facts {
@@ -66,6 +69,7 @@ services! {
             &["OrderFulfilled", "OrderCancelled", "OrderExpired", "OrderRefunded"],
         )],
         redis: Some(RedisUse::Main),
+        has_work: true,
     };
     /// Stock and the ledger.
     Inventory: Facts {
@@ -80,6 +84,7 @@ services! {
             ),
         ],
         redis: Some(RedisUse::Main),
+        has_work: true,
     };
     /// Orders and goods.
     Order: Facts {
@@ -92,6 +97,7 @@ services! {
             (Service::Payment, &["PaymentApproved", "PaymentDeclined", "PaymentRefunded"]),
         ],
         redis: None,
+        has_work: true,
     };
     /// Payments and refunds.
     Payment: Facts {
@@ -100,6 +106,7 @@ services! {
         calls: &[],
         takes: &[(Service::Order, &["PaymentRequested", "RefundRequested", "OrderExpired", "OrderCancelled"])],
         redis: None,
+        has_work: true,
     };
 }
 
@@ -124,6 +131,12 @@ impl Service {
     pub fn takes(self, writer: Self) -> &'static [&'static str] {
         let from_writer = self.facts().takes.iter().find(|(from, _)| *from == writer);
         from_writer.map(|(_, names)| *names).unwrap_or_default()
+    }
+
+    /// Whether it has work that ends later, beside messages: the audit waits for it, by a count of its own. An event is
+    /// no such work: it opens and ends at its times.
+    pub const fn has_work(self) -> bool {
+        self.facts().has_work
     }
 
     /// Name of its topic, such as `stampede.order` under the prefix `stampede`.
