@@ -5,39 +5,42 @@
 -- KEYS   1 the event, 2.. every item of it
 -- ARGV   version of the event, opens_us, closes_us, when the items' keys may go (ms), arrivals to go on from at least,
 --        run id of the server on which all that Redis has of the event was compared with the ledger; then for each
---        item: id, total, limit, price, currency, gift_total, and from the ledger: committed units, committed gifts,
---        version of the stock row
+--        item: id, total units, limit per buyer, price in minor units, currency, total gifts, and from the ledger:
+--        committed units, committed gifts, version of the stock row
 -- Returns 1 if it is staged, 0 if the version was older or the run another.
 
 local EVENT, FIRST_ITEM = KEYS[1], 2
-local VERSION, OPENS, CLOSES, ITEMS_EXPIRE_MS, ARRIVALS, COMPARED_ON = 1, 2, 3, 4, 5, 6
-local PER_ITEM = 9
+local VERSION, OPENS_US, CLOSES_US, ITEMS_EXPIRE_MS, ARRIVALS, COMPARED_ON = unpack(ARGV, 1, 6)
+-- Where in ARGV the first item begins, and how many arguments each has.
+local FIRST_ARG, ARGS_PER_ITEM = 7, 9
 
+-- Stages the item that begins at this place in ARGV. Returns its id.
 local function stage_item(key, at)
-  redis.call('HSET', key, 'total', ARGV[at + 1], 'limit', ARGV[at + 2], 'price', ARGV[at + 3], 'currency',
-    ARGV[at + 4], 'gift_total', ARGV[at + 5])
-  local version = tonumber(ARGV[at + 8])
+  local id, total, limit, price, currency, gift_total, committed, gift_committed, version =
+    unpack(ARGV, at, at + ARGS_PER_ITEM - 1)
+  version = tonumber(version)
+  redis.call('HSET', key, 'total', total, 'limit', limit, 'price', price, 'currency', currency, 'gift_total',
+    gift_total)
   -- The copy has no buyers, so it covers no change.
-  copy_ledger(key, ARGV[at + 6], ARGV[at + 7], version + 1, version)
+  copy_ledger(key, committed, gift_committed, version + 1, version)
   redis.call('HSETNX', key, 'held', 0)
   redis.call('HSETNX', key, 'gift_held', 0)
-  redis.call('PEXPIREAT', key, ARGV[ITEMS_EXPIRE_MS])
+  redis.call('PEXPIREAT', key, ITEMS_EXPIRE_MS)
   if redis.call('HGET', key, 'claim_cursor') == 'done' then
     -- All its buyers were copied: a change that it misses from here on makes them stale.
     redis.call('HDEL', key, unpack(CLAIM))
   end
+  return id
 end
 
 local event = redis.call('HMGET', EVENT, 'version', 'arrivals')
-if ARGV[COMPARED_ON] ~= RUN_ID or (event[1] and tonumber(ARGV[VERSION]) < tonumber(event[1])) then
+if COMPARED_ON ~= RUN_ID or (event[1] and tonumber(VERSION) < tonumber(event[1])) then
   return 0
 end
 local ids = {}
 for index = FIRST_ITEM, #KEYS do
-  local at = COMPARED_ON + 1 + (index - FIRST_ITEM) * PER_ITEM
-  ids[#ids + 1] = ARGV[at]
-  stage_item(KEYS[index], at)
+  ids[#ids + 1] = stage_item(KEYS[index], FIRST_ARG + (index - FIRST_ITEM) * ARGS_PER_ITEM)
 end
-redis.call('HSET', EVENT, 'version', ARGV[VERSION], 'opens_us', ARGV[OPENS], 'closes_us', ARGV[CLOSES], 'items',
-  table.concat(ids, ' '), 'run_id', RUN_ID, 'arrivals', math.max(tonumber(event[2]) or 0, tonumber(ARGV[ARRIVALS])))
+redis.call('HSET', EVENT, 'version', VERSION, 'opens_us', OPENS_US, 'closes_us', CLOSES_US, 'items',
+  table.concat(ids, ' '), 'run_id', RUN_ID, 'arrivals', math.max(tonumber(event[2]) or 0, tonumber(ARRIVALS)))
 return 1

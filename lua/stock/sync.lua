@@ -15,6 +15,11 @@
 
 local HOLDS, FIRST_ITEM = KEYS[1], 2
 local ITEMS = #KEYS - FIRST_ITEM + 1
+-- Where in ARGV the holds to be dropped begin, how many they are, and where the changed items begin.
+local FIRST_DROP, DROPS = ITEMS + 2, tonumber(ARGV[ITEMS + 1])
+local FIRST_COPY = FIRST_DROP + 2 * DROPS
+-- Arguments of a changed item before its buyers.
+local ARGS_PER_COPY = 7
 local UNSTAGED_SECONDS = 3600
 
 -- The units that the dropped holds give back, by item. An order that is named twice holds only once.
@@ -68,31 +73,34 @@ local function give_back(key, item)
   on_hash('HDEL', key, gone)
 end
 
--- Sets the committed units of buyers; the newest version wins for each. Returns where in ARGV it ended.
-local function set_buyers(key, version, at)
-  local count, fields = tonumber(ARGV[at]), {}
+-- Sets the committed units of so many buyers, from this place in ARGV on; the newest version wins for each. Returns
+-- where it ended.
+local function set_buyers(key, version, at, count)
+  local fields, units = {}, {}
   for i = 1, count do
-    fields[i] = 'c:' .. ARGV[at + 2 * i - 1]
+    fields[i], units[i] = 'c:' .. ARGV[at], ARGV[at + 1]
+    at = at + 2
   end
   local known, set = values_of(key, fields), {}
   for i, field in ipairs(fields) do
     local known_version = known[i] and tonumber(string.match(known[i], ':(%d+)$')) or -1
     if version >= known_version then
       set[#set + 1] = field
-      set[#set + 1] = string.format('%s:%.0f', ARGV[at + 2 * i], version)
+      set[#set + 1] = string.format('%s:%.0f', units[i], version)
     end
   end
   on_hash('HSET', key, set)
-  return at + 2 * count + 1
+  return at
 end
 
--- Copies one changed item from the ledger. Returns where in ARGV it ended.
+-- Copies the changed item that begins at this place in ARGV from the ledger. Returns where it ended.
 local function copy_item(at)
-  local key = KEYS[FIRST_ITEM + tonumber(ARGV[at]) - 1]
-  local version, all_buyers = tonumber(ARGV[at + 4]), ARGV[at + 5] == '1'
+  local index, first, committed, gift_committed, version, all_buyers, buyers = unpack(ARGV, at, at + ARGS_PER_COPY - 1)
+  local key = KEYS[FIRST_ITEM + tonumber(index) - 1]
+  version = tonumber(version)
   -- All of its buyers are as of every version up to this one.
-  copy_ledger(key, ARGV[at + 2], ARGV[at + 3], all_buyers and 0 or tonumber(ARGV[at + 1]), version)
-  at = set_buyers(key, version, at + 6)
+  copy_ledger(key, committed, gift_committed, all_buyers == '1' and 0 or tonumber(first), version)
+  at = set_buyers(key, version, at + ARGS_PER_COPY, tonumber(buyers))
   if redis.call('HEXISTS', key, 'total') == 0 then
     redis.call('EXPIRE', key, UNSTAGED_SECONDS)
   end
@@ -103,11 +111,11 @@ local index_of, orders, meant = {}, {}, {}
 for index = 1, ITEMS do
   index_of[ARGV[index]] = index
 end
-local at = ITEMS + 1
-for i = 1, tonumber(ARGV[at]) do
-  orders[i], meant[i] = ARGV[at + 2 * i - 1], ARGV[at + 2 * i]
+for i = 1, DROPS do
+  local at = FIRST_DROP + 2 * (i - 1)
+  orders[i], meant[i] = ARGV[at], ARGV[at + 1]
 end
-at = at + 2 * #orders + 1
+local at = FIRST_COPY
 while at <= #ARGV do
   at = copy_item(at)
 end
