@@ -21,19 +21,24 @@
 -- Returns  {'rotated', user, role, rotated_us, which of the next ones, from 1} | {'reused'} | {'ended'} |
 --          {'unknown'} (its time is up)
 
-local family = redis.call('HMGET', KEYS[1], 'current', 'rotated_us')
+local FAMILY = KEYS[1]
+local USER, ROLE, LIFE_MS, FIRST_UNTIL_MS, REPEAT_MS = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+-- Where in ARGV the hashes of the next token begin.
+local FIRST_NEXT = 6
+
+local family = redis.call('HMGET', FAMILY, 'current', 'rotated_us')
 local current, rotated_us = family[1], family[2]
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
 -- Before the time of the token is looked at: it may have ended since the call ran first.
-for i = 6, #ARGV do
-  if current == ARGV[i] and now_us - tonumber(rotated_us) <= ARGV[5] * 1000 then
-    return {'rotated', ARGV[1], ARGV[2], rotated_us, tostring(i - 5)}
+for i = FIRST_NEXT, #ARGV do
+  if current == ARGV[i] and now_us - tonumber(rotated_us) <= REPEAT_MS * 1000 then
+    return {'rotated', USER, ROLE, rotated_us, tostring(i - FIRST_NEXT + 1)}
   end
 end
 
-local first_left_ms = tonumber(ARGV[4]) - math.floor(now_us / 1000)
+local first_left_ms = tonumber(FIRST_UNTIL_MS) - math.floor(now_us / 1000)
 if first_left_ms <= 0 then
   return {'unknown'}
 end
@@ -42,13 +47,13 @@ if current == '-' then
   return {'ended'}
 end
 if current then
-  redis.call('HSET', KEYS[1], 'current', '')
+  redis.call('HSET', FAMILY, 'current', '')
   return {'reused'}
 end
 
 -- As text, which is what a repeat reads: %.0f is exact to 2^53.
 local now = string.format('%.0f', now_us)
-redis.call('HSET', KEYS[1], 'user', ARGV[1], 'role', ARGV[2], 'current', ARGV[6], 'rotated_us', now,
-  'first_until_ms', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(tonumber(ARGV[3]), first_left_ms)))
-return {'rotated', ARGV[1], ARGV[2], now, '1'}
+redis.call('HSET', FAMILY, 'user', USER, 'role', ROLE, 'current', ARGV[FIRST_NEXT], 'rotated_us', now,
+  'first_until_ms', FIRST_UNTIL_MS)
+redis.call('PEXPIRE', FAMILY, string.format('%.0f', math.max(LIFE_MS, first_left_ms)))
+return {'rotated', USER, ROLE, now, '1'}

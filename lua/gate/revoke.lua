@@ -10,20 +10,23 @@
 -- ARGV[3]  most entries
 -- Returns  1, or 0 if there are too many
 
+local BY_END, BY_WRITTEN = KEYS[1], KEYS[2]
+local ENTRY, END_MS, MOST = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-local over = redis.call('ZRANGE', KEYS[1], '-inf', string.format('%.0f', now_us / 1000), 'BYSCORE', 'LIMIT', 0, 100)
+local over = redis.call('ZRANGE', BY_END, '-inf', string.format('%.0f', now_us / 1000), 'BYSCORE', 'LIMIT', 0, 100)
 if #over > 0 then
-  redis.call('ZREM', KEYS[1], unpack(over))
-  redis.call('ZREM', KEYS[2], unpack(over))
+  redis.call('ZREM', BY_END, unpack(over))
+  redis.call('ZREM', BY_WRITTEN, unpack(over))
 end
 
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+if redis.call('ZSCORE', BY_END, ENTRY) then
   return 1
 end
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
+if redis.call('ZCARD', BY_END) >= MOST then
   return 0
 end
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-redis.call('ZADD', KEYS[2], string.format('%.0f', now_us), ARGV[1])
+redis.call('ZADD', BY_END, END_MS, ENTRY)
+redis.call('ZADD', BY_WRITTEN, string.format('%.0f', now_us), ENTRY)
 return 1

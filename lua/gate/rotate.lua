@@ -17,7 +17,12 @@
 -- Returns  {'rotated', user, role, rotated_us, which of the next ones, from 1} | {'reused'} | {'ended'} |
 --          {'unknown'} (never opened, or its time is up)
 
-local family = redis.call('HMGET', KEYS[1], 'user', 'role', 'current', 'rotated_us', 'first_until_ms')
+local FAMILY = KEYS[1]
+local PRESENTED, LIFE_MS, REPEAT_MS = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- Where in ARGV the hashes of the next token begin.
+local FIRST_NEXT = 4
+
+local family = redis.call('HMGET', FAMILY, 'user', 'role', 'current', 'rotated_us', 'first_until_ms')
 local user, role, current, rotated_us = family[1], family[2], family[3], family[4]
 if current == '-' then
   return {'ended'}
@@ -28,14 +33,14 @@ end
 
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
-for i = 4, #ARGV do
-  if current == ARGV[i] and now_us - tonumber(rotated_us) <= ARGV[3] * 1000 then
-    return {'rotated', user, role, rotated_us, tostring(i - 3)}
+for i = FIRST_NEXT, #ARGV do
+  if current == ARGV[i] and now_us - tonumber(rotated_us) <= REPEAT_MS * 1000 then
+    return {'rotated', user, role, rotated_us, tostring(i - FIRST_NEXT + 1)}
   end
 end
 
-if current == '' or current ~= ARGV[1] then
-  redis.call('HSET', KEYS[1], 'current', '')
+if current == '' or current ~= PRESENTED then
+  redis.call('HSET', FAMILY, 'current', '')
   return {'reused'}
 end
 
@@ -43,6 +48,6 @@ end
 local first_left_ms = tonumber(family[5] or '0') - math.floor(now_us / 1000)
 -- As text, which is what a repeat reads: %.0f is exact to 2^53.
 local now = string.format('%.0f', now_us)
-redis.call('HSET', KEYS[1], 'current', ARGV[4], 'rotated_us', now)
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(tonumber(ARGV[2]), first_left_ms)))
+redis.call('HSET', FAMILY, 'current', ARGV[FIRST_NEXT], 'rotated_us', now)
+redis.call('PEXPIRE', FAMILY, string.format('%.0f', math.max(LIFE_MS, first_left_ms)))
 return {'rotated', user, role, now, '1'}
