@@ -4,7 +4,7 @@
 use crate::{
     domain::{Coupon, EndedOrder, OrderEnd},
     store,
-    usecase::locked_coupons::LockedCoupons,
+    usecase::working_set::WorkingSet,
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
@@ -23,7 +23,7 @@ pub async fn follow_orders(
     ended: &[EndedOrder],
     now: Timestamp,
 ) -> Result<LeftOut, DbError> {
-    let coupons = LockedCoupons::lock(conn, coupon_ids(ended)).await?;
+    let coupons = WorkingSet::lock(conn, coupon_ids(ended)).await?;
     follow_all(conn, coupons, ended, now).await
 }
 
@@ -33,7 +33,7 @@ pub async fn follow_free_orders(
     ended: &[EndedOrder],
     now: Timestamp,
 ) -> Result<LeftOut, DbError> {
-    let coupons = LockedCoupons::lock_free(conn, coupon_ids(ended)).await?;
+    let coupons = WorkingSet::lock_free(conn, coupon_ids(ended)).await?;
     follow_all(conn, coupons, ended, now).await
 }
 
@@ -43,7 +43,7 @@ fn coupon_ids(ended: &[EndedOrder]) -> Vec<CouponId> {
 
 async fn follow_all(
     conn: &mut MySqlConnection,
-    mut coupons: LockedCoupons,
+    mut coupons: WorkingSet,
     ended: &[EndedOrder],
     now: Timestamp,
 ) -> Result<LeftOut, DbError> {
@@ -73,7 +73,7 @@ async fn follow_all(
 
 /// The coupons that fulfilled orders have neither on hold nor used: either they were paid after they had expired, or
 /// they were refunded and this is a repeat.
-fn doubtful(coupons: &LockedCoupons, ended: &[EndedOrder]) -> BTreeSet<CouponId> {
+fn doubtful(coupons: &WorkingSet, ended: &[EndedOrder]) -> BTreeSet<CouponId> {
     let is_doubtful = |order: &&EndedOrder| {
         let holder = coupons.get(order.coupon_id).map(|coupon| coupon.state.order_id());
         order.end == OrderEnd::Fulfilled && holder.is_some_and(|holder| holder != Some(order.order_id))

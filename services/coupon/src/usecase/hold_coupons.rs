@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Campaign, Coupon, HoldRefusal, HoldRequest},
-    usecase::{Campaigns, Error, campaigns::CampaignsById, locked_coupons::LockedCoupons},
+    usecase::{Campaigns, Error, campaigns::CampaignsById, working_set::WorkingSet},
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, Statements};
@@ -33,12 +33,12 @@ impl HoldCoupons {
         let now = Timestamp::now();
         let mut opening = Statements::new();
         let ids = requests.iter().map(|request| request.coupon_id).collect();
-        let place = LockedCoupons::push_lock(&mut opening, ids);
+        let place = WorkingSet::push_lock(&mut opening, ids);
         // A buyer waits for this, so the lock goes out with the BEGIN.
         let work = self.db.transact_after("hold_coupons", opening, move |conn, read| {
             let (requests, campaigns) = (requests.clone(), campaigns.clone());
             Box::pin(async move {
-                let coupons = LockedCoupons::read(&read, place)?;
+                let coupons = WorkingSet::read(&read, place)?;
                 hold_on(conn, coupons, &campaigns, &requests, now).await
             })
         });
@@ -49,7 +49,7 @@ impl HoldCoupons {
 
 async fn hold_on(
     conn: &mut MySqlConnection,
-    mut coupons: LockedCoupons,
+    mut coupons: WorkingSet,
     campaigns: &Campaigns,
     requests: &[HoldRequest],
     now: Timestamp,
@@ -62,7 +62,7 @@ async fn hold_on(
 
 /// Decides one request on the states that the requests before it have left.
 fn decide(
-    coupons: &mut LockedCoupons,
+    coupons: &mut WorkingSet,
     campaigns: &CampaignsById,
     request: &HoldRequest,
     now: Timestamp,

@@ -11,12 +11,12 @@ mod find_coupons;
 mod finish_claims;
 mod follow_orders;
 mod hold_coupons;
-mod locked_coupons;
 mod release_coupon;
 mod return_orphans;
 mod stage_campaign;
 mod staging_queue;
 mod store_claims;
+mod working_set;
 
 pub use acknowledge_claims::Acknowledger;
 pub use campaigns::Campaigns;

@@ -161,17 +161,17 @@ impl Transitions {
         locked: Locked,
         changes: &[Change],
     ) -> Result<Advanced, DbError> {
-        let mut batch = Batch::of(locked);
-        batch.cancelled = cancellations::known(conn, &batch.expired_and_paid(changes)).await?;
+        let mut set = WorkingSet::of(locked);
+        set.cancelled = cancellations::known(conn, &set.expired_and_paid(changes)).await?;
         let now = Timestamp::now();
         let outcomes: Vec<_> =
-            changes.iter().map(|change| (change.input.name(), batch.apply(change, now, &self.policy))).collect();
-        let has_messages = !batch.messages.is_empty();
+            changes.iter().map(|change| (change.input.name(), set.apply(change, now, &self.policy))).collect();
+        let has_messages = !set.messages.is_empty();
         let mut writes = Statements::new();
-        orders::push_update(&mut writes, &batch.moved());
-        cancellations::push_reopen(&mut writes, &batch.begun_again, now);
-        cancellations::push_changed(&mut writes, &batch.refunded, now.plus(LONGEST_PAUSE_AFTER_CHANGE));
-        outbox::push_append(&mut writes, batch.messages);
+        orders::push_update(&mut writes, &set.moved());
+        cancellations::push_reopen(&mut writes, &set.begun_again, now);
+        cancellations::push_changed(&mut writes, &set.refunded, now.plus(LONGEST_PAUSE_AFTER_CHANGE));
+        outbox::push_append(&mut writes, set.messages);
         writes.run(conn).await?;
         Ok(Advanced { outcomes, has_messages })
     }
@@ -200,9 +200,9 @@ fn ids(changes: &[Change]) -> Vec<OrderId> {
     ids.into_iter().collect()
 }
 
-/// Locked orders after the changes so far.
+/// Orders that are locked until the transaction ends, as they are after the changes so far.
 #[derive(Default)]
-struct Batch {
+struct WorkingSet {
     orders: BTreeMap<OrderId, Order>,
     unreadable: BTreeMap<OrderId, DbError>,
     /// Cancelled events, of those of expired orders for which money has come.
@@ -217,20 +217,20 @@ struct Batch {
     messages: Vec<Traced>,
 }
 
-impl Batch {
+impl WorkingSet {
     fn of(locked: Locked) -> Self {
-        let mut batch = Self::default();
+        let mut set = Self::default();
         for (id, order) in locked {
             match order {
                 Ok(order) => {
-                    batch.orders.insert(id, order);
+                    set.orders.insert(id, order);
                 }
                 Err(error) => {
-                    batch.unreadable.insert(id, error);
+                    set.unreadable.insert(id, error);
                 }
             }
         }
-        batch
+        set
     }
 
     fn apply(&mut self, change: &Change, now: Timestamp, policy: &PaymentPolicy) -> Outcome {

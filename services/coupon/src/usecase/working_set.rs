@@ -9,14 +9,15 @@ use stampede_db::{Answers, DbError, Place, Statements};
 use stampede_vocab::{CampaignId, CouponId, Timestamp};
 use std::collections::HashMap;
 
-pub struct LockedCoupons {
+/// Coupons that are locked until the transaction ends, as they are after the steps so far.
+pub struct WorkingSet {
     /// As they were when they were locked.
     locked: ById,
     /// After the last step of each that has made one.
     changed: HashMap<CouponId, Coupon>,
 }
 
-impl LockedCoupons {
+impl WorkingSet {
     /// Locks those of the ids that exist.
     pub async fn lock(conn: &mut MySqlConnection, ids: Vec<CouponId>) -> Result<Self, DbError> {
         Ok(Self::unchanged(store::coupons::lock_many(conn, &distinct(ids)).await?))
