@@ -7,17 +7,27 @@ use tokio::time::{Instant, sleep};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Retries `poll` until it yields something. Panics with `what` after half a minute.
-pub async fn eventually<T, F, Fut>(what: &str, mut poll: F) -> T
+pub async fn eventually<T, F, Fut>(what: &str, poll: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let value = within_deadline(poll).await;
+    value.unwrap_or_else(|| panic!("still not so after {DEADLINE:?}: {what}"))
+}
+
+/// Retries `poll` until it yields something. Returns `None` after half a minute.
+pub async fn within_deadline<T, F, Fut>(mut poll: F) -> Option<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
     let started = Instant::now();
     loop {
-        if let Some(value) = poll().await {
+        let value = poll().await;
+        if value.is_some() || started.elapsed() >= DEADLINE {
             return value;
         }
-        assert!(started.elapsed() < DEADLINE, "still not so after {DEADLINE:?}: {what}");
         sleep(Duration::from_millis(20)).await;
     }
 }

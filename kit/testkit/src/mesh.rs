@@ -295,17 +295,28 @@ impl Mesh {
                 starting.push(((process, replica), self.launch(process, replica)?));
             }
         }
-        for (place, mut running) in starting {
-            running.wait_until_ready().await?;
-            self.processes.insert(place, running);
+        for (place, running) in starting {
+            self.keep_once_ready(place, running).await?;
         }
         Ok(())
     }
 
     async fn start_one(&mut self, process: Process, replica: usize) -> Result<()> {
-        let mut running = self.launch(process, replica)?;
-        running.wait_until_ready().await?;
-        self.processes.insert((process, replica), running);
+        let running = self.launch(process, replica)?;
+        self.keep_once_ready((process, replica), running).await
+    }
+
+    /// Waits until it is ready. If that fails, the error has the end of its log, and the folder of all logs stays: why
+    /// it did not start may be in those of the others.
+    async fn keep_once_ready(&mut self, place: (Process, usize), mut running: Running) -> Result<()> {
+        let ready = running.wait_until_ready().await;
+        if ready.is_err() {
+            self.folder.disable_cleanup(true);
+        }
+        let (process, replica) = place;
+        let logs = self.folder.path().display();
+        ready.with_context(|| format!("{process}-{replica} did not become ready; the logs of all are in {logs}"))?;
+        self.processes.insert(place, running);
         Ok(())
     }
 

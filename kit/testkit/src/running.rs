@@ -1,6 +1,6 @@
 //! One process of the mesh: started, awaited until it is ready, and killed when it is dropped.
 
-use crate::eventually;
+use crate::eventually::{eventually, within_deadline};
 use anyhow::{Context, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
@@ -102,12 +102,11 @@ impl Running {
         answers_ok(self.ready.0, self.ready.1).await
     }
 
-    /// Waits until it is ready. Fails if it ends before.
+    /// Waits until it is ready. Fails, with the end of its log, if it ends before or is not ready in half a minute.
     pub async fn wait_until_ready(&mut self) -> Result<()> {
         let (address, path) = self.ready;
-        let what = format!("{} is ready at {address}{path}; its log is {}", self.name, self.log.display());
         let child = &mut self.child;
-        let exited = eventually(&what, || {
+        let came = within_deadline(|| {
             let exited = child.try_wait().ok().flatten();
             async move {
                 match exited {
@@ -117,9 +116,10 @@ impl Running {
             }
         })
         .await;
-        match exited {
-            Some(status) => bail!("{} ended with {status} before it was ready:\n{}", self.name, self.log_tail()),
-            None => Ok(()),
+        match came {
+            Some(None) => Ok(()),
+            Some(Some(status)) => bail!("it ended with {status}:\n{}", self.log_tail()),
+            None => bail!("{address}{path} has not answered with 200:\n{}", self.log_tail()),
         }
     }
 

@@ -1,7 +1,11 @@
 //! Starts of processes: quickly, after their servers, and not at all on servers that would break a promise.
 
 use stampede_testkit::{Alone, Mesh, MeshBuilder, OwnCluster, OwnRedis, Process, Service, World, eventually};
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// The kinds of process that store something in Redis.
 fn on_redis() -> impl Iterator<Item = Process> {
@@ -145,6 +149,21 @@ async fn a_process_whose_wait_is_over_ends_and_names_the_missing_server() {
         ends_refused(process, service, &["Kafka was not there within 3 s"]).await;
     }
     ends_refused(gateway, Process::Gateway, &["Redis was not there within 3 s"]).await;
+}
+
+#[tokio::test]
+async fn a_start_that_fails_shows_the_end_of_the_log_and_names_the_folder_of_all_logs() {
+    let world = World::prepared().await.unwrap();
+    let settings = MeshBuilder::default().set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", "soon");
+    let error = settings.start(&world, [Service::Coupon, Service::Order]).await.unwrap_err();
+    let said = format!("{error:?}");
+    assert!(said.starts_with("order-0 did not become ready") && said.contains("invalid value 'soon'"), "{said}");
+    let first_line = error.to_string();
+    let (_, folder) = first_line.rsplit_once(' ').unwrap();
+    for log in ["coupon-0.log", "order-0.log"] {
+        assert!(Path::new(folder).join(log).is_file(), "{log} is not there: {said}");
+    }
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]
