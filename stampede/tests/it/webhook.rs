@@ -17,6 +17,9 @@ use stampede_vocab::Timestamp;
 
 /// An address that nobody listens on.
 const NOBODY: &str = "http://127.0.0.1:9/v1/payments:webhook";
+/// The mark of the transactions in which the payment service claims charges to look them up. While these are broken
+/// off, only an answer or a notice of the provider settles a charge.
+pub const LOOK_UPS: &str = "SELECT payment_id, attempt FROM attempts FORCE INDEX (PRIMARY)";
 
 /// Waits until the provider has captured the charge under a key. Returns its id.
 pub async fn captured(sale: &Sale, key: &str) -> String {
