@@ -6,7 +6,10 @@
 
 use crate::pool::{self, Pool};
 use std::time::Duration;
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 /// The task that pings. It ends when this is dropped.
 #[derive(Debug)]
@@ -36,8 +39,10 @@ async fn keep_alive(pool: Pool, interval: Duration, answer_timeout: Duration) {
 /// Pings them in turn: the pool is a queue, which returns the longest idle one and takes it back as the last.
 async fn ping_idle(pool: &Pool, answer_timeout: Duration) {
     for _ in 0..pool.idle() {
+        let taken_at = Instant::now();
         let Ok(mut pooled) = pool.get_idle().await else { return };
-        if pooled.ping(answer_timeout).await {
+        // A dirty one was validated as it was taken, which is a ping too.
+        if pooled.has_answered_since(taken_at) || pooled.ping(answer_timeout).await {
             pool::release(pooled);
         } else {
             pool::close(pooled);

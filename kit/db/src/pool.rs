@@ -177,6 +177,11 @@ impl PoolConnection {
         self.is_dirty || self.last_answer.elapsed() >= idle_limit
     }
 
+    /// Returns whether the server has answered since then.
+    pub fn has_answered_since(&self, at: Instant) -> bool {
+        self.last_answer >= at
+    }
+
     /// Pings the server. Returns whether it answers within this time.
     pub async fn ping(&mut self, within: Duration) -> bool {
         timeout(within, self.conn.ping()).await.is_ok_and(|answer| answer.is_ok())
@@ -200,7 +205,11 @@ impl PoolConnection {
             }
             Ok::<_, sqlx::Error>(())
         };
-        timeout(within, validated).await.is_ok_and(|outcome| outcome.is_ok())
+        let is_valid = timeout(within, validated).await.is_ok_and(|outcome| outcome.is_ok());
+        if is_valid {
+            self.last_answer = Instant::now();
+        }
+        is_valid
     }
 }
 

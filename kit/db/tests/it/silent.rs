@@ -3,7 +3,10 @@
 use sqlx::{AssertSqlSafe, MySqlConnection};
 use stampede_db::{Database, DbConfig, DbError};
 use stampede_testkit::{FreezeAt, Proxy, Service, World, Writes, eventually};
-use std::time::{Duration, Instant};
+use std::{
+    future::ready,
+    time::{Duration, Instant},
+};
 
 /// Short, so that the tests are.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -105,6 +108,23 @@ async fn a_connection_that_nobody_uses_is_kept() {
         }
     }
     panic!("the server has ended it three times");
+}
+
+#[tokio::test]
+async fn a_dirty_connection_that_nobody_uses_is_validated_and_not_pinged_as_well() {
+    let (world, _) = rows().await;
+    let link = Proxy::to_url(&world.service_database_url(Service::Event)).await.unwrap();
+    // Idle connections are pinged three times in the idle time-out.
+    let (max_connections, idle_timeout, acquire_timeout) = (1, 3 * SILENCE, LONGEST);
+    let config = DbConfig { max_connections, idle_timeout, acquire_timeout, ..DbConfig::default() };
+    let db = Database::connect(link.url(), config).await.unwrap();
+    link.freeze(Writes::With(b"ROLLBACK".to_vec()), FreezeAt::After(1));
+    drop(db.acquire().await.unwrap());
+    link.frozen().await;
+    let (writes, thawed) = (link.writes(), Instant::now());
+    link.thaw();
+    eventually("the next ping", || ready((link.writes() > writes).then_some(()))).await;
+    assert!(thawed.elapsed() >= SILENCE / 2, "it came {:?} after the validation", thawed.elapsed());
 }
 
 #[tokio::test]
