@@ -210,6 +210,19 @@ pub async fn known(conn: &mut MySqlConnection, events: &BTreeSet<EventId>) -> Re
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
+/// Adds the statement that locks the events of [`push_reopen`] and of [`push_changed`], which follow, in the order of
+/// their ids. Each of the two locks its own in that order, but the second may go back to one before those of the first.
+/// Adds none if the first of them to lock any locks all.
+pub fn push_lock(statements: &mut Statements, reopened: &BTreeSet<EventId>, changed: &BTreeSet<EventId>) {
+    if reopened.is_empty() || changed.is_subset(reopened) {
+        return;
+    }
+    let mut select = Statement::new("SELECT event_id FROM cancelled_events FORCE INDEX (PRIMARY) WHERE event_id IN ");
+    select.push_list(reopened.union(changed).map(EventId::uuid));
+    select.push(" ORDER BY event_id FOR UPDATE");
+    statements.push(select);
+}
+
 /// Adds the statement that lets the orders of those of these events that were cancelled be walked through again: at
 /// once, or after the walk that is under way, which would else never come to its end where orders begin again all the
 /// time.

@@ -169,6 +169,7 @@ impl Transitions {
         let has_messages = !set.messages.is_empty();
         let mut writes = Statements::new();
         orders::push_update(&mut writes, &set.moved());
+        cancellations::push_lock(&mut writes, &set.begun_again, &set.refunded);
         cancellations::push_reopen(&mut writes, &set.begun_again, now);
         cancellations::push_changed(&mut writes, &set.refunded, now.plus(LONGEST_PAUSE_AFTER_CHANGE));
         outbox::push_append(&mut writes, set.messages);

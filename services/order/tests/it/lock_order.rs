@@ -2,14 +2,14 @@
 
 use crate::{
     cancelled_event::{counts, event_cancelled, settled},
-    sale::{LONG, Sale},
+    sale::{LAMP_PRICE, LONG, Sale, eur},
 };
 use anyhow::Result;
 use futures_util::future::{try_join, try_join_all};
 use stampede_db::Conn;
-use stampede_proto::order::v1::{Order, OrderState};
+use stampede_proto::order::v1::{Order, OrderState, PlaceOrderRequest};
 use stampede_testkit::{buyer, eventually};
-use stampede_vocab::{OrderId, Timestamp};
+use stampede_vocab::{EventId, ItemId, OrderId, Timestamp};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -88,6 +88,67 @@ async fn a_batch_that_waits_for_an_order_keeps_no_cancelled_event_from_others() 
     sqlx::raw_sql("ROLLBACK").execute(&mut *of_second).await?;
     sale.reaches(&second, OrderState::Fulfilled).await;
     counts(&sale, [0, 2, 0, 0, 0]).await;
+    sale.mesh.stop().await
+}
+
+/// An order of this event that is not paid in time, as it was while it was being paid.
+async fn expired(sale: &Sale, event: EventId) -> Result<Order> {
+    let lines = [(ItemId::derive(event, 0), 1)];
+    let wish = PlaceOrderRequest { event_id: event.to_string(), ..sale.wish("late", &lines) };
+    let order = sale.place(buyer(), wish).await?;
+    let order = sale.reaches(&order, OrderState::AwaitingPayment).await;
+    let paying = sale.pay(&order, "p").await?;
+    sale.time_is_over(&paying).await?;
+    sale.reaches(&paying, OrderState::Expired).await;
+    Ok(paying)
+}
+
+/// Notes a cancellation that nobody walks through for now.
+async fn note_cancellation(sale: &Sale, event: EventId) -> Result<()> {
+    let now = Timestamp::now();
+    let insert = "INSERT INTO cancelled_events (event_id, event_version, refund_paid_orders, cancel_us, received_us, \
+                  next_walk_us) VALUES (?, 2, FALSE, ?, ?, ?)";
+    let noted = sqlx::query(insert).bind(event.uuid()).bind(now.micros()).bind(now.micros());
+    noted.bind(now.plus(LONG).micros()).execute(&mut *sale.connection().await?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_locks_cancelled_events_in_the_order_of_their_ids_whatever_it_does_with_them() -> Result<()> {
+    let sale = Sale::with_time_to_pay(LONG).await?;
+    let (lower, higher) = (sale.event, sale.another_event(2, &[eur(LAMP_PRICE)]).await?);
+    let (late, refunding, first) = (expired(&sale, higher).await?, fulfilled(&sale).await?, paying(&sale).await?);
+    sale.refund(&refunding, "r").await?;
+    note_cancellation(&sale, lower).await?;
+    note_cancellation(&sale, higher).await?;
+
+    // Read together once the first order is free: late money for the one event, and money that is back for the other.
+    let mut of_first = hold(&sale, &first).await?;
+    sale.approve(&first).await?;
+    somebody_waits(&sale).await;
+    sale.approve(&late).await?;
+    sale.money_is_back(&refunding).await?;
+    sleep(FETCHED_WITHIN).await;
+    let mut of_lower = sale.connection().await?;
+    sqlx::raw_sql("BEGIN").execute(&mut *of_lower).await?;
+    let lock = "SELECT event_id FROM cancelled_events WHERE event_id = ? FOR UPDATE";
+    sqlx::query(lock).bind(lower.uuid()).fetch_one(&mut *of_lower).await?;
+    sqlx::raw_sql("ROLLBACK").execute(&mut *of_first).await?;
+
+    let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() \
+                   AND (info LIKE '%UPDATE cancelled_events SET%' OR info LIKE '%FROM cancelled_events%FOR UPDATE%') \
+                   AND id <> CONNECTION_ID()";
+    eventually("the batch waits for an event", || async {
+        let count: i64 = sqlx::query_scalar(waiting).fetch_one(&mut *sale.connection().await.ok()?).await.ok()?;
+        (count > 0).then_some(())
+    })
+    .await;
+    let lock = "SELECT event_id FROM cancelled_events WHERE event_id = ? FOR UPDATE NOWAIT";
+    let is_free = sqlx::query(lock).bind(higher.uuid()).fetch_one(&mut *sale.connection().await?).await;
+    assert!(is_free.is_ok(), "it is kept by a batch that waits for one with a lower id: {is_free:?}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut *of_lower).await?;
+    sale.reaches(&late, OrderState::Refunding).await;
+    sale.reaches(&refunding, OrderState::Refunded).await;
     sale.mesh.stop().await
 }
 
