@@ -6,7 +6,7 @@ use super::{
     sync_redis::EventSync,
 };
 use crate::{
-    domain::{Ask, LedgerBatch, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
+    domain::{Ask, Item, LedgerBatch, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
     store,
 };
 use futures_util::future::join_all;
@@ -61,6 +61,9 @@ impl ApplyMessages {
     /// Applies a batch inside the caller's transaction: events staged, then cancellations, then what orders ask, in the
     /// order given. Writes the answers to the outbox.
     pub async fn apply(&self, conn: &mut MySqlConnection, batch: Batch) -> Result<Effects, DbError> {
+        if !batch.shelves.is_empty() || !batch.withdrawals.is_empty() {
+            lock_items(conn, &batch).await?;
+        }
         let Batch { shelves, withdrawals, requests } = batch;
         store::stock::stage(conn, &shelves).await?;
         store::stock::withdraw(conn, &withdrawals).await?;
@@ -95,7 +98,22 @@ impl ApplyMessages {
     }
 }
 
-/// Locks what the batch concerns.
+/// Locks the items of events and orders in the order of their ids, before they are staged, withdrawn, and read for what
+/// orders ask. The second goes by events, and a later one may go back to an item before those of an earlier one.
+async fn lock_items(conn: &mut MySqlConnection, batch: &Batch) -> Result<(), DbError> {
+    let withdrawn: Vec<EventId> = batch.withdrawals.iter().map(|withdrawal| withdrawal.event_id).collect();
+    let orders: Vec<OrderId> = batch.requests.iter().map(|request| request.ask.order_id()).collect();
+    let late = batch.requests.iter().filter_map(|request| ordered(&request.ask));
+    let mut items: BTreeSet<ItemId> = late.flat_map(|order| &order.lines).map(|line| line.item_id).collect();
+    items.extend(batch.shelves.iter().flat_map(|shelf| &shelf.items).map(|offered| offered.item.item_id));
+    items.extend(store::stock::of_events(conn, &withdrawn).await?.iter().map(Item::id));
+    items.extend(store::ledger::of_orders(conn, &orders).await?.iter().map(|entry| entry.line.item_id));
+    let mut locks = Statements::new();
+    store::stock::push_lock(&mut locks, &items.into_iter().collect::<Vec<_>>());
+    locks.run(conn).await.map(drop)
+}
+
+/// Locks what the batch asks of the ledger.
 async fn lock_requested(conn: &mut MySqlConnection, requests: &[LedgerRequest]) -> Result<LedgerBatch, DbError> {
     let orders: BTreeSet<OrderId> = requests.iter().map(|request| request.ask.order_id()).collect();
     let mut buyers: BTreeSet<(ItemId, UserId)> = BTreeSet::new();
