@@ -16,8 +16,7 @@ use crate::{
 };
 use std::process::ExitCode;
 
-/// The listener of Kafka for tests and its advertised port are from here on. Most of the time nothing listens at the
-/// latter, so both are away from ports that anything else prefers.
+/// The listener of Kafka for tests is from here on, away from ports that anything else prefers.
 const FIRST_TEST_LISTENER: u16 = 7_450;
 
 /// Runs until Ctrl-C or until a child dies.

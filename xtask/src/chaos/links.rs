@@ -11,6 +11,7 @@ use crate::{
 };
 use anyhow::Context;
 use stampede_vocab::{Process, Service};
+use std::net::Ipv4Addr;
 
 /// First port that is tried for Kafka's further listeners.
 const FIRST_LISTENER: u16 = 7_500;
@@ -59,7 +60,7 @@ impl Links {
             servers.add_listener(Listener {
                 name: link.from.name().to_uppercase(),
                 port,
-                advertised_port: proxy.port(),
+                advertised: (Ipv4Addr::LOCALHOST, proxy.port()).into(),
             });
             proxy
         } else {

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use std::{
     ffi::OsString,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -22,14 +23,14 @@ const CLUSTER_ID: &str = "c3RhbXBlZGUtZGV2LTAwMQ";
 /// of all tests of a run; where they hardly fit, Kafka spends its time in garbage collection.
 const JVM: [&str; 3] = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
-/// One more listener of Kafka. It advertises another port to its clients, where a proxy forwards to it.
+/// One more listener of Kafka. It advertises another address to its clients, where a proxy forwards to it.
 #[derive(Debug, Clone)]
 pub struct Listener {
     /// The name of the listener: capital letters.
     pub name: String,
     pub port: u16,
-    /// The port that it advertises.
-    pub advertised_port: u16,
+    /// The address that it advertises.
+    pub advertised: SocketAddr,
 }
 
 /// A Kafka on its own data directory, which is formatted the first time.
@@ -69,7 +70,7 @@ fn filled(template: &str, data: &Path, ports: &ServerPorts) -> String {
         .replace("{{port}}", &ports.kafka.to_string())
         .replace("{{controller_port}}", &ports.kafka_controller.to_string())
         .replace("{{listeners}}", &each(|of| format!(",{}://127.0.0.1:{}", of.name, of.port)))
-        .replace("{{advertised}}", &each(|of| format!(",{}://127.0.0.1:{}", of.name, of.advertised_port)))
+        .replace("{{advertised}}", &each(|of| format!(",{}://{}", of.name, of.advertised)))
         .replace("{{protocols}}", &each(|of| format!(",{}:PLAINTEXT", of.name)))
         .replace("{{data}}", &data.display().to_string())
 }
@@ -119,16 +120,17 @@ mod tests {
     use crate::ports::Ports;
 
     #[test]
-    fn a_listener_is_added_and_advertises_another_port() {
+    fn a_listener_is_added_and_advertises_another_address() {
         let template = include_str!("../../../deploy/dev/kafka/server.properties");
         let mut ports = ServerPorts::anywhere(&mut Ports::default(), 30_000).expect("ports are free");
         let without = filled(template, Path::new("/data"), &ports);
-        ports.add_listener(Listener { name: "ORDER".into(), port: 1_234, advertised_port: 5_678 });
+        let advertised = "127.0.0.2:5678".parse().expect("it is an address");
+        ports.add_listener(Listener { name: "ORDER".into(), port: 1_234, advertised });
         let with = filled(template, Path::new("/data"), &ports);
         assert!(!with.contains("{{") && !without.contains("{{") && !without.contains("ORDER"), "{with}");
         let line = |name: &str| with.lines().find(|line| line.starts_with(name)).expect("it is there").to_owned();
         assert!(line("listeners=").ends_with(",ORDER://127.0.0.1:1234"), "{with}");
-        assert!(line("advertised.listeners=").ends_with(",ORDER://127.0.0.1:5678"), "{with}");
+        assert!(line("advertised.listeners=").ends_with(",ORDER://127.0.0.2:5678"), "{with}");
         assert!(line("listener.security.protocol.map=").ends_with(",ORDER:PLAINTEXT"), "{with}");
     }
 }

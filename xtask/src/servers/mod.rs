@@ -21,6 +21,7 @@ use anyhow::Context;
 use stampede_vocab::REDIS_USER;
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -38,6 +39,9 @@ const TEST_ENVIRONMENT: &str = "test.env";
 
 /// The name of the listener of Kafka for tests.
 const TEST_LISTENER: &str = "TEST";
+/// The host that it advertises, with its own port. Most of the time nothing listens there. On the host of all servers
+/// another run would take such a port for a free one.
+const TEST_LINK_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// The account that the services and tests use, with all rights.
 const ACCOUNT: &str = "stampede:stampede";
@@ -83,12 +87,12 @@ impl ServerPorts {
         self.listeners.push(listener);
     }
 
-    /// Adds the listener for tests, on free ports from `first` on. At the advertised port nothing listens until a test
-    /// starts its proxy there.
+    /// Adds the listener for tests, on a free port from `first` on. At the advertised address nothing listens until a
+    /// test starts its proxy there.
     pub fn add_test_listener(&mut self, ports: &mut Ports, first: u16) -> anyhow::Result<()> {
         let port = ports.pick("the listener of Kafka for tests", None, first)?;
-        let advertised_port = ports.pick("the advertised port of that listener", None, first)?;
-        self.add_listener(Listener { name: TEST_LISTENER.into(), port, advertised_port });
+        let advertised = (TEST_LINK_HOST, port).into();
+        self.add_listener(Listener { name: TEST_LISTENER.into(), port, advertised });
         Ok(())
     }
 
@@ -220,7 +224,7 @@ impl Servers {
         let listener = self.ports.test_listener().into_iter().flat_map(|listener| {
             [
                 ("STAMPEDE_TEST_KAFKA_LISTENER", format!("127.0.0.1:{}", listener.port)),
-                ("STAMPEDE_TEST_KAFKA_LINK", format!("127.0.0.1:{}", listener.advertised_port)),
+                ("STAMPEDE_TEST_KAFKA_LINK", listener.advertised.to_string()),
             ]
         });
         servers.into_iter().chain(listener).map(|(name, value)| (name.to_owned(), value)).collect()
@@ -297,6 +301,7 @@ fn data_of(run: &Path, database: Database) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{SocketAddr, TcpListener};
 
     #[test]
     fn no_data_is_shared_between_databases() {
@@ -305,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_get_both_ports_of_their_listener_of_kafka() {
+    fn tests_get_both_addresses_of_their_listener_of_kafka() {
         let mut free = Ports::default();
         let mut ports = ServerPorts::anywhere(&mut free, 30_400).expect("ports are free");
         let environment = |ports: ServerPorts| -> Vec<String> {
@@ -315,13 +320,28 @@ mod tests {
         let without = environment(ports.clone());
         ports.add_test_listener(&mut free, 30_400).expect("ports are free");
         let listener = ports.test_listener().expect("it was added").clone();
-        assert_ne!(listener.port, listener.advertised_port);
         let with = environment(ports);
         assert!(with.starts_with(&without), "{with:?}");
         let told = [
             format!("STAMPEDE_TEST_KAFKA_LISTENER=127.0.0.1:{}", listener.port),
-            format!("STAMPEDE_TEST_KAFKA_LINK=127.0.0.1:{}", listener.advertised_port),
+            format!("STAMPEDE_TEST_KAFKA_LINK=127.0.0.2:{}", listener.port),
         ];
         assert_eq!(with[without.len()..], told);
+    }
+
+    #[test]
+    fn no_other_run_takes_the_address_that_tests_are_to_listen_at() {
+        let listener_of_a_run = || {
+            let mut free = Ports::default();
+            let mut ports = ServerPorts::anywhere(&mut free, 30_600).expect("ports are free");
+            ports.add_test_listener(&mut free, 30_600).expect("ports are free");
+            ports.test_listener().expect("it was added").clone()
+        };
+        let one = listener_of_a_run();
+        // Kafka listens, and no test does.
+        let _kafka = TcpListener::bind((Ipv4Addr::LOCALHOST, one.port)).expect("the port is free");
+        let other = listener_of_a_run();
+        assert_ne!(SocketAddr::from((Ipv4Addr::LOCALHOST, other.port)), one.advertised);
+        assert_ne!(other.advertised, one.advertised);
     }
 }
