@@ -12,6 +12,7 @@ mod event_keys;
 mod histories;
 mod idle;
 mod ledger;
+mod lock_order;
 mod memory;
 mod old_copy;
 mod order_histories;
