@@ -1,4 +1,4 @@
-//! How the process is configured: flags and environment, nothing else.
+//! The configuration of the process: flags and environment variables alone.
 
 use crate::domain::PaymentPolicy;
 use anyhow::ensure;
@@ -59,17 +59,16 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_ORDER_PAY_PAUSE_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub pay_pause_ms: u64,
 
-    /// Milliseconds after which an order asks another service again for the answer that it waits for; twice as long
-    /// each time, up to an hour.
+    /// Milliseconds after which an order requests the answer of another service again; twice as long each time, up to
+    /// an hour.
     #[arg(long, env = "STAMPEDE_ORDER_ASK_AGAIN_MS", default_value_t = 30_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub ask_again_ms: u64,
 
-    /// Milliseconds between two sweeps for orders whose time to be paid is over.
+    /// Milliseconds between two sweeps for orders whose payment deadline has passed.
     #[arg(long, env = "STAMPEDE_ORDER_SWEEP_INTERVAL_MS", default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub sweep_interval_ms: u64,
 
-    /// Most orders that a page of a list looks at where some are passed over, such as those in other states. What is
-    /// behind them is for the next page.
+    /// Most orders that a filtered page of a list scans. The next page continues after them.
     #[arg(long, env = "STAMPEDE_ORDER_LIST_LOOKS_AT", default_value_t = 2_000, value_name = "COUNT", hide = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub list_looks_at: u32,
 
@@ -91,14 +90,14 @@ impl Config {
         Ok(())
     }
 
-    /// Until when an order can be paid, and how long it waits for answers.
+    /// Returns the time limits and back-off of payments and answers.
     pub const fn payment_policy(&self) -> PaymentPolicy {
         PaymentPolicy {
             max_attempts: self.max_pay_attempts,
             pay_pause: Duration::from_millis(self.pay_pause_ms),
             pay_window: Duration::from_millis(self.pay_window_ms),
             paying_grace: Duration::from_millis(self.paying_grace_ms),
-            patience: Duration::from_millis(self.ask_again_ms),
+            ask_backoff: Duration::from_millis(self.ask_again_ms),
         }
     }
 
@@ -107,7 +106,8 @@ impl Config {
         Duration::from_millis(self.sweep_interval_ms)
     }
 
-    /// Interval of the sweep for orders that wait for an answer: short against the wait, and no load on the database.
+    /// Returns the interval of the sweep for overdue answers: short beside the back-off, but not so short that it loads
+    /// the database.
     pub fn ask_interval(&self) -> Duration {
         Duration::from_millis(self.ask_again_ms / 4).clamp(Duration::from_millis(100), Duration::from_secs(5))
     }

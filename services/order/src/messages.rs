@@ -1,4 +1,4 @@
-//! Kafka messages: encodes those of this service, decodes those of others. Decides nothing.
+//! Kafka messages: encodes the outgoing ones and decodes the incoming ones. Decides nothing.
 
 use crate::domain::{Cancellation, Input, Line, MessageBody, OutgoingMessage};
 use prost::{Message as _, Name as _};
@@ -16,7 +16,7 @@ const MAX_REASON: usize = 64;
 /// A message of another service.
 #[derive(Clone)]
 pub enum Incoming {
-    /// An order changes by it.
+    /// An input of an order.
     Order(OrderId, Input),
     /// An event was cancelled.
     EventCancelled(Cancellation),

@@ -32,8 +32,8 @@ impl Coupons {
     /// Calls the service through this channel.
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
-        let holding = client.clone();
-        let hold = BatchingClient::new(PEER, HOLD, move |holds| hold_all(holding.clone(), holds));
+        let batch_client = client.clone();
+        let hold = BatchingClient::new(PEER, HOLD, move |holds| hold_all(batch_client.clone(), holds));
         Self { client, hold }
     }
 
@@ -55,7 +55,7 @@ impl Coupons {
         outcome(self.hold.call(hold).await?)
     }
 
-    /// Returns a coupon that is held for this request to its owner. Changes nothing if it is not held for it.
+    /// Releases the hold of this request on a coupon. Does nothing if there is none.
     pub async fn release(&self, id: CouponId, draft: &Draft) -> Result<(), PeerError> {
         let request = coupon::ReleaseCouponRequest {
             coupon_id: id.to_string(),

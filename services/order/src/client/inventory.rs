@@ -1,7 +1,7 @@
 //! Reserves units. Calls that queue while a batch is in flight go out as one.
 
 use super::{BatchingClient, PeerError, with_retry};
-use crate::domain::{Draft, Line, Order, PlaceRefusal, Reserved, StockReason, StockRefusal, Wanted};
+use crate::domain::{Draft, Line, Order, PlaceRefusal, RequestedLine, Reserved, StockReason, StockRefusal};
 use stampede_batch::BatchConfig;
 use stampede_chassis::MeshChannel;
 use stampede_proto::{
@@ -31,8 +31,8 @@ impl Inventory {
     /// Calls the service through this channel.
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
-        let reserving = client.clone();
-        let reserve = BatchingClient::new(PEER, RESERVE, move |wanted| reserve_all(reserving.clone(), wanted));
+        let batch_client = client.clone();
+        let reserve = BatchingClient::new(PEER, RESERVE, move |wanted| reserve_all(batch_client.clone(), wanted));
         Self { client, reserve }
     }
 
@@ -43,7 +43,7 @@ impl Inventory {
     }
 
     /// Reserves the units of a pending order, which is written already. Returns the committed units, `Some(None)` if
-    /// there are none, and `None` if this cannot be known now.
+    /// there are none, and `None` if that is not known yet.
     pub async fn reserve_written(&self, order: &Order) -> Result<Option<Option<Reserved>>, PeerError> {
         match self.reserve.call(reservation_of(order)).await?.outcome {
             Some(Outcome::Reserved(reserved)) => {
@@ -55,8 +55,8 @@ impl Inventory {
         }
     }
 
-    /// Withdraws a reservation whose order was not written. The units are freed when every concurrent duplicate of the
-    /// request has withdrawn too; those of an order that is known to be written are not touched.
+    /// Withdraws a reservation whose order was not written. The units are freed once every concurrent duplicate of the
+    /// request is withdrawn too. Those of an order that is known to be written are kept.
     pub async fn release(&self, event: EventId, order: OrderId, request_time: Timestamp) -> Result<(), PeerError> {
         let reservation = inventory::ReservationRef {
             event_id: event.to_string(),
@@ -81,8 +81,10 @@ async fn reserve_all(
 }
 
 fn reservation(draft: &Draft) -> inventory::Reservation {
-    let line =
-        |wanted: &Wanted| inventory::ReservationLine { item_id: wanted.item.to_string(), units: wanted.units.get() };
+    let line = |wanted: &RequestedLine| inventory::ReservationLine {
+        item_id: wanted.item.to_string(),
+        units: wanted.units.get(),
+    };
     inventory::Reservation {
         order_id: draft.order.to_string(),
         user_id: draft.buyer.to_string(),
@@ -163,13 +165,13 @@ mod tests {
     }
 
     fn draft() -> Draft {
-        let wanted = Wanted { item: ItemId::from_uuid(Uuid::from_u128(9)), units: Quantity::new(2).unwrap() };
+        let wanted = RequestedLine { item: ItemId::from_uuid(Uuid::from_u128(9)), units: Quantity::new(2).unwrap() };
         let (buyer, event) = (UserId::from_uuid(Uuid::from_u128(1)), EventId::from_uuid(Uuid::from_u128(3)));
         Draft::new(buyer, RequestId::parse("r").unwrap(), event, vec![wanted], None, None).unwrap()
     }
 
-    /// Without the time of a commit it is to the byte what an inventory answers that has not asked its ledger yet, as
-    /// one of an earlier release.
+    /// Without a commit time it is byte for byte the answer of an inventory that has not asked its ledger yet, as an
+    /// earlier release sends it.
     fn answer(draft: &Draft, committed_at: Option<Timestamp>) -> inventory::ReservationResult {
         let line = inventory::ReservedLine {
             item_id: draft.lines[0].item.to_string(),

@@ -1,5 +1,5 @@
-//! Clients of the services that an order needs. Apart from `rpc/convert.rs` and `messages.rs` the only place that uses
-//! proto types: the clients return values of the domain.
+//! Clients of the inventory and the coupon service. They return values of the domain. Only this module,
+//! `rpc/convert.rs` and `messages.rs` use proto types.
 
 mod coupon;
 mod inventory;
@@ -15,12 +15,12 @@ use std::{fmt::Display, future::Future, time::Duration};
 use tonic::Status;
 use tracing::{Instrument, Span};
 
-/// Tries of a call, the first one included.
+/// Most tries of a call, the first one included.
 const ATTEMPTS: u32 = 3;
 /// Time-out of a call with all its tries.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a call to another service has no result, for a reason that is not the buyer's.
+/// Why a call to another service has no result. A refusal is a result, not an error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PeerError {
     /// The service could not be reached, or failed.
@@ -55,9 +55,9 @@ struct BatchingClient<Q, A> {
     batcher: Batcher<Queued<Q>, Result<A, PeerError>>,
 }
 
-/// One question and the span of the request that it is part of.
+/// A queued request, and the span that it is part of.
 struct Queued<Q> {
-    question: Q,
+    request: Q,
     span: Span,
 }
 
@@ -66,8 +66,8 @@ where
     Q: Clone + Send + Sync + 'static,
     A: Clone + Send + 'static,
 {
-    /// Returns a client that sends batches by `call`, retried as by [`with_retry`]. `call` must return one answer for
-    /// each question, in order.
+    /// Returns a client that sends batches by `call`, with the retries of [`with_retry`]. `call` must return one answer
+    /// a request, in order.
     fn new<C, Fut>(peer: Service, config: BatchConfig, call: C) -> Self
     where
         C: Fn(Vec<Q>) -> Fut + Clone + Send + Sync + 'static,
@@ -76,10 +76,9 @@ where
         Self { peer, batcher: Batcher::new(config, move |queued| call_batch(peer, call.clone(), queued)) }
     }
 
-    /// Sends one question as part of the current request. It is dropped if the deadline of that request passes while it
-    /// is queued.
-    async fn call(&self, question: Q) -> Result<A, PeerError> {
-        let queued = Queued { question, span: Span::current() };
+    /// Sends a request in the next batch. Drops it if the deadline of the current RPC passes while it is queued.
+    async fn call(&self, request: Q) -> Result<A, PeerError> {
+        let queued = Queued { request, span: Span::current() };
         let deadline = Deadline::current().map(Deadline::instant);
         let answer = self.batcher.call_by(queued, deadline).await;
         answer.map_err(|error| PeerError::NotSent { peer: self.peer, error })?
@@ -96,26 +95,26 @@ where
 {
     let count = queued.len();
     let span = queued.first().map_or_else(Span::none, |first| first.span.clone());
-    let questions: Vec<Q> = queued.into_iter().map(|queued| queued.question).collect();
-    match with_retry(|| call(questions.clone())).instrument(span).await {
+    let requests: Vec<Q> = queued.into_iter().map(|queued| queued.request).collect();
+    match with_retry(|| call(requests.clone())).instrument(span).await {
         Ok(answers) if answers.len() == count => answers.into_iter().map(Ok).collect(),
         Ok(_) => vec![Err(PeerError::invalid(peer, "another number of results than was asked for")); count],
         Err(status) => vec![Err(PeerError::Failed { peer, status }); count],
     }
 }
 
-/// Retries UNAVAILABLE, up to [`ATTEMPTS`] times and for [`TIMEOUT`] in all: another replica most often answers where
-/// one has died or hangs. Returns OVERLOADED and NOT_READY at once, which an immediate retry would make worse. Every
-/// call here is idempotent by its order id.
+/// Retries UNAVAILABLE with back-off, up to [`ATTEMPTS`] times and for [`TIMEOUT`] in all: if a replica has died or
+/// hangs, another one most often answers. Returns OVERLOADED and NOT_READY at once, which immediate retries would make
+/// worse. Every call here is idempotent by its order id.
 async fn with_retry<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
 where
     Fut: Future<Output = Result<T, Status>>,
 {
-    let outcome = Deadline::after(TIMEOUT).bound(until_answered(call)).await;
+    let outcome = Deadline::after(TIMEOUT).bound(retry_unavailable(call)).await;
     outcome.unwrap_or_else(|problem| Err(problem.into()))
 }
 
-async fn until_answered<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
+async fn retry_unavailable<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
 where
     Fut: Future<Output = Result<T, Status>>,
 {
@@ -173,14 +172,14 @@ mod tests {
     {
         let config = BatchConfig { name: "test", max_batch: 8, max_in_flight: 1, max_queued: 8, must_run: false };
         let client = BatchingClient::new(Service::Coupon, config, call);
-        join_all([1, 2, 3].map(|question| client.call(question))).await
+        join_all([1, 2, 3].map(|request| client.call(request))).await
     }
 
     #[tokio::test]
     async fn what_is_asked_together_is_one_call_and_each_gets_its_own_answer() {
-        let call = |questions: Vec<u32>| async move {
-            let count = questions.len();
-            Ok::<_, Status>(questions.into_iter().map(|question| (question, count)).collect::<Vec<_>>())
+        let call = |requests: Vec<u32>| async move {
+            let count = requests.len();
+            Ok::<_, Status>(requests.into_iter().map(|request| (request, count)).collect::<Vec<_>>())
         };
         let answers: Vec<_> = call_three(call).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(answers, [(1, 3), (2, 3), (3, 3)]);

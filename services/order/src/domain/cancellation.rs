@@ -1,32 +1,32 @@
-//! Cancelled events, and how far their orders are.
+//! Cancelled events, and the progress of ending their orders.
 
 use super::StateName;
 use stampede_vocab::{EventId, Timestamp};
 
-/// An event that was cancelled, as its message says.
+/// The cancellation of an event, as its message says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cancellation {
     pub event: EventId,
     /// Version of the event; the newest counts.
     pub event_version: i64,
-    /// Whether orders that are paid are refunded.
+    /// Whether paid orders are refunded.
     pub refund_paid: bool,
     /// When it was cancelled.
     pub cancel_time: Timestamp,
 }
 
-/// The orders of a cancelled event, counted by what has become of them.
+/// The orders of a cancelled event, counted by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// They have come to nothing.
+    /// Cancelled or expired.
     pub ended: i32,
-    /// They are paid and stay so.
+    /// Paid, and not to be refunded.
     pub kept: i32,
-    /// Their money is on its way back.
+    /// A refund is under way.
     pub refunding: i32,
-    /// Their money is back.
+    /// Refunded.
     pub refunded: i32,
-    /// They are to be ended, or are being paid.
+    /// Still to be ended, or being paid.
     pub remaining: i32,
 }
 
@@ -37,12 +37,12 @@ pub enum Treatment {
     Cancel,
     /// It is refunded.
     Refund,
-    /// Nothing, now or for good.
+    /// Nothing now: it has ended, or is being paid.
     None,
 }
 
 impl Treatment {
-    /// The treatment of an order in this state.
+    /// Returns the treatment of an order in this state.
     pub const fn of(state: StateName, refund_paid: bool) -> Self {
         match state {
             StateName::Pending | StateName::AwaitingPayment => Self::Cancel,
@@ -53,7 +53,7 @@ impl Treatment {
 }
 
 impl Tally {
-    /// Counts an order in this state, to which nothing is done now.
+    /// Counts an order in this state, which was not changed.
     pub const fn count(&mut self, state: StateName, refund_paid: bool) {
         let place = match state {
             StateName::Cancelled | StateName::Expired => &mut self.ended,
@@ -69,33 +69,33 @@ impl Tally {
         *place = place.saturating_add(1);
     }
 
-    /// Counts orders that were to be cancelled, of which so many were.
+    /// Counts orders that were to be cancelled; those that were not remain.
     pub const fn count_cancelled(&mut self, wanted: i32, cancelled: i32) {
         self.ended = self.ended.saturating_add(cancelled);
         self.remaining = self.remaining.saturating_add(wanted.saturating_sub(cancelled));
     }
 
-    /// Counts orders that were to be refunded, of which so many are now.
+    /// Counts orders that were to be refunded; those whose refund was not requested remain.
     pub const fn count_refunding(&mut self, wanted: i32, refunding: i32) {
         self.refunding = self.refunding.saturating_add(refunding);
         self.remaining = self.remaining.saturating_add(wanted.saturating_sub(refunding));
     }
 
-    /// Whether every order has ended.
+    /// Returns whether every order has ended.
     pub const fn is_settled(&self) -> bool {
         self.remaining == 0 && self.refunding == 0
     }
 }
 
-/// How far the orders of a cancelled event are.
+/// The progress of ending the orders of a cancelled event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     pub cancellation: Cancellation,
-    /// The orders as they were counted last.
+    /// The last counts.
     pub tally: Tally,
-    /// When that was; `None` if they never were.
+    /// When they were taken; `None` before the first.
     pub count_time: Option<Timestamp>,
-    /// When all had ended; `None` before.
+    /// When all orders had ended; `None` before.
     pub settle_time: Option<Timestamp>,
 }
 
@@ -109,7 +109,7 @@ mod tests {
             for state in StateName::ALL {
                 let mut tally = Tally::default();
                 tally.count(state, refund_paid);
-                let is_end = state.is_end() && Treatment::of(state, refund_paid) == Treatment::None;
+                let is_end = state.is_terminal() && Treatment::of(state, refund_paid) == Treatment::None;
                 assert_eq!(tally.is_settled(), is_end, "{state:?}");
                 let Tally { ended, kept, refunding, refunded, remaining } = tally;
                 assert_eq!(ended + kept + refunding + refunded + remaining, 1, "{state:?}");

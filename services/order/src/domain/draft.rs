@@ -11,7 +11,7 @@ const MAX_LINES: usize = stampede_vocab::limits::MAX_ORDER_LINES;
 
 /// A requested line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestedLine {
     /// Item of the event.
     pub item: ItemId,
     pub units: Quantity,
@@ -28,7 +28,7 @@ pub struct Draft {
     /// Event to buy from.
     pub event: EventId,
     /// 1 to 20 lines, no item twice.
-    pub lines: Vec<Wanted>,
+    pub lines: Vec<RequestedLine>,
     /// Coupon to use.
     pub coupon: Option<CouponId>,
     /// Highest total that the buyer accepts.
@@ -41,7 +41,7 @@ impl Draft {
         buyer: UserId,
         request: RequestId,
         event: EventId,
-        lines: Vec<Wanted>,
+        lines: Vec<RequestedLine>,
         coupon: Option<CouponId>,
         max_total: Option<Money>,
     ) -> Result<Self, InvalidField> {
@@ -49,7 +49,7 @@ impl Draft {
             let problem = format!("must have 1 to {MAX_LINES} lines, but has {}", lines.len());
             return Err(InvalidField::new("lines", problem));
         }
-        refuse_doubles(&lines)?;
+        refuse_duplicates(&lines)?;
         let order = OrderId::derive(buyer, &request);
         Ok(Self { order, buyer, request, event, lines, coupon, max_total })
     }
@@ -82,7 +82,7 @@ impl Draft {
     }
 }
 
-fn refuse_doubles(lines: &[Wanted]) -> Result<(), InvalidField> {
+fn refuse_duplicates(lines: &[RequestedLine]) -> Result<(), InvalidField> {
     let mut seen = HashMap::new();
     for (index, line) in lines.iter().enumerate() {
         if let Some(first) = seen.insert(line.item, index) {
@@ -98,11 +98,11 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    fn wanted(item: u128, units: i64) -> Wanted {
-        Wanted { item: ItemId::from_uuid(Uuid::from_u128(item)), units: Quantity::new(units).unwrap() }
+    fn wanted(item: u128, units: i64) -> RequestedLine {
+        RequestedLine { item: ItemId::from_uuid(Uuid::from_u128(item)), units: Quantity::new(units).unwrap() }
     }
 
-    fn draft(lines: Vec<Wanted>) -> Result<Draft, InvalidField> {
+    fn draft(lines: Vec<RequestedLine>) -> Result<Draft, InvalidField> {
         let request = RequestId::parse("r-1").unwrap();
         let (buyer, event) = (UserId::from_uuid(Uuid::nil()), EventId::from_uuid(Uuid::nil()));
         Draft::new(buyer, request, event, lines, None, None)

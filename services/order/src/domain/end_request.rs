@@ -1,13 +1,13 @@
-//! Requests of buyers and operators to end an order.
+//! Requests to end an order, by its buyer or an operator.
 
 use stampede_vocab::{RequestId, UserId};
 
-/// How a person ends an order.
+/// The kind of a request that ends an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndVerb {
     /// The buyer or an operator cancels it before it is paid.
     Cancel,
-    /// An operator gives the money back.
+    /// An operator refunds it.
     Refund,
 }
 
@@ -26,7 +26,7 @@ impl EndVerb {
     }
 }
 
-/// A request that has ended an order. An order that time has ended has none.
+/// A request that has ended an order. An order that a sweep has ended has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndRequest {
     /// Cancel or refund.

@@ -1,4 +1,4 @@
-//! Why an order is refused, or a change of one. `rpc/problem.rs` maps each error to its reason and sentence.
+//! The refusals of orders and of their changes. `rpc/problem.rs` maps each to its reason and sentence.
 
 use super::StateName;
 use stampede_vocab::{Currency, Money};
@@ -102,12 +102,12 @@ pub enum CommandRefusal {
     /// The payment deadline has passed.
     #[error("the time to pay is over")]
     PaymentDeadlinePassed,
-    /// Too many payments were tried, or the last one a moment ago.
+    /// The most payments have been declined, or the last decline was too recent.
     #[error("too many payments of the order were declined")]
     TooManyAttempts {
-        /// Payments that were tried.
+        /// Payments so far.
         attempts: i32,
-        /// Time until the next one; `None` if there is none.
+        /// Time until the next one is allowed; `None` if none is.
         wait: Option<Duration>,
     },
     /// Not in a state to be cancelled.

@@ -1,13 +1,13 @@
-//! Which orders of a list are wanted.
+//! The filter of a list of orders.
 
 use super::StateName;
 use stampede_vocab::{InvalidField, Timestamp};
 use std::{collections::BTreeSet, fmt};
 
-/// The conditions for an order to be listed. The default takes every order.
+/// The filter of a list of orders. The default matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrderFilter {
-    /// The states that are wanted; empty for all.
+    /// The states to list; empty for all.
     pub states: BTreeSet<StateName>,
     /// Accepted at this time or later; `None` for all.
     pub from: Option<Timestamp>,
@@ -16,7 +16,7 @@ pub struct OrderFilter {
 }
 
 impl OrderFilter {
-    /// Fails for a range of time in which nothing can be.
+    /// Fails if the range of time is empty.
     pub fn new(
         states: BTreeSet<StateName>,
         from: Option<Timestamp>,
@@ -29,7 +29,7 @@ impl OrderFilter {
     }
 }
 
-/// As it is part of the name of a list, which its page tokens carry. Nothing for the filter that takes every order.
+/// The filter as part of the name of a list, which page tokens carry; empty for the default.
 impl fmt::Display for OrderFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for state in &self.states {

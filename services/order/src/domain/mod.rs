@@ -14,7 +14,7 @@ mod state;
 mod transition;
 
 pub use cancellation::{Cancellation, Progress, Tally, Treatment};
-pub use draft::{Draft, Wanted};
+pub use draft::{Draft, RequestedLine};
 pub use end_request::{EndRequest, EndVerb};
 pub use error::{CommandRefusal, CouponRefusal, PlaceRefusal, StockReason, StockRefusal};
 pub use filter::OrderFilter;
@@ -24,4 +24,4 @@ pub use pay_request::PayRequest;
 pub use pricing::Prices;
 pub use reservation::Reserved;
 pub use state::{RefundOrigin, State, StateName};
-pub use transition::{Input, LAST_PATIENCE, MANY_ASKS, MAX_PATIENCE, NoStep, PaymentPolicy, Step};
+pub use transition::{Input, LAST_ASK_BACKOFF, MANY_ASKS, MAX_ASK_BACKOFF, NoStep, PaymentPolicy, Step};

@@ -33,7 +33,7 @@ pub struct Order {
     pub end_request: Option<EndRequest>,
     /// Why the last attempt was declined, if one ever was.
     pub last_decline: Option<String>,
-    /// How often another service was asked again for the answer that it waits for in its state.
+    /// How often it has requested again the answer that it waits for in its state.
     pub asks: i32,
     /// How it is stored.
     pub form: Form,
@@ -43,16 +43,16 @@ pub struct Order {
     pub updated_at: Timestamp,
 }
 
-/// How an order is stored. It means nothing for what becomes of the order.
+/// The form in which an order is stored. It has no effect on its transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// As one row, with its lines and payments.
+    /// One row that holds the lines and payments.
     OneRow,
-    /// As rows of many tables, as an earlier release writes and reads it.
+    /// Rows of several tables, as an earlier release writes and reads them.
     Tables,
 }
 
-/// One line of an order. Its titles are shared, since an order is copied for its message and its answer.
+/// One line of an order. Its titles are reference-counted, since an order is cloned for its message and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Item bought.
@@ -64,7 +64,7 @@ pub struct Line {
     pub gift_units: i32,
     /// Title of the item when it was reserved; empty if it was not known.
     pub title: Arc<str>,
-    /// Title of the gift of the item, whether it comes with it or not; empty if there is none, or it was not known.
+    /// Title of the item's gift, even if no gift comes with this line; empty if the item has none, or it was not known.
     pub gift_title: Arc<str>,
 }
 
@@ -102,8 +102,8 @@ pub struct OrderStatus {
 }
 
 impl Order {
-    /// Returns a new order of reserved units: to be paid before `pay_deadline`, or pending until they are committed. It
-    /// is one row until whoever writes it says otherwise.
+    /// Returns a new order of reserved units: to be paid before `pay_deadline`, or pending if the units are not
+    /// committed. Its form is one row unless the writer changes that.
     pub fn place(draft: &Draft, reserved: Reserved, prices: Prices, now: Timestamp, pay_deadline: Timestamp) -> Self {
         Self {
             id: draft.order,
@@ -127,6 +127,7 @@ impl Order {
         }
     }
 
+    /// Returns the message that it was placed.
     pub fn placed(&self) -> OutgoingMessage {
         self.message(MessageBody::Placed {
             buyer: self.buyer,
@@ -170,7 +171,7 @@ impl Order {
         items.chain(gifts).filter(|goods| goods.units > 0).collect()
     }
 
-    /// Returns the message that it was placed.
+    /// Returns a message about it, at its current version.
     pub fn message(&self, body: MessageBody) -> OutgoingMessage {
         OutgoingMessage { order: self.id, version: self.version, body }
     }

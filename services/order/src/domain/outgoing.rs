@@ -57,7 +57,7 @@ pub enum MessageBody {
         /// When it was fulfilled.
         at: Timestamp,
     },
-    /// The money is back.
+    /// The refund is done.
     Refunded {
         /// Coupon that was used and returns.
         coupon: Option<CouponId>,
@@ -71,7 +71,7 @@ pub enum MessageBody {
         /// Token of the card or wallet.
         method: String,
     },
-    /// Give all money back.
+    /// Refund the whole payment.
     RefundRequested { amount: Money },
 }
 
@@ -91,7 +91,7 @@ impl MessageBody {
     }
 }
 
-/// The name alone: a payment method must not get into a log by way of `{:?}`.
+/// Prints the name alone, so that no payment method gets into a log.
 impl std::fmt::Debug for MessageBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())

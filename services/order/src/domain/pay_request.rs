@@ -1,19 +1,19 @@
-//! Requests of buyers to pay.
+//! Payment requests of buyers.
 
 use sha2::{Digest, Sha256};
 use stampede_vocab::{Fingerprint, RequestId};
 
-/// A request to pay. The payment method is not kept, only its hash.
+/// A payment request. The payment method is not stored, only its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayRequest {
     /// The buyer's idempotency key.
     pub id: RequestId,
-    /// Everything else that the request asks for.
+    /// Hash of the payment method, the rest of the request.
     pub fingerprint: Fingerprint,
 }
 
 impl PayRequest {
-    /// Returns the request with this key to pay with the card or wallet of this token.
+    /// Returns a payment request with this key, for the card or wallet of this token.
     pub fn new(id: RequestId, method: &str) -> Self {
         Self { id, fingerprint: Fingerprint::new(Sha256::digest(method).into()) }
     }

@@ -44,7 +44,8 @@ impl Prices {
     }
 }
 
-/// The lines are of one currency because inventory refuses any others, and so is a coupon that could be held.
+/// A mismatch cannot happen in practice: inventory refuses lines of more than one currency, and coupon refuses to hold
+/// a coupon of another.
 impl From<MoneyError> for PlaceRefusal {
     fn from(error: MoneyError) -> Self {
         match error {

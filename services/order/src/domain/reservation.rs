@@ -10,7 +10,7 @@ pub struct Reserved {
     pub lines: Vec<Line>,
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
-    /// Names this reservation when it is withdrawn; `None` if the order is known to be written.
+    /// Identifies this reservation when it is withdrawn; `None` if the order is known to be written.
     pub request_time: Option<Timestamp>,
     /// Whether the ledger has committed the units. An inventory of an earlier release answers before the commit, and
     /// reports the commit by message.

@@ -2,7 +2,7 @@
 
 use stampede_vocab::Timestamp;
 
-/// An end of an earlier release.
+/// A terminal state of an earlier release.
 const REJECTED: &str = "REJECTED";
 
 /// The state of an order and its data.
@@ -42,9 +42,9 @@ pub enum State {
         /// The deadline, if the units had been committed.
         pay_deadline: Option<Timestamp>,
     },
-    /// The money is on its way back.
+    /// A refund is under way.
     Refunding(RefundOrigin),
-    /// The money is back.
+    /// The refund is done.
     Refunded(RefundOrigin),
 }
 
@@ -82,7 +82,7 @@ pub enum StateName {
 
 impl StateName {
     /// Returns whether it is terminal. A late payment or a refund may still change it.
-    pub const fn is_end(self) -> bool {
+    pub const fn is_terminal(self) -> bool {
         match self {
             Self::Fulfilled | Self::Expired | Self::Cancelled | Self::Refunded => true,
             Self::Pending | Self::AwaitingPayment | Self::Paying | Self::Paid | Self::Refunding => false,
@@ -122,8 +122,8 @@ impl StateName {
         [self.as_str()].into_iter().chain((self == Self::Cancelled).then_some(REJECTED))
     }
 
-    /// Parses a name that [`StateName::as_str`] returned, or REJECTED: an earlier release accepted such an order and
-    /// refused it later. It reads as cancelled, since it ended with nothing.
+    /// Parses a name that [`StateName::as_str`] returned, or REJECTED, which reads as cancelled: an earlier release
+    /// could refuse an order after it was accepted.
     pub fn parse(text: &str) -> Option<Self> {
         let text = if text == REJECTED { Self::Cancelled.as_str() } else { text };
         Self::ALL.into_iter().find(|name| name.as_str() == text)
@@ -169,10 +169,9 @@ impl State {
         }
     }
 
-    /// Returns whether the state is terminal, so that a watcher need not wait for more. A late payment or a refund may
-    /// still change it.
-    pub const fn is_end(&self) -> bool {
-        self.name().is_end()
+    /// Returns whether the state is terminal, so that watchers stop. A late payment or a refund may still change it.
+    pub const fn is_terminal(&self) -> bool {
+        self.name().is_terminal()
     }
 
     /// Returns whether the order has returned its coupon, or is about to by a message in flight. A coupon that is still

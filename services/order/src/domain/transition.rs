@@ -23,8 +23,8 @@ pub enum Input {
         /// Attempt that succeeded.
         attempt: i32,
     },
-    /// The money was captured, and the event was cancelled.
-    PaymentApprovedInVain {
+    /// The money was captured for an order of a cancelled event.
+    PaymentApprovedAfterCancel {
         /// Attempt that succeeded.
         attempt: i32,
     },
@@ -35,7 +35,7 @@ pub enum Input {
         /// Why, such as `card_declined`.
         code: String,
     },
-    /// The money is back with the buyer.
+    /// The refund is done.
     PaymentRefunded,
     /// The buyer pays.
     Pay {
@@ -68,7 +68,7 @@ pub enum Input {
     },
     /// The payment deadline may have passed.
     DeadlinePassed,
-    /// Another service may have waited too long with its answer.
+    /// The answer of another service may be overdue.
     AskAgain,
 }
 
@@ -78,7 +78,7 @@ impl Input {
         match self {
             Self::StockCommitted { .. } => "stock_committed",
             Self::StockRejected => "stock_rejected",
-            Self::PaymentApproved { .. } | Self::PaymentApprovedInVain { .. } => "payment_approved",
+            Self::PaymentApproved { .. } | Self::PaymentApprovedAfterCancel { .. } => "payment_approved",
             Self::PaymentDeclined { .. } => "payment_declined",
             Self::PaymentRefunded => "payment_refunded",
             Self::Pay { .. } => "pay",
@@ -90,45 +90,45 @@ impl Input {
         }
     }
 
-    /// Returns what takes the place of this for an order of a cancelled event; `None` if this stays.
-    pub const fn of_cancelled_event(&self) -> Option<Self> {
+    /// Returns the input to apply instead if the event is cancelled; `None` to apply this one.
+    pub const fn for_cancelled_event(&self) -> Option<Self> {
         match self {
-            Self::PaymentApproved { attempt } => Some(Self::PaymentApprovedInVain { attempt: *attempt }),
+            Self::PaymentApproved { attempt } => Some(Self::PaymentApprovedAfterCancel { attempt: *attempt }),
             _ => None,
         }
     }
 }
 
-/// Longest time between two messages that ask for the same answer, but for the spread.
-pub const MAX_PATIENCE: Duration = Duration::from_secs(3_600);
-/// How often an order asks before it is unlikely that asking helps. Its question may be a dead letter, behind which
-/// each further one is set aside.
+/// Upper bound of the back-off between two requests for the same answer, without jitter.
+pub const MAX_ASK_BACKOFF: Duration = Duration::from_secs(3_600);
+/// Requests after which another one is unlikely to help: the first may be a dead letter, and each further one is then
+/// parked behind it.
 pub const MANY_ASKS: i32 = 16;
-/// Time between two messages from then on, but for the spread.
-pub const LAST_PATIENCE: Duration = Duration::from_secs(86_400);
+/// Back-off from then on, without jitter.
+pub const LAST_ASK_BACKOFF: Duration = Duration::from_secs(86_400);
 
-/// Declines after which the buyer has to pause before the next payment; nobody mistypes more often.
+/// Declines without a pause before the next payment: more than a buyer who mistypes needs.
 const FREE_DECLINES: i32 = 3;
 /// Longest pause between two payments of an order.
 const MAX_PAY_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long orders may take to be paid, and others to answer for them.
+/// The time limits and back-off of payments, and of answers of other services.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentPolicy {
     /// Most payments of one order.
     pub max_attempts: i32,
-    /// Pause of the buyer after the third decline; it doubles with each further one.
+    /// Pause after the third decline, before the next payment; it doubles with each further one.
     pub pay_pause: Duration,
     /// Time to pay, from when the units are committed.
     pub pay_window: Duration,
     /// Time after the deadline in which a payment under way may still succeed.
     pub paying_grace: Duration,
-    /// Time after which another service is asked for its answer again; it doubles each time.
-    pub patience: Duration,
+    /// Back-off before an answer is requested again; it doubles each time.
+    pub ask_backoff: Duration,
 }
 
 impl PaymentPolicy {
-    /// Returns how long a buyer has to wait after so many declines: without, an order is a way to try out stolen cards.
+    /// Returns the pause after so many declines. It throttles the testing of stolen cards.
     fn pause_after(&self, declines: i32) -> Duration {
         match u32::try_from(declines - FREE_DECLINES) {
             Ok(further) => self.pay_pause.saturating_mul(2_u32.saturating_pow(further)).min(MAX_PAY_PAUSE),
@@ -136,15 +136,15 @@ impl PaymentPolicy {
         }
     }
 
-    /// Returns how long this order waits for an answer before it asks again. Up to a quarter longer for some than for
-    /// others, so that what an outage has gathered is not asked all at once.
-    fn patience_of(&self, order: &Order) -> Duration {
+    /// Returns the back-off before this order requests its answer again, with up to a quarter of jitter from its id, so
+    /// that the requests after an outage are spread.
+    fn ask_backoff_of(&self, order: &Order) -> Duration {
         let doubled = match order.asks {
-            MANY_ASKS.. => LAST_PATIENCE,
-            asks => self.patience.saturating_mul(1_u32 << asks.clamp(0, MANY_ASKS)).min(MAX_PATIENCE),
+            MANY_ASKS.. => LAST_ASK_BACKOFF,
+            asks => self.ask_backoff.saturating_mul(1_u32 << asks.clamp(0, MANY_ASKS)).min(MAX_ASK_BACKOFF),
         };
-        let spread = u32::from(order.id.as_bytes()[15]);
-        doubled.saturating_add((doubled / 1_024).saturating_mul(spread))
+        let jitter = u32::from(order.id.as_bytes()[15]);
+        doubled.saturating_add((doubled / 1_024).saturating_mul(jitter))
     }
 }
 
@@ -155,7 +155,7 @@ pub struct Step {
     pub from: StateName,
     /// The state after.
     pub to: State,
-    /// The payment deadline that it sets.
+    /// The payment deadline that it sets; `None` to keep the old one.
     pub pay_deadline: Option<Timestamp>,
     /// The payment request that it starts, with its number.
     pub pay_request: Option<(i32, PayRequest)>,
@@ -163,11 +163,11 @@ pub struct Step {
     pub end_request: Option<EndRequest>,
     /// The decline reason of the attempt that it ends.
     pub decline: Option<String>,
-    /// How often it has asked again for what it waits for.
+    /// How often its answer was requested again, after it.
     pub asks: i32,
     /// The items whose committed gifts differ from the reserved ones.
     pub gifts: Vec<(ItemId, i32)>,
-    /// The messages to publish.
+    /// The message to publish.
     pub body: Option<MessageBody>,
 }
 
@@ -184,7 +184,7 @@ impl Step {
         Self { end_request: Some(request), ..self }
     }
 
-    /// Returns when it grants the goods, if it does.
+    /// Returns when the goods are granted, if this transition grants them.
     pub const fn fulfill_time(&self) -> Option<Timestamp> {
         if let State::Fulfilled { at, .. } = self.to { Some(at) } else { None }
     }
@@ -214,7 +214,7 @@ impl Order {
             Input::StockCommitted { gifts } => self.stock_committed(gifts, now, policy),
             Input::StockRejected => self.stock_rejected(),
             Input::PaymentApproved { attempt } => self.payment_approved(*attempt, now),
-            Input::PaymentApprovedInVain { attempt } => self.payment_approved_in_vain(*attempt, now),
+            Input::PaymentApprovedAfterCancel { attempt } => self.payment_approved_after_cancel(*attempt, now),
             Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
             Input::PaymentRefunded => self.payment_refunded(),
             Input::Pay { buyer, request, method } => self.owned_by(*buyer)?.pay(request, method, now, policy),
@@ -284,31 +284,31 @@ impl Order {
             State::Pending => Ok(self
                 .to(State::Cancelled { pay_deadline: None })
                 .publishing(MessageBody::Cancelled { coupon: self.coupon })),
-            State::Paid { .. } => Ok(self.give_money_back()),
+            State::Paid { .. } => Ok(self.request_refund()),
             _ => Err(NoStep::Ignored),
         }
     }
 
-    /// Money that was captured for an order without units leads to a new commit of the units or to a refund, whichever
-    /// attempt captured it.
+    /// Fulfils an order that is being paid. An order without units has its units committed again, or its money
+    /// refunded, whichever attempt was captured.
     ///
-    /// An expired order with a coupon is refunded at once: its coupon is back with the owner and may be in use for
-    /// another order, so the total no longer holds.
+    /// An expired order with a coupon is refunded at once: the coupon has been returned and may be in use for another
+    /// order, so the total is no longer valid.
     fn payment_approved(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
         match self.state {
             State::Paying { pay_deadline } if attempt == self.attempts() => Ok(self.fulfil(pay_deadline, now)),
             State::Expired { pay_deadline } if self.coupon.is_none() => {
                 Ok(self.to(State::Paid { pay_deadline }).publishing(self.paid_late()))
             }
-            State::Expired { .. } | State::Cancelled { .. } => Ok(self.give_money_back()),
+            State::Expired { .. } | State::Cancelled { .. } => Ok(self.request_refund()),
             _ => Err(NoStep::Ignored),
         }
     }
 
-    /// An order that has given its units back does not take them again from an event that sells nothing any more.
-    fn payment_approved_in_vain(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
+    /// Refunds an expired order: the event sells nothing any more, so the units are not committed again.
+    fn payment_approved_after_cancel(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
         match self.state {
-            State::Expired { .. } => Ok(self.give_money_back()),
+            State::Expired { .. } => Ok(self.request_refund()),
             _ => self.payment_approved(attempt, now),
         }
     }
@@ -322,11 +322,11 @@ impl Order {
         }
     }
 
-    /// Returns the coupon only if it was used: an order that was refunded without having been fulfilled returned it
+    /// Returns the coupon only if it was used. An order that was refunded without being fulfilled returned its coupon
     /// when it expired.
     ///
-    /// An order that is paid, and has not asked for its refund, was refunded by hand at the provider, and an operator
-    /// has said that its goods come back.
+    /// A paid order that has not requested a refund was refunded by hand at the provider, and an operator has decided
+    /// that its goods come back.
     fn payment_refunded(&self) -> Result<Step, NoStep> {
         match self.state {
             State::Refunding(_) | State::Fulfilled { .. } | State::Paid { .. } => {
@@ -349,8 +349,8 @@ impl Order {
         }
         match self.state {
             State::AwaitingPayment { pay_deadline } if now < pay_deadline => {
-                self.ensure_may_try(now, policy).map_err(NoStep::Refused)?;
-                Ok(self.try_to_pay(pay_deadline, request, method))
+                self.ensure_payment_allowed(now, policy).map_err(NoStep::Refused)?;
+                Ok(self.start_payment(pay_deadline, request, method))
             }
             State::AwaitingPayment { .. } | State::Expired { .. } => {
                 Err(NoStep::Refused(CommandRefusal::PaymentDeadlinePassed))
@@ -359,9 +359,9 @@ impl Order {
         }
     }
 
-    /// Fails if it was tried to pay the order too often, or the last decline was a moment ago: an order that awaits its
-    /// payment has last changed by that.
-    fn ensure_may_try(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<(), CommandRefusal> {
+    /// Fails if the order has had the most payments, or the last decline is too recent. An order that awaits payment
+    /// after a decline was last updated by that decline.
+    fn ensure_payment_allowed(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<(), CommandRefusal> {
         let attempts = self.attempts();
         if attempts >= policy.max_attempts {
             return Err(CommandRefusal::TooManyAttempts { attempts, wait: None });
@@ -373,7 +373,7 @@ impl Order {
         Ok(())
     }
 
-    fn try_to_pay(&self, pay_deadline: Timestamp, request: &PayRequest, method: &str) -> Step {
+    fn start_payment(&self, pay_deadline: Timestamp, request: &PayRequest, method: &str) -> Step {
         let attempt = self.attempts() + 1;
         let body = MessageBody::PaymentRequested {
             buyer: self.buyer,
@@ -396,39 +396,40 @@ impl Order {
     fn refund(&self, request: EndRequest) -> Result<Step, NoStep> {
         match self.state {
             _ if self.was_ended_by(&request) => Err(NoStep::AlreadyApplied),
-            State::Fulfilled { .. } => Ok(self.give_money_back().requested_by(request)),
+            State::Fulfilled { .. } => Ok(self.request_refund().requested_by(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotRefundable(self.state.name()))),
         }
     }
 
-    /// An order that is being paid is left to its payment, whose outcome is followed by this input again.
+    /// Cancels an unpaid order, and refunds a paid one if `refund_paid`. Ignores an order that is being paid: this
+    /// input is applied again after the outcome.
     fn end_with_event(&self, refund_paid: bool) -> Result<Step, NoStep> {
         match self.state {
             State::Pending | State::AwaitingPayment { .. } => Ok(self.end_cancelled()),
-            State::Fulfilled { .. } if refund_paid => Ok(self.give_money_back()),
+            State::Fulfilled { .. } if refund_paid => Ok(self.request_refund()),
             _ => Err(NoStep::Ignored),
         }
     }
 
     fn expire(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         match self.state {
-            State::AwaitingPayment { pay_deadline } if pay_deadline <= now => Ok(self.end_unpaid(pay_deadline)),
+            State::AwaitingPayment { pay_deadline } if pay_deadline <= now => Ok(self.end_expired(pay_deadline)),
             State::Paying { pay_deadline } if pay_deadline.plus(policy.paying_grace) <= now => {
-                Ok(self.end_unpaid(pay_deadline))
+                Ok(self.end_expired(pay_deadline))
             }
             _ => Err(NoStep::Ignored),
         }
     }
 
-    /// Sends the message again whose answer the order waits for. Its reader does nothing twice, and answers again. An
-    /// order that is PAYING ends by its deadline instead: the payment method is not kept.
+    /// Publishes again the message whose answer the order waits for. Its consumer is idempotent and answers again. A
+    /// PAYING order ends by its deadline instead: the payment method is not stored.
     fn ask_again(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         let body = match self.state {
             State::Paid { .. } => self.paid_late(),
             State::Refunding(_) => self.refund_requested(),
             _ => return Err(NoStep::Ignored),
         };
-        if now < self.updated_at.plus(policy.patience_of(self)) {
+        if now < self.updated_at.plus(policy.ask_backoff_of(self)) {
             return Err(NoStep::Ignored);
         }
         Ok(Step { asks: self.asks.saturating_add(1), ..self.to(self.state.clone()) }.publishing(body))
@@ -443,7 +444,7 @@ impl Order {
         self.to(State::Fulfilled { pay_deadline, at }).publishing(body)
     }
 
-    fn end_unpaid(&self, pay_deadline: Timestamp) -> Step {
+    fn end_expired(&self, pay_deadline: Timestamp) -> Step {
         self.to(State::Expired { pay_deadline }).publishing(MessageBody::Expired { coupon: self.coupon })
     }
 
@@ -452,7 +453,7 @@ impl Order {
             .publishing(MessageBody::Cancelled { coupon: self.coupon })
     }
 
-    fn give_money_back(&self) -> Step {
+    fn request_refund(&self) -> Step {
         self.to(State::Refunding(self.refund_origin())).publishing(self.refund_requested())
     }
 

@@ -1,7 +1,7 @@
 //! The whole state machine as a table: every state and every input.
 
 use super::*;
-use crate::domain::{Draft, GoodsKind, Line, Prices, Reserved, StateName, Wanted};
+use crate::domain::{Draft, GoodsKind, Line, Prices, RequestedLine, Reserved, StateName};
 use stampede_vocab::{CouponId, EventId, ItemId, Money, Quantity, RequestId};
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ const POLICY: PaymentPolicy = PaymentPolicy {
     pay_pause: Duration::from_secs(1),
     pay_window: Duration::from_secs(600),
     paying_grace: Duration::from_secs(5),
-    patience: Duration::from_secs(30),
+    ask_backoff: Duration::from_secs(30),
 };
 
 fn user(n: u128) -> UserId {
@@ -73,7 +73,7 @@ fn refund(operator: u128, name: &str) -> Input {
 /// never been payable. A cancelled one was cancelled by `cancel-1`, a refunded one refunded by
 /// `refund-1` of operator 3.
 fn order_in(state: State, coupon: Option<CouponId>) -> Order {
-    let wanted = Wanted { item: ItemId::from_uuid(Uuid::from_u128(9)), units: Quantity::new(2).unwrap() };
+    let wanted = RequestedLine { item: ItemId::from_uuid(Uuid::from_u128(9)), units: Quantity::new(2).unwrap() };
     let event = EventId::from_uuid(Uuid::from_u128(3));
     let draft = Draft::new(user(1), request("place"), event, vec![wanted], coupon, None).unwrap();
     let line = Line {
@@ -115,7 +115,7 @@ fn state(name: StateName) -> State {
     }
 }
 
-/// The ledger has all units, and of the gift as many as were promised.
+/// All units are committed, and all gifts that were reserved.
 fn committed() -> Input {
     Input::StockCommitted { gifts: Vec::new() }
 }
@@ -141,14 +141,14 @@ fn inputs() -> Vec<(Input, Timestamp)> {
         (Input::DeadlinePassed, EARLY),
         (Input::DeadlinePassed, PAY_BY),
         (Input::DeadlinePassed, PAY_BY.plus(POLICY.paying_grace)),
-        (Input::AskAgain, Timestamp::from_micros(0).plus(POLICY.patience)),
-        (Input::AskAgain, Timestamp::from_micros(1).plus(2 * POLICY.patience)),
+        (Input::AskAgain, Timestamp::from_micros(0).plus(POLICY.ask_backoff)),
+        (Input::AskAgain, Timestamp::from_micros(1).plus(2 * POLICY.ask_backoff)),
         (Input::EventCancelled { refund_paid: false }, EARLY),
         (Input::EventCancelled { refund_paid: true }, EARLY),
     ]
 }
 
-/// The cell of the table that describes what was seen.
+/// Returns the cell of the table for this result.
 fn seen(before: &Order, after: &Order, taken: &Result<Step, NoStep>) -> String {
     match taken {
         Ok(step) => {
@@ -271,7 +271,7 @@ fn whatever_ends_unpaid_returns_its_coupon() {
 
 #[test]
 fn money_that_comes_late_goes_back_if_the_event_was_cancelled() {
-    let approved = Input::PaymentApproved { attempt: 2 }.of_cancelled_event().unwrap();
+    let approved = Input::PaymentApproved { attempt: 2 }.for_cancelled_event().unwrap();
     for (before, after) in [
         (StateName::Expired, StateName::Refunding),
         (StateName::Cancelled, StateName::Refunding),
@@ -281,7 +281,7 @@ fn money_that_comes_late_goes_back_if_the_event_was_cancelled() {
         order.apply(&approved, EARLY, &POLICY).unwrap();
         assert_eq!(order.state.name(), after, "{before:?}");
     }
-    assert!(Input::PaymentRefunded.of_cancelled_event().is_none());
+    assert!(Input::PaymentRefunded.for_cancelled_event().is_none());
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn refusals_say_what_the_buyer_can_understand() {
 fn whoever_owes_an_answer_is_asked_for_it_again_after_a_time_that_doubles_up_to_a_bound() {
     let asked = |state, asks| {
         let mut order = Order { asks, ..order_in(state, None) };
-        let first = (1..=2 * MAX_PATIENCE.as_secs()).find(|seconds| {
+        let first = (1..=2 * MAX_ASK_BACKOFF.as_secs()).find(|seconds| {
             let now = order.updated_at.plus(Duration::from_secs(*seconds));
             order.clone().apply(&Input::AskAgain, now, &POLICY).is_ok()
         });
@@ -410,7 +410,7 @@ fn who_has_asked_many_times_asks_once_a_day() {
     for asks in [MANY_ASKS, i32::MAX] {
         let order = Order { asks, ..order_in(state(StateName::Paid), None) };
         let asked_after = |time| order.clone().apply(&Input::AskAgain, order.updated_at.plus(time), &POLICY);
-        assert_eq!(asked_after(LAST_PATIENCE - Duration::from_secs(1)), Err(NoStep::Ignored));
-        assert!(asked_after(LAST_PATIENCE + LAST_PATIENCE / 4).is_ok());
+        assert_eq!(asked_after(LAST_ASK_BACKOFF - Duration::from_secs(1)), Err(NoStep::Ignored));
+        assert!(asked_after(LAST_ASK_BACKOFF + LAST_ASK_BACKOFF / 4).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 //! field at fault.
 
 use crate::{
-    domain::{Draft, Goods, GoodsKind, Line, Order, OrderFilter, OrderStatus, Progress, StateName, Wanted},
+    domain::{Draft, Goods, GoodsKind, Line, Order, OrderFilter, OrderStatus, Progress, RequestedLine, StateName},
     usecase::Listing,
 };
 use stampede_chassis::Identity;
@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 /// Most ids of one look-up.
 const MAX_IDS: usize = stampede_vocab::limits::MAX_PER_CALL;
 
-/// Reads a requested order.
+/// Parses a requested order.
 pub fn draft(buyer: UserId, request: &proto::PlaceOrderRequest) -> Result<Draft, Problem> {
     let request_id = RequestId::of_request(&request.request_id)?;
     let event = field::id("event_id", &request.event_id)?;
@@ -32,8 +32,8 @@ pub fn draft(buyer: UserId, request: &proto::PlaceOrderRequest) -> Result<Draft,
     Ok(Draft::new(buyer, request_id, event, lines, coupon, max_total)?)
 }
 
-fn wanted(line: &proto::NewOrderLine) -> Result<Wanted, InvalidField> {
-    Ok(Wanted { item: field::id("item_id", &line.item_id)?, units: Quantity::new(line.units.into())? })
+fn wanted(line: &proto::NewOrderLine) -> Result<RequestedLine, InvalidField> {
+    Ok(RequestedLine { item: field::id("item_id", &line.item_id)?, units: Quantity::new(line.units.into())? })
 }
 
 pub fn order_id(text: &str) -> Result<OrderId, Problem> {
@@ -44,7 +44,7 @@ pub fn event_id(text: &str) -> Result<EventId, Problem> {
     Ok(field::id("event_id", text)?)
 }
 
-/// Shows how far the orders of a cancelled event are.
+/// Converts the progress of a cancellation to its contract form.
 pub fn cancellation(progress: &Progress) -> proto::Cancellation {
     let Progress { cancellation, tally, count_time, settle_time } = progress;
     proto::Cancellation {
@@ -61,12 +61,12 @@ pub fn cancellation(progress: &Progress) -> proto::Cancellation {
     }
 }
 
-/// Reads a request to end an order: the order, and the idempotency key.
+/// Parses a request to end an order: the order id and the idempotency key.
 pub fn end(order: &str, request: &str) -> Result<(OrderId, RequestId), Problem> {
     Ok((order_id(order)?, RequestId::of_request(request)?))
 }
 
-/// Reads a request to pay: the order, the idempotency key, and the token of the card or wallet.
+/// Parses a payment request: the order id, the idempotency key, and the token of the card or wallet.
 pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, String), Problem> {
     let (order, request_id) = end(&request.order_id, &request.request_id)?;
     if !(1..=MAX_PAYMENT_METHOD_CHARS).contains(&request.payment_method.chars().count()) {
@@ -78,8 +78,8 @@ pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, S
     Ok((order, request_id, request.payment_method))
 }
 
-/// Reads which list, which orders of it, and which page of those. Fails for a buyer who names somebody else, and where
-/// states would be searched for in everything that was ever sold.
+/// Parses the list, its filter and its page. Fails for a buyer who names another user, and for a filter by state alone
+/// over all orders, which would scan everything ever sold.
 pub fn listing(
     identity: &Identity,
     request: &proto::ListOrdersRequest,
@@ -99,11 +99,11 @@ pub fn listing(
     Ok((listing, filter, paging))
 }
 
-/// Returns the buyer whose orders to list; `None` for everybody's.
-fn buyer(identity: &Identity, asked: &str) -> Result<Option<UserId>, Problem> {
-    let asked: Option<UserId> = field::optional_id("user_id", asked)?;
-    let Some(own) = identity.owner()? else { return Ok(asked) };
-    if asked.is_some_and(|asked| asked != own) {
+/// Returns the buyer whose orders to list; `None` for all buyers.
+fn buyer(identity: &Identity, requested: &str) -> Result<Option<UserId>, Problem> {
+    let requested: Option<UserId> = field::optional_id("user_id", requested)?;
+    let Some(own) = identity.owner()? else { return Ok(requested) };
+    if requested.is_some_and(|requested| requested != own) {
         return Err(Problem::invalid_field("user_id", "must be your own id, or empty"));
     }
     Ok(Some(own))
@@ -203,7 +203,7 @@ pub fn page(page: Page<Order>) -> proto::ListOrdersResponse {
 pub fn statuses(found: &[OrderStatus]) -> proto::LookUpOrdersResponse {
     let shown = |status: &OrderStatus| proto::OrderStatus {
         order_id: status.id.to_string(),
-        // Of an order of a newer version nobody frees anything.
+        // Callers free nothing of an order of a newer version.
         state: status.state.map_or(proto::OrderState::Unspecified, state).into(),
         coupon_id: status.coupon.map(|coupon| coupon.to_string()).unwrap_or_default(),
     };

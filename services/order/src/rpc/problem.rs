@@ -1,4 +1,4 @@
-//! The one table from the failures of the use cases to the problems for callers.
+//! Maps the failures of the use cases to problems for callers.
 
 use crate::{
     client::PeerError,
@@ -11,8 +11,8 @@ use tonic::Status;
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
-            Error::Place(refusal) => not_placed(refusal),
-            Error::Command(refusal) => not_obeyed(refusal),
+            Error::Place(refusal) => place_refused(refusal),
+            Error::Command(refusal) => command_refused(refusal),
             Error::Peer(error) => peer(&error),
             Error::Db(error) => error.into(),
             Error::Batch(error) => error.into(),
@@ -31,7 +31,7 @@ impl From<Error> for Status {
     }
 }
 
-fn not_placed(refusal: PlaceRefusal) -> Problem {
+fn place_refused(refusal: PlaceRefusal) -> Problem {
     match refusal {
         PlaceRefusal::Stock(refusal) => stock(refusal),
         PlaceRefusal::Coupon(refusal) => coupon(refusal),
@@ -72,7 +72,7 @@ fn stock(refusal: StockRefusal) -> Problem {
         StockReason::ItemNotFound => {
             Problem::new(Reason::ItemNotFound, "the event does not offer this item").field(of_line("item_id"))
         }
-        // The order of a released reservation is found and returned, unless its row is lost.
+        // The order of a released reservation is found and returned, unless its row was lost.
         StockReason::NotReady | StockReason::Released => {
             Problem::new(Reason::NotReady, "the stock is being staged: try again shortly")
                 .field(line.map_or_else(|| "event_id".to_owned(), |_| of_line("item_id")))
@@ -95,7 +95,7 @@ fn coupon(refusal: CouponRefusal) -> Problem {
     problem.field("coupon_id")
 }
 
-fn not_obeyed(refusal: CommandRefusal) -> Problem {
+fn command_refused(refusal: CommandRefusal) -> Problem {
     let in_state = |reason: Reason, state: StateName| {
         Problem::new(reason, refusal.to_string()).field("order_id").meta("state", state.as_str())
     };
@@ -121,7 +121,7 @@ fn not_obeyed(refusal: CommandRefusal) -> Problem {
     }
 }
 
-/// Transient reasons are passed on; all others become INTERNAL, so that no peer's detail leaks.
+/// Passes transient reasons on. All others become INTERNAL, so that no detail of a peer leaks.
 fn peer(error: &PeerError) -> Problem {
     let (peer, status) = match error {
         PeerError::Failed { peer, status } => (peer, status),

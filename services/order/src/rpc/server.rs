@@ -17,7 +17,7 @@ pub struct OrderRpc {
     pub find: FindOrder,
     pub list: ListOrders,
     pub watch: WatchOrder,
-    /// Reports how far the orders of cancelled events are.
+    /// Reports the progress of ending the orders of cancelled events.
     pub cancellations: EventCancellations,
 }
 

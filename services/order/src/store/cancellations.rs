@@ -1,7 +1,8 @@
-//! The table `cancelled_events`, and the orders of one event for a walk through them.
+//! The table `cancelled_events`, and the pages of a walk through the orders of one event.
 //!
-//! `next_walk_us` is the token of a walk: whoever sets it has the walk, and writes nothing once somebody else has set
-//! it. How far the walk is, is written under that token, so whoever takes it over goes on there.
+//! `next_walk_us` is the end of the lease of a walk, and its fencing token: each holder sets another one, and its
+//! writes are conditional on it. The checkpoint of a walk is written under the same token, so the next holder resumes
+//! there.
 
 use crate::domain::{Cancellation, Progress, StateName, Tally};
 use sqlx::{FromRow, MySqlConnection};
@@ -10,48 +11,48 @@ use stampede_vocab::{EventId, OrderId, Timestamp};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// A cancellation whose orders are to be walked through.
+/// A cancellation whose orders are due for a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DueWalk {
     pub event: EventId,
-    /// Whether orders that are paid are refunded.
+    /// Whether paid orders are refunded.
     pub refund_paid: bool,
     /// When the newest message was applied.
     pub received_at: Timestamp,
-    /// When an order that had come to its end began again last; else when the newest message was applied.
-    pub begun_again_at: Timestamp,
-    /// Whether all orders were counted before.
+    /// When an order last left a terminal state; when the newest message was applied if that is later, or none has.
+    pub reopened_at: Timestamp,
+    /// Whether an earlier walk has counted all orders.
     pub is_counted: bool,
-    /// Whether all had ended when they were counted last.
+    /// Whether all orders had ended at the last count.
     pub was_settled: bool,
-    /// Whether the money of an order has come back since the walk before began.
+    /// Whether an order was refunded since the previous walk began.
     pub has_changed: bool,
     pub token: Timestamp,
-    /// How far a walk is that somebody has begun and does not go on with; `None` if it is to begin.
-    pub reached: Option<Reached>,
+    /// The checkpoint of an unfinished walk, whose lease has expired; `None` for a new walk.
+    pub checkpoint: Option<Checkpoint>,
 }
 
-/// How far a walk is.
+/// The checkpoint of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reached {
-    /// When it began.
-    pub begun_at: Timestamp,
-    /// The place of the last order that it has treated; `None` before the first.
+pub struct Checkpoint {
+    /// When the walk began.
+    pub started_at: Timestamp,
+    /// The position of the last order that was processed; `None` before the first.
     pub after: Option<(i64, Uuid)>,
-    /// The orders up to there.
+    /// The counts of the orders up to that position.
     pub tally: Tally,
 }
 
-impl Reached {
-    /// A walk that begins now.
+impl Checkpoint {
+    /// Returns the checkpoint of a walk that begins now.
     pub fn start(now: Timestamp) -> Self {
-        Self { begun_at: now, after: None, tally: Tally::default() }
+        Self { started_at: now, after: None, tally: Tally::default() }
     }
 
     fn push_to(&self, token: Timestamp, update: &mut Statement) {
         let Tally { ended, kept, refunding, refunded, remaining } = self.tally;
         update.push(", walk_token_us = ").push_bind(token.micros());
-        update.push(", walk_begun_us = ").push_bind(self.begun_at.micros());
+        update.push(", walk_begun_us = ").push_bind(self.started_at.micros());
         update.push(", walk_arrival = ").push_bind(self.after.map(|(arrival, _)| arrival));
         update.push(", walk_order_id = ").push_bind(self.after.map(|(_, id)| id));
         update.push(", walk_ended_orders = ").push_bind(ended);
@@ -62,37 +63,37 @@ impl Reached {
     }
 }
 
-/// The outcome of a walk.
+/// A change of the lease of a walk.
 #[derive(Debug, Clone, Copy)]
-pub enum Turn {
-    /// It begins, and has the orders for itself until then.
-    Begins(Timestamp),
-    /// It goes on, and has them until then.
-    GoesOn(Timestamp),
-    /// It has ended. The next one is due then; earlier if the money of an order has come back since this one began; and
-    /// at once if an order has begun again.
-    Ends { now: Timestamp, next: Option<Timestamp>, if_changed: Option<Timestamp> },
+pub enum WalkUpdate {
+    /// The walk begins, leased until this time.
+    Start(Timestamp),
+    /// The walk continues, leased until this time.
+    Continue(Timestamp),
+    /// The walk has ended, and the next one is due at `next`; at `if_changed` if an order was refunded since this one
+    /// began; and at once if an order has left a terminal state.
+    Finish { now: Timestamp, next: Option<Timestamp>, if_changed: Option<Timestamp> },
 }
 
-impl Turn {
-    /// The token from now on; `None` if the walk has none any more.
+impl WalkUpdate {
+    /// Returns the new fencing token; `None` once the walk has ended.
     pub fn token(self) -> Option<Timestamp> {
         match self {
-            Self::Begins(until) | Self::GoesOn(until) => Some(until),
-            Self::Ends { .. } => None,
+            Self::Start(until) | Self::Continue(until) => Some(until),
+            Self::Finish { .. } => None,
         }
     }
 
     fn push_to(self, update: &mut Statement) {
         match self {
-            Self::Begins(until) | Self::GoesOn(until) => {
+            Self::Start(until) | Self::Continue(until) => {
                 update.push("next_walk_us = ").push_bind(until.micros());
                 update.push(", walked_until_us = ").push_bind(until.micros());
-                if matches!(self, Self::Begins(_)) {
+                if matches!(self, Self::Start(_)) {
                     update.push(", is_reopened = FALSE, has_changed = FALSE");
                 }
             }
-            Self::Ends { now, next, if_changed } => {
+            Self::Finish { now, next, if_changed } => {
                 update.push("next_walk_us = IF(is_reopened, ").push_bind(now.micros());
                 update.push(", IF(has_changed, ").push_bind(if_changed.map(Timestamp::micros)).push(", ");
                 update.push_bind(next.map(Timestamp::micros));
@@ -102,30 +103,30 @@ impl Turn {
     }
 }
 
-/// The counts of a walk.
+/// The counts of a walk, to be stored.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {
     pub tally: Tally,
-    /// When.
+    /// When they were taken.
     pub at: Timestamp,
-    /// Whether of all orders.
+    /// Whether they cover all orders of the event.
     pub is_whole: bool,
-    /// Whether all have ended.
+    /// Whether all orders have ended.
     pub is_settled: bool,
 }
 
-/// An order of a walk, and its place.
+/// An order of a walk, and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Walked {
-    /// Its place of arrival, and its id.
-    pub place: (i64, Uuid),
-    /// Its state; `None` for one that this version does not know.
+pub struct WalkedOrder {
+    /// Its number of arrival, and its id.
+    pub position: (i64, Uuid),
+    /// Its state; `None` if this version does not know it.
     pub state: Option<StateName>,
 }
 
-impl Walked {
+impl WalkedOrder {
     pub fn order(&self) -> OrderId {
-        OrderId::from_uuid(self.place.1)
+        OrderId::from_uuid(self.position.1)
     }
 }
 
@@ -164,14 +165,14 @@ struct ProgressRow {
     settled_us: Option<i64>,
 }
 
-/// Notes cancellations, and that their orders are to be walked through at once. Of two of one event the newer stays; a
-/// repeat changes nothing.
+/// Upserts cancellations, and makes a walk through their orders due at once. Of several of one event the newest version
+/// wins; a repeat changes nothing.
 pub async fn insert(conn: &mut MySqlConnection, cancellations: &[Cancellation], now: Timestamp) -> Result<(), DbError> {
     if cancellations.is_empty() {
         return Ok(());
     }
     let mut sorted: Vec<&Cancellation> = cancellations.iter().collect();
-    // The order of the keys, as everybody locks them.
+    // In key order, as every transaction locks these rows.
     sorted.sort_by_key(|cancellation| (cancellation.event, cancellation.event_version));
     let mut insert = Statement::new(
         "INSERT INTO cancelled_events (event_id, event_version, refund_paid_orders, cancel_us, received_us, \
@@ -185,7 +186,7 @@ pub async fn insert(conn: &mut MySqlConnection, cancellations: &[Cancellation], 
             .push_bind(now.micros())
             .push_bind(now.micros());
     });
-    // The version comes last, since the others compare with it and are set from left to right.
+    // The version comes last: assignments run from left to right, and the others compare with the old one.
     insert.push(
         " ON DUPLICATE KEY UPDATE \
          refund_paid_orders = IF(VALUES(event_version) > event_version, VALUES(refund_paid_orders), refund_paid_orders), \
@@ -199,7 +200,7 @@ pub async fn insert(conn: &mut MySqlConnection, cancellations: &[Cancellation], 
     Ok(())
 }
 
-/// Returns those of these events of which a cancellation is known.
+/// Returns those of these events whose cancellation is known.
 pub async fn known(conn: &mut MySqlConnection, events: &BTreeSet<EventId>) -> Result<BTreeSet<EventId>, DbError> {
     if events.is_empty() {
         return Ok(BTreeSet::new());
@@ -223,9 +224,8 @@ pub fn push_lock(statements: &mut Statements, reopened: &BTreeSet<EventId>, chan
     statements.push(select);
 }
 
-/// Adds the statement that lets the orders of those of these events that were cancelled be walked through again: at
-/// once, or after the walk that is under way, which would else never come to its end where orders begin again all the
-/// time.
+/// Adds the statement that makes a walk due for those of these events that were cancelled: at once, or after a walk
+/// under way. To restart that one would keep it from ever ending while orders keep leaving terminal states.
 pub fn push_reopen(statements: &mut Statements, events: &BTreeSet<EventId>, now: Timestamp) {
     if events.is_empty() {
         return;
@@ -239,8 +239,8 @@ pub fn push_reopen(statements: &mut Statements, events: &BTreeSet<EventId>, now:
     statements.push(update);
 }
 
-/// Adds the statement that lets the orders of those of these events that were cancelled be walked through by `latest`,
-/// since money has come back. It changes a row once for each walk, however many orders there are.
+/// Adds the statement that makes a walk due by `latest` for those of these events that were cancelled, since an order
+/// was refunded. It changes a row once a walk, however many orders are refunded.
 pub fn push_changed(statements: &mut Statements, events: &BTreeSet<EventId>, latest: Timestamp) {
     if events.is_empty() {
         return;
@@ -255,7 +255,7 @@ pub fn push_changed(statements: &mut Statements, events: &BTreeSet<EventId>, lat
     statements.push(update);
 }
 
-/// Returns the cancellation whose walk is due the longest.
+/// Returns the cancellation whose walk is most overdue.
 pub async fn due(conn: &mut MySqlConnection, now: Timestamp) -> Result<Option<DueWalk>, DbError> {
     let due: Option<DueRow> = sqlx::query_as(
         "SELECT event_id, refund_paid_orders, received_us, reopened_us, is_whole, settled_us, has_changed, \
@@ -269,19 +269,19 @@ pub async fn due(conn: &mut MySqlConnection, now: Timestamp) -> Result<Option<Du
     Ok(due.map(DueRow::due_walk))
 }
 
-/// Writes what becomes of a walk, how far it is, and what it has counted of all orders. Returns whether it was still
-/// the caller's; nothing is written if it was not.
-pub async fn pass_on(
+/// Updates the lease of a walk, its checkpoint and, if there is one, the count. Returns whether the caller still had
+/// the lease; without it nothing is written.
+pub async fn save_walk(
     conn: &mut MySqlConnection,
     walk: &DueWalk,
-    turn: Turn,
-    reached: Reached,
+    lease: WalkUpdate,
+    checkpoint: Checkpoint,
     count: Option<Count>,
 ) -> Result<bool, DbError> {
     let mut update = Statement::new("UPDATE cancelled_events SET ");
-    turn.push_to(&mut update);
-    if let Some(token) = turn.token() {
-        reached.push_to(token, &mut update);
+    lease.push_to(&mut update);
+    if let Some(token) = lease.token() {
+        checkpoint.push_to(token, &mut update);
     }
     if let Some(Count { tally, at, is_whole, is_settled }) = count {
         update.push(", ended_orders = ").push_bind(tally.ended);
@@ -291,7 +291,7 @@ pub async fn pass_on(
         update.push(", remaining_orders = ").push_bind(tally.remaining);
         update.push(", counted_us = ").push_bind(at.micros());
         update.push(", is_whole = ").push_bind(i32::from(is_whole));
-        // An end that was seen before stays when it was, unless something has begun again.
+        // An earlier time of settlement is kept, unless an order has left a terminal state since.
         let settled_us = is_settled.then(|| at.micros());
         update.push(", settled_us = IF(is_reopened OR ").push_bind(settled_us);
         update.push(" IS NULL, NULL, COALESCE(settled_us, ");
@@ -302,13 +302,13 @@ pub async fn pass_on(
     Ok(update.execute(conn).await? > 0)
 }
 
-/// Returns up to `limit` orders of an event in their order of arrival, behind `after`.
+/// Returns a page of the orders of an event, in their order of arrival, after `after`.
 pub async fn walk(
     conn: &mut MySqlConnection,
     event: EventId,
     after: Option<(i64, Uuid)>,
     limit: u32,
-) -> Result<Vec<Walked>, DbError> {
+) -> Result<Vec<WalkedOrder>, DbError> {
     let mut select =
         Statement::new("SELECT arrival, id, state FROM orders FORCE INDEX (ix_orders_arrival) WHERE event_id = ");
     select.push_bind(event.uuid());
@@ -318,12 +318,14 @@ pub async fn walk(
     }
     select.push(" ORDER BY arrival, id LIMIT ").push_bind(limit);
     let rows: Vec<(i64, Uuid, String)> = select.fetch_all(conn).await?;
-    let walked =
-        |(arrival, id, state): (i64, Uuid, String)| Walked { place: (arrival, id), state: StateName::parse(&state) };
+    let walked = |(arrival, id, state): (i64, Uuid, String)| WalkedOrder {
+        position: (arrival, id),
+        state: StateName::parse(&state),
+    };
     Ok(rows.into_iter().map(walked).collect())
 }
 
-/// Returns how far the orders of a cancelled event are; `None` if no cancellation of it is known.
+/// Returns the progress of ending the orders of a cancelled event; `None` if no cancellation of it is known.
 pub async fn progress(conn: &mut MySqlConnection, event: EventId) -> Result<Option<Progress>, DbError> {
     let row: Option<ProgressRow> = sqlx::query_as(
         "SELECT event_version, refund_paid_orders, cancel_us, ended_orders, kept_orders, refunding_orders, \
@@ -342,17 +344,17 @@ impl DueRow {
             event: EventId::from_uuid(self.event_id),
             refund_paid: self.refund_paid_orders,
             received_at,
-            begun_again_at: self.reopened_us.map_or(received_at, |at| received_at.max(Timestamp::from_micros(at))),
+            reopened_at: self.reopened_us.map_or(received_at, |at| received_at.max(Timestamp::from_micros(at))),
             is_counted: self.is_whole,
             was_settled: self.settled_us.is_some(),
             has_changed: self.has_changed,
             token: Timestamp::from_micros(self.next_walk_us),
-            reached: self.reached(),
+            checkpoint: self.checkpoint(),
         }
     }
 
-    /// What was written under another token is of a walk that is over.
-    fn reached(&self) -> Option<Reached> {
+    /// A checkpoint under another token belongs to a walk that has ended.
+    fn checkpoint(&self) -> Option<Checkpoint> {
         let begun_us = self.walk_begun_us.filter(|_| self.walk_token_us == Some(self.next_walk_us))?;
         let tally = Tally {
             ended: self.walk_ended_orders,
@@ -362,7 +364,7 @@ impl DueRow {
             remaining: self.walk_remaining_orders,
         };
         let after = self.walk_arrival.zip(self.walk_order_id);
-        Some(Reached { begun_at: Timestamp::from_micros(begun_us), after, tally })
+        Some(Checkpoint { started_at: Timestamp::from_micros(begun_us), after, tally })
     }
 }
 

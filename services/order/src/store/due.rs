@@ -1,19 +1,19 @@
-//! Orders for which something is to be done that nobody asks for, by the index of `due_us`.
+//! Orders that are due for a sweep, by the index of `due_us`.
 //!
-//! They are read without locks, so the caller must check each again under its lock. A page goes on behind the one
-//! before it, so that orders at which nothing can be done keep nobody from the others.
+//! They are read without locks, so the caller must check each again under its lock. Pages are read by a cursor, so
+//! orders that cannot be changed do not block those behind them.
 
-use crate::domain::{LAST_PATIENCE, MANY_ASKS, MAX_PATIENCE, PaymentPolicy};
+use crate::domain::{LAST_ASK_BACKOFF, MANY_ASKS, MAX_ASK_BACKOFF, PaymentPolicy};
 use sqlx::{MySql, MySqlConnection};
 use stampede_db::{DbError, Statement};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// An order and its place in the index.
+/// The position of an order in the index.
 pub type Due = (i64, Uuid);
 
-/// Returns up to `limit` orders whose payment deadline has passed, the longest overdue first, behind `after`.
+/// Returns up to `limit` orders whose payment deadline has passed, most overdue first, after the cursor `after`.
 pub async fn overdue(
     conn: &mut MySqlConnection,
     now: Timestamp,
@@ -32,8 +32,8 @@ pub async fn overdue(
     Ok(overdue.bind(now.minus(policy.paying_grace).micros()).bind(limit).fetch_all(conn).await?)
 }
 
-/// Returns up to `limit` orders for which another service has not answered in time, those that wait longest first,
-/// behind `after`.
+/// Returns up to `limit` orders that another service has not answered in time, those that have waited longest first,
+/// after the cursor `after`.
 pub async fn waiting(
     conn: &mut MySqlConnection,
     now: Timestamp,
@@ -44,12 +44,12 @@ pub async fn waiting(
     let (after_us, after_id) = after.unwrap_or((-1, Uuid::max()));
     let mut waiting =
         Statement::new("SELECT due_us, id FROM orders FORCE INDEX (ix_orders_waiting) WHERE due_us BETWEEN ");
-    waiting.push_bind(-now.minus(policy.patience).micros()).push(" AND ").push_bind(after_us);
+    waiting.push_bind(-now.minus(policy.ask_backoff).micros()).push(" AND ").push_bind(after_us);
     waiting.push(" AND (due_us < ").push_bind(after_us).push(" OR id < ").push_bind(after_id).push(")");
-    // The bound without the spread: what is read too early the domain leaves for a later round.
+    // Without the jitter, which the domain adds: it leaves what is read too early to a later round.
     waiting.push(" AND updated_us <= ").push_bind(now.micros()).push(" - IF(asks >= ").push_bind(MANY_ASKS);
-    waiting.push(", ").push_bind(micros(LAST_PATIENCE)).push(", LEAST(").push_bind(micros(policy.patience));
-    waiting.push(" * (1 << asks), ").push_bind(micros(MAX_PATIENCE)).push("))");
+    waiting.push(", ").push_bind(micros(LAST_ASK_BACKOFF)).push(", LEAST(").push_bind(micros(policy.ask_backoff));
+    waiting.push(" * (1 << asks), ").push_bind(micros(MAX_ASK_BACKOFF)).push("))");
     waiting.push(" ORDER BY due_us DESC, id DESC LIMIT ").push_bind(limit);
     waiting.fetch_all(conn).await
 }

@@ -1,4 +1,4 @@
-//! The requests that ended orders: written in the transaction that ends each, and never changed.
+//! The requests that ended orders: inserted in the transaction that ends the order, and never changed.
 
 use crate::domain::{EndRequest, EndVerb, Order};
 use sqlx::{FromRow, MySqlConnection};
@@ -27,7 +27,7 @@ impl EndRequestRow {
     }
 }
 
-/// Adds the statement that writes the requests that end these orders.
+/// Adds the statement that inserts the requests that end these orders.
 pub(super) fn push_insert(statements: &mut Statements, ended: &[(&Order, &EndRequest)]) {
     if ended.is_empty() {
         return;

@@ -1,5 +1,5 @@
-//! Goods of orders that are rows of many tables: written for an earlier release, which reads them. This one knows the
-//! goods by the lines.
+//! Goods of orders that are stored in many tables. Written for an earlier release, which reads them; this one derives
+//! the goods from the lines.
 
 use super::ROWS_PER_STATEMENT;
 use crate::domain::{Form, GoodsKind, Order};
@@ -12,7 +12,7 @@ const fn code(kind: GoodsKind) -> &'static str {
     }
 }
 
-/// Adds the statements that write the goods of orders that become fulfilled.
+/// Adds the statements that insert the goods of orders that become fulfilled.
 pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let in_tables = orders.iter().filter(|order| order.form == Form::Tables);
     let rows: Vec<_> =

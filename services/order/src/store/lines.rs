@@ -1,5 +1,5 @@
-//! Lines of orders that are rows of many tables: written with their order. Changed only when an order is paid late and
-//! a gift is gone.
+//! Lines of orders that are stored in many tables. Inserted with the order, and updated only if a gift is gone when the
+//! order is paid late.
 
 use super::ROWS_PER_STATEMENT;
 use crate::domain::{Form, Line, Order};
@@ -35,7 +35,7 @@ impl LineRow {
     }
 }
 
-/// Adds the statements that write the lines of new orders, of those that do not have them in their row.
+/// Adds the statements that insert the lines of new orders, for those that do not have them in their row.
 pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let numbered = |order: &&Order| {
         let id = order.id.uuid();
@@ -61,7 +61,7 @@ pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     }
 }
 
-/// Adds the statements that update the gifts of lines. Rare, so one for each.
+/// Adds the statements that update the gifts of lines. Rare, so one statement a line.
 pub(super) fn push_gifts(statements: &mut Statements, order: OrderId, gifts: &[(ItemId, i32)]) {
     for (item, gift_units) in gifts {
         let mut update = Statement::new("UPDATE order_lines SET gift_units = ");
@@ -71,7 +71,7 @@ pub(super) fn push_gifts(statements: &mut Statements, order: OrderId, gifts: &[(
     }
 }
 
-/// Returns the lines of these orders, each order's in sequence.
+/// Returns the lines of these orders, by order, in line order.
 pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, Vec<LineRow>>, DbError> {
     let mut by_order = HashMap::<_, Vec<_>>::new();
     if orders.is_empty() {

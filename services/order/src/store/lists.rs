@@ -1,5 +1,5 @@
-//! Pages of orders, and look-ups of many orders' states. Each list is read along one index, by which it is also sorted;
-//! what a filter leaves out is passed over on the way, so what is read of the list is bounded where there is any.
+//! Pages of orders, and look-ups of many orders' states. A list is read along one index, in the order of that index.
+//! Rows that the filter rejects are scanned all the same, so a filtered page scans a bounded range.
 
 use super::rows::{COLUMNS, OrderRow, Stored, assemble};
 use crate::domain::{OrderFilter, OrderStatus, StateName};
@@ -8,89 +8,89 @@ use stampede_db::{DbError, Statement};
 use stampede_vocab::{CouponId, EventId, OrderId, UserId};
 use uuid::Uuid;
 
-/// The index that a list is read along.
+/// The index of a list.
 #[derive(Debug, Clone, Copy)]
-pub enum Along {
+pub enum ListIndex {
     /// The orders of a buyer, newest first.
     Buyer(UserId),
     /// The orders of an event, in their order of arrival.
     Event(EventId),
-    /// Everybody's orders, newest first.
+    /// All orders, newest first.
     Created,
 }
 
-/// What is picked out of the list that is read.
+/// Conditions on the orders of a page, beside the index.
 #[derive(Debug, Clone, Copy)]
-pub struct Picked<'f> {
+pub struct Conditions<'f> {
     /// Only orders of this event.
     pub event: Option<EventId>,
-    /// Only these.
+    /// Only orders that match it.
     pub filter: &'f OrderFilter,
 }
 
-/// A place in a list: the sort value of an order and its id.
-pub type Place = (i64, Uuid);
+/// A position in a list: the sort value of an order, and its id.
+pub type Position = (i64, Uuid);
 
-/// A part of a list.
+/// A range of a list.
 #[derive(Debug, Clone, Copy)]
-pub struct Stretch {
-    /// The order that it begins after; `None` for the beginning of the list.
-    pub after: Option<Place>,
-    /// The last order in it; `None` for the end of the list.
-    pub last: Option<Place>,
+pub struct KeyRange {
+    /// The exclusive start; `None` for the start of the list.
+    pub after: Option<Position>,
+    /// The inclusive end; `None` for the end of the list.
+    pub last: Option<Position>,
 }
 
-/// Returns the last of the `count` orders after this one, at least one, whether or not the filter takes them; `None` if
-/// the list has no more than these. Reads nothing but the index.
-pub async fn last_of_stretch(
+/// Returns the position of the last of `count` orders after `after`, whether or not they match the filter; `None` if
+/// the list has no more than these. Reads the index alone. `count` is at least one.
+pub async fn end_of_range(
     conn: &mut MySqlConnection,
-    along: Along,
+    index: ListIndex,
     filter: &OrderFilter,
-    after: Option<Place>,
+    after: Option<Position>,
     count: u32,
-) -> Result<Option<Place>, DbError> {
-    let mut select = Statement::concat(["SELECT ", along.sorted_by(), ", id"]);
-    push_stretch(&mut select, along, filter, Stretch { after, last: None });
-    select.push(along.sequence()).push(" LIMIT 2 OFFSET ").push_bind(count.saturating_sub(1));
-    let places: Vec<Place> = select.fetch_all(conn).await?;
-    // The second only says that the list goes on.
-    Ok(if let [last, _] = places[..] { Some(last) } else { None })
+) -> Result<Option<Position>, DbError> {
+    let mut select = Statement::concat(["SELECT ", index.sort_column(), ", id"]);
+    push_range(&mut select, index, filter, KeyRange { after, last: None });
+    select.push(index.order_by()).push(" LIMIT 2 OFFSET ").push_bind(count.saturating_sub(1));
+    let positions: Vec<Position> = select.fetch_all(conn).await?;
+    // The second row only shows that the list goes on.
+    Ok(if let [last, _] = positions[..] { Some(last) } else { None })
 }
 
-/// Returns at most `limit` of the picked orders in this part of a list, in its sequence.
+/// Returns up to `limit` orders of this range that match, in the order of the list.
 pub async fn page(
     conn: &mut MySqlConnection,
-    along: Along,
-    picked: Picked<'_>,
-    stretch: Stretch,
+    index: ListIndex,
+    conditions: Conditions<'_>,
+    range: KeyRange,
     limit: u32,
 ) -> Result<Vec<Stored>, DbError> {
-    let Picked { event, filter } = picked;
+    let Conditions { event, filter } = conditions;
     let mut select = Statement::concat(["SELECT ", COLUMNS]);
-    push_stretch(&mut select, along, filter, stretch);
+    push_range(&mut select, index, filter, range);
     if let Some(event) = event {
         select.push(" AND event_id = ").push_bind(event.uuid());
     }
-    if matches!(along, Along::Event(_)) {
+    if matches!(index, ListIndex::Event(_)) {
         push_times(&mut select, filter);
     }
     if !filter.states.is_empty() {
         select.push(" AND state IN ").push_list(filter.states.iter().flat_map(|state| state.stored_names()));
     }
-    select.push(along.sequence()).push(" LIMIT ").push_bind(limit);
+    select.push(index.order_by()).push(" LIMIT ").push_bind(limit);
     let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
     assemble(conn, rows, false).await
 }
 
-impl Along {
-    const fn sorted_by(self) -> &'static str {
+impl ListIndex {
+    const fn sort_column(self) -> &'static str {
         match self {
             Self::Buyer(_) | Self::Created => "created_us",
             Self::Event(_) => "arrival",
         }
     }
 
-    const fn sequence(self) -> &'static str {
+    const fn order_by(self) -> &'static str {
         match self {
             Self::Buyer(_) | Self::Created => " ORDER BY created_us DESC, id DESC",
             Self::Event(_) => " ORDER BY arrival, id",
@@ -98,22 +98,22 @@ impl Along {
     }
 }
 
-/// Appends where to read, which the index can seek.
-fn push_stretch(select: &mut Statement, along: Along, filter: &OrderFilter, stretch: Stretch) {
-    let Stretch { after, last } = stretch;
-    match along {
-        Along::Buyer(buyer) => {
+/// Appends the table, the index and the range to scan.
+fn push_range(select: &mut Statement, index: ListIndex, filter: &OrderFilter, range: KeyRange) {
+    let KeyRange { after, last } = range;
+    match index {
+        ListIndex::Buyer(buyer) => {
             select.push(" FROM orders FORCE INDEX (ix_orders_buyer) WHERE user_id = ").push_bind(buyer.uuid());
         }
-        Along::Event(event) => {
+        ListIndex::Event(event) => {
             select.push(" FROM orders FORCE INDEX (ix_orders_arrival) WHERE event_id = ").push_bind(event.uuid());
         }
-        Along::Created => {
+        ListIndex::Created => {
             select.push(" FROM orders FORCE INDEX (ix_orders_created) WHERE TRUE");
         }
     }
-    // The first half of each bound is redundant, but the index can seek by it.
-    if let Along::Event(_) = along {
+    // The first half of each bound is redundant, but the index can seek to it.
+    if let ListIndex::Event(_) = index {
         if let Some((arrival, id)) = after {
             select.push(" AND arrival >= ").push_bind(arrival);
             select.push(" AND (arrival > ").push_bind(arrival).push(" OR id > ").push_bind(id).push(")");
@@ -144,8 +144,8 @@ fn push_times(select: &mut Statement, filter: &OrderFilter) {
     }
 }
 
-/// Returns the states of those of these orders that exist. Waits for one that is being written: a caller that learns
-/// that an order was not written frees its units and coupon.
+/// Returns the states of those of these orders that exist. Waits for an order that is being written: the caller frees
+/// the units and the coupon of an order that was not.
 pub async fn statuses(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec<OrderStatus>, DbError> {
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
     let mut select = Statement::new("SELECT id, state, coupon_id FROM orders FORCE INDEX (PRIMARY) WHERE id IN ");

@@ -1,5 +1,5 @@
-//! SQL and nothing else, one file a table or what is read of it. Every function takes a connection, inside a
-//! transaction or not.
+//! All SQL of the service, one file a table or kind of query. Every function takes a connection, inside a transaction
+//! or not.
 
 pub mod cancellations;
 pub mod due;
@@ -15,5 +15,5 @@ mod rows;
 
 pub use rows::Stored;
 
-/// Rows of one statement where an order has many, so that it stays well under the packet limits of both servers.
+/// Most rows of one statement where an order has many: well under the packet limits of both servers.
 const ROWS_PER_STATEMENT: usize = 2_000;

@@ -15,22 +15,22 @@ use uuid::Uuid;
 /// whole table for a longer one (`range_optimizer_max_mem_size`, some 36,000 ids).
 const IDS_PER_STATEMENT: usize = 4_096;
 
-/// Who waits when an order that is to be locked is locked by another transaction.
+/// What to do about an order that another transaction has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// The caller, until the other has ended.
+    /// Wait for the other transaction.
     Wait,
-    /// Nobody: the order is left out.
+    /// Leave the order out.
     Skip,
 }
 
-/// Returns how new orders are written: as the schema says, which knows whether an earlier release has run on it.
+/// Returns the form of new orders. The schema has it: it depends on whether an earlier release has run on it.
 pub async fn new_form(conn: &mut MySqlConnection) -> Result<Form, DbError> {
     let one_row: bool = sqlx::query_scalar("SELECT one_row FROM order_form").fetch_one(conn).await?;
     Ok(if one_row { Form::OneRow } else { Form::Tables })
 }
 
-/// Adds the statements that write new orders with their lines. All of them fail with a unique violation if one order
+/// Adds the statements that insert new orders with their lines. All fail with a unique violation if one of the orders
 /// exists.
 pub fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let mut insert = Statement::new(
@@ -80,7 +80,7 @@ pub async fn versions(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<Has
     Ok(versions)
 }
 
-/// Returns those of these orders that exist, each alone: the order, or why its rows make none.
+/// Returns those of these orders that exist: each one, or the error of its own rows.
 pub async fn load(
     conn: &mut MySqlConnection,
     ids: &[OrderId],
@@ -93,7 +93,7 @@ pub async fn load(
     Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
 }
 
-/// Orders that are locked until the end of the transaction, in id order: each alone, or why its rows make none.
+/// Orders that are locked until the transaction ends, in id order: each one, or the error of its own rows.
 pub type Locked = BTreeMap<OrderId, Result<Order, DbError>>;
 
 /// Returns those of these orders that exist, locked.
@@ -118,7 +118,7 @@ pub fn push_lock(statements: &mut Statements, ids: &[OrderId], lock: Lock) -> Op
     Some(statements.push(select))
 }
 
-/// Returns the orders that such a statement has locked.
+/// Returns the orders that the statement of [`push_lock`] has locked.
 pub async fn locked(conn: &mut MySqlConnection, answers: &Answers, place: Option<Place>) -> Result<Locked, DbError> {
     let found = assemble(conn, answers.rows(place)?, true).await?;
     Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
@@ -132,7 +132,7 @@ fn select_by_id(ids: &[OrderId]) -> Statement {
 
 /// An order with transitions to write.
 #[derive(Clone, Copy)]
-pub struct Moved<'a> {
+pub struct ChangedOrder<'a> {
     /// The order after them.
     pub order: &'a Order,
     /// Its transitions since it was locked, in order; at least one.
@@ -155,7 +155,7 @@ struct Assignment {
 }
 
 impl Assignment {
-    fn of(Moved { order, steps }: &Moved<'_>) -> Self {
+    fn of(ChangedOrder { order, steps }: &ChangedOrder<'_>) -> Self {
         let to = order.state.name();
         Self {
             from: steps.first().map_or(to, |step| step.from),
@@ -172,18 +172,20 @@ impl Assignment {
 }
 
 /// Adds the statements that write the transitions of locked orders, with their new goods and requests. They fail if a
-/// row differs from its locked state.
-pub fn push_update(statements: &mut Statements, moved: &[Moved<'_>]) {
+/// row is not as it was when it was locked.
+pub fn push_update(statements: &mut Statements, changed: &[ChangedOrder<'_>]) {
     let mut groups = HashMap::<Assignment, Vec<&Order>>::new();
-    for one in moved {
-        groups.entry(Assignment::of(one)).or_default().push(one.order);
+    for changed_order in changed {
+        groups.entry(Assignment::of(changed_order)).or_default().push(changed_order.order);
     }
     // One statement for each kind of transition, not for each order: a batch has few kinds.
     for (assignment, orders) in groups {
         push_assignment(statements, &assignment, &orders);
     }
-    let steps: Vec<(&Order, &Step)> =
-        moved.iter().flat_map(|one| one.steps.iter().map(move |step| (one.order, step))).collect();
+    let steps: Vec<(&Order, &Step)> = changed
+        .iter()
+        .flat_map(|changed_order| changed_order.steps.iter().map(move |step| (changed_order.order, step)))
+        .collect();
     for (order, step) in steps.iter().filter(|(_, step)| !step.gifts.is_empty()) {
         match order.form {
             Form::OneRow => push_lines(statements, order),
@@ -217,7 +219,7 @@ fn push_assignment(statements: &mut Statements, set: &Assignment, orders: &[&Ord
     statements.push_expecting(update, "moving locked orders", orders.len());
 }
 
-/// Assigns their payments to those of these orders that have them in their row.
+/// Assigns the payments of those orders that have them in their row.
 fn push_payments(update: &mut Statement, orders: &[&Order]) {
     let mut in_row = orders.iter().filter(|order| order.form == Form::OneRow).peekable();
     if in_row.peek().is_none() {
@@ -231,7 +233,7 @@ fn push_payments(update: &mut Statement, orders: &[&Order]) {
     update.push(" ELSE pay_list END");
 }
 
-/// Adds the statement that updates the lines of an order that has them in its row. Rare, so one for itself.
+/// Adds the statement that updates the lines in the row of an order. Rare, so one statement an order.
 fn push_lines(statements: &mut Statements, order: &Order) {
     let mut update = Statement::new("UPDATE orders SET line_list = ");
     update.push_bind(packed::pack_lines(order)).push(" WHERE id = ").push_bind(order.id.uuid());
@@ -251,7 +253,7 @@ pub async fn pending(conn: &mut MySqlConnection, after: Option<OrderId>, limit: 
     assemble(conn, rows, false).await
 }
 
-/// Counts the orders that have asked so often for an answer that they wait for.
+/// Counts the orders that have requested an answer at least `asks` times and still wait for it.
 pub async fn count_unanswered(conn: &mut MySqlConnection, asks: i32) -> Result<u64, DbError> {
     let count: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM orders FORCE INDEX (ix_orders_waiting) WHERE due_us < 0 AND asks >= ?",
@@ -262,7 +264,7 @@ pub async fn count_unanswered(conn: &mut MySqlConnection, asks: i32) -> Result<u
     Ok(count.unsigned_abs())
 }
 
-/// Counts the orders in each of these states, which are not terminal; leaves out a state without orders.
+/// Counts the orders in each of these states, which must not be terminal. Leaves out a state without orders.
 pub async fn count_by_state(
     conn: &mut MySqlConnection,
     states: &[StateName],

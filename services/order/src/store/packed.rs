@@ -1,14 +1,14 @@
 //! The parts of an order that are JSON in columns of its row.
 //!
-//! JSON, because an operator reads it in a query and the audit by `JSON_TABLE` (the view `all_order_lines`). A line
-//! takes some 80 bytes of it; what a row of its own costs is not its bytes.
+//! JSON, since an operator can read it in a query, and the audit by `JSON_TABLE` (the view `all_order_lines`). A line
+//! takes some 80 bytes: small beside the cost of a row of its own.
 
 use crate::domain::{Line, Order, PayRequest};
 use serde::{Deserialize, Serialize};
 use stampede_vocab::{Currency, Fingerprint, InvalidField, ItemId, Money, Quantity, RequestId};
 use uuid::Uuid;
 
-/// Payments in the row of an order; later ones are rows of `pay_requests`, so that a row stays small.
+/// Most payments in the row of an order, so that it stays small. Later ones are rows of `pay_requests`.
 pub(super) const MAX_PAYMENTS: usize = 8;
 
 /// Why a column cannot be read.
@@ -30,7 +30,7 @@ struct PackedLine {
     units: i32,
     price: i64,
     gifts: i32,
-    /// Left out if it is not known, as in what an earlier release has written.
+    /// Left out if unknown, as in rows of an earlier release.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     title: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -63,7 +63,7 @@ impl PackedPayment {
     }
 }
 
-/// Returns the lines of an order as its row has them.
+/// Encodes the lines of an order for its row.
 pub(super) fn pack_lines(order: &Order) -> String {
     let packed = |line: &Line| PackedLine {
         item: line.item.uuid(),
@@ -77,13 +77,13 @@ pub(super) fn pack_lines(order: &Order) -> String {
     serde_json::to_string(&lines).expect("numbers and text are JSON")
 }
 
-/// Reads what [`pack_lines`] returned.
+/// Decodes lines that [`pack_lines`] encoded.
 pub(super) fn lines(text: &str, currency: Currency) -> Result<Vec<Line>, PackedError> {
     let packed: Vec<PackedLine> = serde_json::from_str(text)?;
     packed.iter().map(|line| line.line(currency)).collect()
 }
 
-/// Returns the payments of an order that its row has.
+/// Encodes the payments of an order that its row holds.
 pub(super) fn pack_payments(order: &Order) -> String {
     let packed = |request: &PayRequest| PackedPayment {
         request: request.id.as_str().to_owned(),
@@ -93,7 +93,7 @@ pub(super) fn pack_payments(order: &Order) -> String {
     serde_json::to_string(&payments).expect("text is JSON")
 }
 
-/// Reads what [`pack_payments`] returned.
+/// Decodes payments that [`pack_payments`] encoded.
 pub(super) fn payments(text: &str) -> Result<Vec<PayRequest>, PackedError> {
     let packed: Vec<PackedPayment> = serde_json::from_str(text)?;
     packed.iter().map(PackedPayment::payment).collect()
@@ -112,15 +112,15 @@ fn fingerprint(digits: &str) -> Result<Fingerprint, PackedError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Draft, Prices, Reserved, Wanted};
+    use crate::domain::{Draft, Prices, RequestedLine, Reserved};
     use stampede_vocab::{EventId, Timestamp, UserId};
 
     fn order() -> Order {
-        let wanted = [(1, 2), (9, 1)].map(|(item, units)| Wanted {
+        let wanted = [(1, 2), (9, 1)].map(|(item, units)| RequestedLine {
             item: ItemId::from_uuid(Uuid::from_u128(item)),
             units: Quantity::new(units).unwrap(),
         });
-        let line = |wanted: &Wanted| Line {
+        let line = |wanted: &RequestedLine| Line {
             item: wanted.item,
             units: wanted.units,
             unit_price: Money::new(1_999, "EUR".parse().unwrap()),

@@ -1,4 +1,4 @@
-//! Requests to pay that are not in the row of their order: written in the transaction that starts each payment, and
+//! Payment requests that are not in the row of their order: inserted in the transaction that starts the payment, and
 //! never changed.
 
 use super::packed::MAX_PAYMENTS;
@@ -23,12 +23,12 @@ impl PayRequestRow {
     }
 }
 
-/// Returns whether the row of an order has no place for the payment of this number.
+/// Returns whether this payment request needs a row of its own: the row of its order does not hold it.
 fn needs_row(order: &Order, attempt: i32) -> bool {
     order.form == Form::Tables || usize::try_from(attempt).is_ok_and(|attempt| attempt > MAX_PAYMENTS)
 }
 
-/// Adds the statement that writes the payment requests that these transitions start.
+/// Adds the statement that inserts the payment requests that these transitions start.
 pub(super) fn push_insert(statements: &mut Statements, steps: &[(&Order, &Step)]) {
     let started = steps.iter().filter_map(|(order, step)| Some((order, step.pay_request.as_ref()?)));
     let started: Vec<_> = started.filter(|(order, (attempt, _))| needs_row(order, *attempt)).collect();
@@ -47,7 +47,7 @@ pub(super) fn push_insert(statements: &mut Statements, steps: &[(&Order, &Step)]
     statements.push(insert);
 }
 
-/// Returns the rows of these orders, each order's in order.
+/// Returns the rows of these orders, by order, in the order of their attempts.
 pub(super) async fn load(
     conn: &mut MySqlConnection,
     orders: &[Uuid],

@@ -1,5 +1,5 @@
-//! Rows as they are stored, and their conversion to orders. Fails for a combination of columns that no order can have,
-//! and names it. A row that fails concerns its order alone.
+//! Stored rows, and their conversion to orders. A combination of columns that no order can have fails, for that order
+//! alone, with an error that names it.
 
 use super::{
     end_requests::{self, EndRequestRow},
@@ -49,18 +49,18 @@ pub(super) struct OrderRow {
 #[derive(Debug)]
 pub struct Stored {
     pub id: OrderId,
-    /// Its place among the orders of its buyer.
+    /// Its sort value in the list of its buyer.
     pub created_at: Timestamp,
-    /// Its place among the orders of its event.
+    /// Its sort value in the list of its event.
     pub arrival: i64,
-    /// The order, or why its rows make none.
+    /// The order, or why its rows cannot be converted.
     pub order: Result<Order, DbError>,
 }
 
-/// Converts rows to orders, and reads everything that belongs to them by one query a table; most have nothing there.
+/// Converts rows to orders. Reads their related rows by one query a table; most orders have none.
 ///
-/// Related rows are read after the order's row, so everything that it refers to exists. Rows that another transaction
-/// has added since are left out; where the orders are locked, `are_locked`, nobody has.
+/// Related rows are read after the row of the order, so every one that it counts exists. Rows that another transaction
+/// has inserted since are ignored. Under a lock (`are_locked`) there are none of those.
 pub(super) async fn assemble(
     conn: &mut MySqlConnection,
     rows: Vec<OrderRow>,
@@ -77,7 +77,7 @@ pub(super) async fn assemble(
             lines: lines.remove(&row.id).unwrap_or_default(),
             pay_requests: pay_requests.remove(&row.id).unwrap_or_default(),
             end_request: end_requests.remove(&row.id),
-            are_all: are_locked,
+            are_complete: are_locked,
         };
         Stored {
             id: OrderId::from_uuid(row.id),
@@ -94,25 +94,25 @@ struct Parts {
     lines: Vec<LineRow>,
     pay_requests: Vec<PayRequestRow>,
     end_request: Option<EndRequestRow>,
-    /// Whether nobody has added any since the row of the order was read.
-    are_all: bool,
+    /// Whether no row can have been inserted since the row of the order was read.
+    are_complete: bool,
 }
 
 impl OrderRow {
-    /// Whether to read payments: those of the first attempts are in the row of the order.
+    /// Returns whether it has rows in `pay_requests`: those of the first attempts are in the row of the order.
     fn has_payment_rows(&self) -> bool {
         let in_row = if self.line_list.is_some() { packed::MAX_PAYMENTS } else { 0 };
         usize::try_from(self.payment_attempts).is_ok_and(|attempts| attempts > in_row)
     }
 
-    /// Whether to read the request that ended it: most orders have none.
+    /// Returns whether a request may have ended it. Most orders have none.
     fn may_be_ended_by_request(&self) -> bool {
         let ends = [StateName::Cancelled, StateName::Refunding, StateName::Refunded];
         ends.iter().any(|end| end.as_str() == self.state)
     }
 
     fn order(self, parts: &Parts) -> Result<Order, DbError> {
-        // First, since of an order of a newer version nothing else need make sense.
+        // First: if a newer version wrote the row, the rest need not be valid for this one.
         let state = self.state()?;
         let currency = Currency::stored(&self.currency).map_err(|error| self.inconsistent(error))?;
         Ok(Order {
@@ -165,14 +165,15 @@ impl OrderRow {
         if requests.len() < attempts {
             return Err(self.inconsistent("it lacks some of its payments"));
         }
-        if parts.are_all && requests.len() > attempts {
+        if parts.are_complete && requests.len() > attempts {
             return Err(self.inconsistent("it has more payments than it counts"));
         }
         requests.truncate(attempts);
         Ok(requests)
     }
 
-    /// A caller cancels before the goods are granted and refunds after it. An order may be refunded without a request.
+    /// Returns the request that ended the order, if there is one. Fails if it does not fit: an order is cancelled
+    /// before it is fulfilled, and refunded on request only after that.
     fn end_request(&self, row: Option<&EndRequestRow>) -> Result<Option<EndRequest>, DbError> {
         let request = row.map(EndRequestRow::end_request).transpose()?;
         let verb = request.as_ref().map(|request| request.verb);

@@ -1,9 +1,9 @@
-//! Asks another service again for an answer that an order has waited for too long.
+//! Retries a request to another service whose answer is overdue.
 //!
-//! Outbox, Kafka and the consumers lose nothing. What they cannot help is a database that was restored from a backup,
-//! with which an answer is gone; and nobody else would ever notice that an order waits for it.
+//! Outbox, Kafka and the consumers lose nothing. But a database that is restored from a backup loses the answers that
+//! it had, and nothing else would notice that an order waits for one.
 
-use super::{Transitions, each_alone::EachAlone};
+use super::{Transitions, sweep_batches::SweepBatches};
 use crate::{
     domain::{Input, PaymentPolicy},
     store::due::{self, Due},
@@ -17,17 +17,17 @@ const BATCH_SIZE: u32 = 100;
 pub struct AskAgain {
     db: Database,
     policy: PaymentPolicy,
-    orders: EachAlone,
+    orders: SweepBatches,
 }
 
 impl AskAgain {
-    /// Asks again for orders of this schema under this policy.
+    /// Retries for orders of this schema, with the back-off of this policy.
     pub fn new(db: Database, policy: PaymentPolicy, transitions: Transitions) -> Self {
-        Self { db, policy, orders: EachAlone::new(transitions) }
+        Self { db, policy, orders: SweepBatches::new(transitions) }
     }
 
-    /// Asks again in batches until no order has waited too long. Replicas may do so concurrently: each order is checked
-    /// again under its lock.
+    /// Retries in batches until no answer is overdue. Replicas may run it concurrently: each order is checked again
+    /// under its lock.
     pub async fn run(&mut self) -> Result<(), DbError> {
         let mut after = None;
         loop {
@@ -35,9 +35,9 @@ impl AskAgain {
             let is_last = waiting.len() < BATCH_SIZE as usize;
             after = waiting.last().copied();
             let orders = waiting.into_iter().map(|(_, id)| OrderId::from_uuid(id)).collect();
-            let asked = self.orders.run("ask_again", &Input::AskAgain, orders).await?;
-            if asked > 0 {
-                tracing::warn!(order.asked_again = asked, "orders have waited long for an answer, asked again");
+            let retried = self.orders.run("ask_again", &Input::AskAgain, orders).await?;
+            if retried > 0 {
+                tracing::warn!(order.asked_again = retried, "orders have waited long for an answer, asked again");
             }
             if is_last {
                 return Ok(());

@@ -11,37 +11,37 @@ use stampede_vocab::{OrderId, RequestId, UserId};
 #[derive(Clone)]
 pub struct ChangeOrder {
     queue: Batcher<Change, Result<Outcome, DbError>>,
-    /// For orders that somebody else has locked: who waits for those keeps nobody else waiting.
+    /// For orders that another transaction has locked, so that waiting for them does not block the other queue.
     locked: Batcher<Change, Result<Outcome, DbError>>,
 }
 
 impl ChangeOrder {
     /// Changes orders in batches.
     pub fn new(transitions: Transitions) -> Self {
-        let waiting = transitions.clone();
-        let change_free = move |changes| {
+        let for_locked = transitions.clone();
+        let change_unlocked = move |changes| {
             let transitions = transitions.clone();
             async move { transitions.run_each_unlocked("change_orders", changes).await }
         };
-        let change_all = move |changes| {
-            let transitions = waiting.clone();
+        let change_waiting = move |changes| {
+            let transitions = for_locked.clone();
             async move { transitions.run_each("change_locked_orders", changes).await }
         };
         Self {
-            queue: Batcher::new(batch("change_orders"), change_free),
-            locked: Batcher::new(batch("change_locked_orders"), change_all),
+            queue: Batcher::new(batch("change_orders"), change_unlocked),
+            locked: Batcher::new(batch("change_locked_orders"), change_waiting),
         }
     }
 
-    /// Starts a payment. A repeat of any payment request of the order starts nothing and returns the order; another
-    /// payment under the same idempotency key is refused.
+    /// Starts a payment. Idempotent: a repeat of any payment request of the order returns the order. Refuses another
+    /// payment method under a used idempotency key.
     pub async fn pay(&self, order: OrderId, buyer: UserId, request: RequestId, method: String) -> Result<Order, Error> {
         let request = PayRequest::new(request, &method);
         self.change(order, Input::Pay { buyer, request, method }).await
     }
 
-    /// Cancels an order that is not being paid, if the caller may: `owner` is `None` for one who may cancel
-    /// everybody's. A repeat of the request by the same caller returns the order.
+    /// Cancels an order that is not being paid, if the caller may: `owner` is `None` for a caller who may cancel every
+    /// order. A repeat of the request by the same caller returns the order.
     pub async fn cancel(
         &self,
         order: OrderId,

@@ -19,7 +19,7 @@ impl CountOpenOrders {
         Self { db }
     }
 
-    /// Returns the number of orders that have asked many times for an answer, and have none.
+    /// Returns the number of orders that have requested an answer many times and still wait for it.
     pub async fn unanswered(&self) -> Result<u64, DbError> {
         self.db
             .run("count_unanswered_orders", |mut conn| async move {
@@ -28,9 +28,9 @@ impl CountOpenOrders {
             .await
     }
 
-    /// Returns the number of orders in each such state, zero included.
+    /// Returns the number of orders in each of these states, zero included.
     pub async fn run(&self) -> Result<BTreeMap<StateName, u64>, DbError> {
-        let states = StateName::ALL.into_iter().filter(|state| !state.is_end());
+        let states = StateName::ALL.into_iter().filter(|state| !state.is_terminal());
         let mut counts: BTreeMap<StateName, u64> = states.map(|state| (state, 0)).collect();
         let open: Vec<StateName> = counts.keys().copied().collect();
         let counted = self

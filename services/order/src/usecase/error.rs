@@ -20,7 +20,7 @@ pub enum Error {
     /// A call to another service failed.
     #[error(transparent)]
     Peer(#[from] PeerError),
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
     /// The batch queue is full, or the batch failed.
@@ -29,10 +29,10 @@ pub enum Error {
     /// No cancellation of the event is known.
     #[error("no cancellation of event {0} is known")]
     EventNotCancelled(EventId),
-    /// The write limit has passed, so units and coupon may be freed any time. The order is not written.
+    /// The write limit has passed, so the units and the coupon may be freed at any time. The order is not written.
     #[error("the order could not be written in time")]
     TooLate,
-    /// The task of the call ended without an answer.
+    /// The task of the call panicked or was cancelled.
     #[error("the purchase was broken off")]
     BrokenOff,
 }

@@ -1,4 +1,4 @@
-//! Notes that events were cancelled, and reports how far their orders are.
+//! Stores the cancellations of events, and reports the progress of ending their orders.
 
 use super::Error;
 use crate::{
@@ -16,17 +16,17 @@ pub struct EventCancellations {
 }
 
 impl EventCancellations {
-    /// Those of this schema.
+    /// Stores them in this schema.
     pub fn new(db: Database) -> Self {
         Self { db }
     }
 
-    /// Notes cancellations inside the caller's transaction. Their orders are ended afterwards, by a worker.
+    /// Stores cancellations inside the caller's transaction. A worker ends the orders afterwards.
     pub async fn note(&self, conn: &mut MySqlConnection, cancellations: &[Cancellation]) -> Result<(), DbError> {
         store::cancellations::insert(conn, cancellations, Timestamp::now()).await
     }
 
-    /// Returns how far the orders of a cancelled event are.
+    /// Returns the progress of ending the orders of a cancelled event.
     pub async fn progress(&self, event: EventId) -> Result<Progress, Error> {
         let read = self.db.run("event_cancellation", |mut conn| async move {
             store::cancellations::progress(&mut conn, event).await

@@ -1,6 +1,6 @@
 //! Expires the orders whose payment deadline has passed.
 
-use super::{Transitions, each_alone::EachAlone};
+use super::{Transitions, sweep_batches::SweepBatches};
 use crate::{
     domain::{Input, PaymentPolicy},
     store::due::{self, Due},
@@ -13,31 +13,32 @@ use uuid::Uuid;
 
 /// Most orders of one transaction.
 const BATCH_SIZE: u32 = 250;
-/// Time between two looks at all that is overdue. Those in between begin where the last one has ended: an index keeps
-/// the places of orders that were paid or have expired for as long as somebody reads as of before, and a look walks
-/// over them.
-const WHOLE_LOOK: Duration = Duration::from_secs(5);
+/// Interval of full scans of the overdue orders. A scan in between begins where the last full one has ended: while an
+/// old snapshot is open, the index keeps the entries of orders that are not due any more, and a full scan reads them
+/// all.
+const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
 pub struct ExpireOrders {
     db: Database,
     policy: PaymentPolicy,
-    orders: EachAlone,
-    /// When all was looked at that was overdue then.
-    looked: Option<(Instant, Timestamp)>,
+    orders: SweepBatches,
+    /// When the last full scan began, and up to which due time it has seen all orders.
+    last_full_scan: Option<(Instant, Timestamp)>,
 }
 
 impl ExpireOrders {
     /// Expires orders of this schema under this policy.
     pub fn new(db: Database, policy: PaymentPolicy, transitions: Transitions) -> Self {
-        Self { db, policy, orders: EachAlone::new(transitions), looked: None }
+        Self { db, policy, orders: SweepBatches::new(transitions), last_full_scan: None }
     }
 
-    /// Expires due orders in batches until none is left. Replicas may do so concurrently: each order is checked again
-    /// under its lock. What was overdue before, and is so again or still, may wait for the next look at all.
+    /// Expires due orders in batches until none is left. Replicas may run it concurrently: each order is checked again
+    /// under its lock. An order that is due at an earlier time than the last full scan has reached may wait for the
+    /// next full scan.
     pub async fn run(&mut self) -> Result<(), DbError> {
         let (started, now) = (Instant::now(), Timestamp::now());
-        let looked = self.looked.filter(|(at, _)| at.elapsed() < WHOLE_LOOK);
-        let mut after = looked.map(|(_, overdue)| (overdue.micros(), Uuid::nil()));
+        let last_full_scan = self.last_full_scan.filter(|(at, _)| at.elapsed() < FULL_SCAN_INTERVAL);
+        let mut after = last_full_scan.map(|(_, overdue)| (overdue.micros(), Uuid::nil()));
         loop {
             let due = self.due(after).await?;
             let is_last = due.len() < BATCH_SIZE as usize;
@@ -48,8 +49,8 @@ impl ExpireOrders {
                 tracing::info!(order.expired = expired, "orders expired");
             }
             if is_last {
-                // Orders that are being paid were passed over until their grace is over.
-                self.looked = looked.or(Some((started, now.minus(self.policy.paying_grace))));
+                // Orders that are being paid were skipped until their grace period is over.
+                self.last_full_scan = last_full_scan.or(Some((started, now.minus(self.policy.paying_grace))));
                 return Ok(());
             }
         }

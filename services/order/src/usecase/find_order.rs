@@ -32,7 +32,7 @@ impl FindOrder {
         Ok(found.map(|order| *order))
     }
 
-    /// Returns the order, if the caller may see it: `owner` is `None` for one who may see everybody's.
+    /// Returns the order, if the caller may see it: `owner` is `None` for a caller who may see every order.
     pub async fn visible(&self, id: OrderId, owner: Option<UserId>) -> Result<Order, Error> {
         let found = self.find(id).await?;
         let visible = found.filter(|order| owner.is_none_or(|owner| owner == order.buyer));
@@ -53,7 +53,7 @@ async fn find_all(db: Database, ids: Vec<OrderId>) -> Vec<Found> {
         async move { store::orders::load(&mut conn, ids).await }
     });
     match found.await {
-        // One that cannot be read fails for whoever asks for it, and for nobody else.
+        // An unreadable order fails its own calls only.
         Ok(found) => ids.iter().map(|id| found.get(id).cloned().transpose().map(|order| order.map(Box::new))).collect(),
         Err(error) => vec![Err(error); ids.len()],
     }

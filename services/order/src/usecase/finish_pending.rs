@@ -1,5 +1,5 @@
 //! Finishes pending orders, which were accepted before their units were committed, with an inventory of an earlier
-//! release. Reserves the units as for a new order; if there are none, cancels the order and returns its coupon.
+//! release. Reserves the units as for a new order. If there are none, cancels the order and returns its coupon.
 
 use super::{Change, Outcome, Transitions, readable};
 use crate::{
@@ -12,7 +12,7 @@ use stampede_db::{Database, DbError};
 use stampede_vocab::{OrderId, Timestamp};
 use std::time::Duration;
 
-/// Orders of one round.
+/// Most orders of one round.
 const BATCH_SIZE: u32 = 256;
 
 /// Age up to which an order is left to an inventory of an earlier release, which reports the commit by message.
@@ -23,7 +23,7 @@ pub struct FinishPending {
     db: Database,
     inventory: Inventory,
     transitions: Transitions,
-    /// Cursor of the next round, so that orders that have to wait do not block the others.
+    /// Cursor of the next round, so that orders that have to wait do not block those behind them.
     after: Option<OrderId>,
 }
 
@@ -47,9 +47,9 @@ impl FinishPending {
             self.after = pending.last().map(|order| order.id);
         }
         let before = Timestamp::now().minus(MIN_AGE);
-        let waited = pending.into_iter().filter(|stored| stored.created_at < before);
-        let waited: Vec<Order> = waited.filter_map(|stored| readable(stored.id, stored.order)).collect();
-        let answers = join_all(waited.iter().map(|order| self.reserve(order))).await;
+        let old_enough = pending.into_iter().filter(|stored| stored.created_at < before);
+        let old_enough: Vec<Order> = old_enough.filter_map(|stored| readable(stored.id, stored.order)).collect();
+        let answers = join_all(old_enough.iter().map(|order| self.reserve(order))).await;
         let answers: Vec<Answer<'_>> = answers.into_iter().flatten().collect();
         if answers.is_empty() {
             return Ok(());
@@ -58,7 +58,7 @@ impl FinishPending {
         let mut failed = Ok(());
         for (answer, outcome) in answers.iter().zip(outcomes) {
             match outcome {
-                Ok(outcome) => self.give_back_if_cancelled(answer, &outcome).await,
+                Ok(outcome) => self.release_if_cancelled(answer, &outcome).await,
                 Err(error) if error.is_of_data() => {
                     let id = answer.0.id;
                     tracing::error!(order.id = %id, error.cause = %error, "order is left as it is, it cannot change");
@@ -79,8 +79,8 @@ impl FinishPending {
         }
     }
 
-    /// Nobody else frees the units of an order that was cancelled before they were reserved.
-    async fn give_back_if_cancelled(&self, (order, reserved): &Answer<'_>, outcome: &Outcome) {
+    /// Releases the units of an order that was cancelled before they were reserved: nothing else does.
+    async fn release_if_cancelled(&self, (order, reserved): &Answer<'_>, outcome: &Outcome) {
         let Outcome::Stayed(now, NoStep::Ignored) = outcome else { return };
         let request_time: Option<Timestamp> = reserved.as_ref().and_then(|reserved| reserved.request_time);
         let Some(request_time) = request_time.filter(|_| matches!(now.state, State::Cancelled { .. })) else { return };

@@ -1,19 +1,19 @@
-//! Lists orders, a page at a time. Where a filter passes over orders, a page looks at so many and no more: it may be
-//! short, and the next one goes on behind what was looked at.
+//! Lists orders, a page at a time. A page with a filter scans a bounded number of orders: it may be short, and the next
+//! page continues after the scanned ones.
 
 use super::{Error, readable};
 use crate::{
     domain::{Order, OrderFilter},
     store::{
         Stored,
-        lists::{self, Along, Picked, Place, Stretch},
+        lists::{self, Conditions, KeyRange, ListIndex, Position},
     },
 };
 use stampede_db::{Database, DbError};
 use stampede_service::{Page, Paging};
 use stampede_vocab::{EventId, UserId};
 
-/// Which list of orders, and its sequence.
+/// A list of orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
     /// The orders of a buyer, newest first.
@@ -24,12 +24,12 @@ pub enum Listing {
     },
     /// All orders of an event, in their order of arrival.
     OfEvent(EventId),
-    /// Everybody's, newest first.
+    /// All orders, newest first.
     All,
 }
 
 impl Listing {
-    /// Name of the list and its filter, which its page tokens carry.
+    /// Returns the name of the list with its filter. Page tokens carry it.
     pub fn name(&self, filter: &OrderFilter) -> String {
         match self {
             Self::OfBuyer { buyer, event: None } => format!("orders-{buyer}{filter}"),
@@ -39,35 +39,35 @@ impl Listing {
         }
     }
 
-    /// Returns the sort value and the id of an order in the list.
-    fn position(&self, order: &Stored) -> Place {
-        let sorted_by = match self {
+    /// Returns the position of an order in the list.
+    fn position(&self, order: &Stored) -> Position {
+        let sort_value = match self {
             Self::OfBuyer { .. } | Self::All => order.created_at.micros(),
             Self::OfEvent(_) => order.arrival,
         };
-        (sorted_by, order.id.uuid())
+        (sort_value, order.id.uuid())
     }
 
-    fn along(&self) -> Along {
+    fn index(&self) -> ListIndex {
         match *self {
-            Self::OfBuyer { buyer, .. } => Along::Buyer(buyer),
-            Self::OfEvent(event) => Along::Event(event),
-            Self::All => Along::Created,
+            Self::OfBuyer { buyer, .. } => ListIndex::Buyer(buyer),
+            Self::OfEvent(event) => ListIndex::Event(event),
+            Self::All => ListIndex::Created,
         }
     }
 
-    /// The event that is picked out of a list of all.
-    fn picked_event(&self) -> Option<EventId> {
+    /// Returns the event to filter by; `None` if the index or nothing selects it.
+    fn filtered_event(&self) -> Option<EventId> {
         match *self {
             Self::OfBuyer { event, .. } => event,
             Self::OfEvent(_) | Self::All => None,
         }
     }
 
-    /// Whether orders of the list are passed over that are not wanted: those that its index does not distinguish.
-    fn passes_over(&self, filter: &OrderFilter) -> bool {
+    /// Returns whether the filter rejects rows that the index does not exclude.
+    fn scans_rejected(&self, filter: &OrderFilter) -> bool {
         let by_time = matches!(self, Self::OfEvent(_)) && (filter.from.is_some() || filter.until.is_some());
-        by_time || self.picked_event().is_some() || !filter.states.is_empty()
+        by_time || self.filtered_event().is_some() || !filter.states.is_empty()
     }
 }
 
@@ -75,31 +75,31 @@ impl Listing {
 #[derive(Clone)]
 pub struct ListOrders {
     db: Database,
-    most_looked_at: u32,
+    max_scanned: u32,
 }
 
 impl ListOrders {
-    /// Lists orders of this schema. A page for which orders are passed over looks at so many at most.
-    pub fn new(db: Database, most_looked_at: u32) -> Self {
-        Self { db, most_looked_at }
+    /// Lists orders of this schema. A filtered page scans at most `max_scanned` orders.
+    pub fn new(db: Database, max_scanned: u32) -> Self {
+        Self { db, max_scanned }
     }
 
-    /// Returns a page of those of the list that the filter takes, without the orders that cannot be read. It may be
-    /// short, or empty, while it has the token of the next one.
+    /// Returns a page of the orders that match, without those that cannot be read. It may be short or even empty and
+    /// still have a next page token.
     pub async fn run(&self, listing: Listing, filter: &OrderFilter, paging: Paging) -> Result<Page<Order>, Error> {
         let (after, limit) = (paging.after(), paging.limit());
-        let (along, picked) = (listing.along(), Picked { event: listing.picked_event(), filter });
-        let most = Some(self.most_looked_at).filter(|_| listing.passes_over(filter));
+        let (index, conditions) = (listing.index(), Conditions { event: listing.filtered_event(), filter });
+        let max = Some(self.max_scanned).filter(|_| listing.scans_rejected(filter));
         let read = self.db.run("list_orders", |mut conn| async move {
-            let last = match most {
-                Some(most) => lists::last_of_stretch(&mut conn, along, filter, after, most).await?,
+            let last = match max {
+                Some(max) => lists::end_of_range(&mut conn, index, filter, after, max).await?,
                 None => None,
             };
-            let orders = lists::page(&mut conn, along, picked, Stretch { after, last }, limit).await?;
+            let orders = lists::page(&mut conn, index, conditions, KeyRange { after, last }, limit).await?;
             Ok::<_, DbError>((orders, last))
         });
         let (orders, last) = read.await?;
-        // Cut with those that cannot be read, or a page that has one would look like the last.
+        // Cut before the unreadable ones are dropped, or the page would look like the last.
         let Page { rows, next_page_token } = paging.cut_at(orders, last, |order| listing.position(order));
         let rows = rows.into_iter().filter_map(|stored| readable(stored.id, stored.order)).collect();
         Ok(Page { rows, next_page_token })

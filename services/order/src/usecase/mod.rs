@@ -4,7 +4,6 @@
 mod ask_again;
 mod change_order;
 mod count_open_orders;
-mod each_alone;
 mod end_event_orders;
 mod error;
 mod event_cancellations;
@@ -13,6 +12,7 @@ mod find_order;
 mod finish_pending;
 mod list_orders;
 mod place_order;
+mod sweep_batches;
 mod transitions;
 mod watch_order;
 mod write_orders;
@@ -37,12 +37,12 @@ use stampede_batch::BatchConfig;
 use stampede_db::DbError;
 use stampede_vocab::OrderId;
 
-/// Bounds of every batcher of this service: large enough to save most of the cost, small enough to be quick.
+/// Limits of every batcher of this service: large enough to save most of the cost, small enough for a short latency.
 const fn batch(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 8_192, must_run: false }
 }
 
-/// Returns an order that could be read. One that could not is logged and left out of what has others in it.
+/// Returns the order, or logs why it cannot be read, so that a list leaves it out.
 fn readable(id: OrderId, order: Result<Order, DbError>) -> Option<Order> {
     order.inspect_err(|error| tracing::error!(order.id = %id, error.cause = %error, "order cannot be read")).ok()
 }

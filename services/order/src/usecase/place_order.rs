@@ -1,11 +1,11 @@
 //! PlaceOrder: reserves the units, holds the coupon, computes the price, and writes the order.
 //!
 //! Requests for one order may be concurrent, here and in other replicas: double clicks with the same body, and other
-//! bodies under the same `request_id`. The ledger keeps the fingerprint of the body, so another body neither gets nor
-//! frees the units of this one. Requests of the same body share their units and their coupon: inventory counts the
-//! reservations, and the last one to be withdrawn frees the units. A call that failed for another reason may have
-//! succeeded for a duplicate; what that reserved is left to the sweeps of its owners. They wait longer than an order
-//! may take from its arrival to its row.
+//! bodies under the same `request_id`. The ledger stores the fingerprint of the body, so a request with another body
+//! neither gets nor frees the units. Requests with the same body share their units and their coupon: inventory counts
+//! the reservations, and the last one to be withdrawn frees the units. After any other failure a duplicate may still
+//! have succeeded, so what was reserved is left to the sweeps of its owners. They wait longer than an order may take to
+//! be written.
 
 use super::{
     Error, FindOrder, WriteOrders,
@@ -31,18 +31,18 @@ pub struct PlaceOrder {
     policy: PaymentPolicy,
 }
 
-/// What is known to be reserved for this body of the order, by this call or a concurrent duplicate of it.
+/// The reservations that are known to exist for this body of the order, made by this call or a concurrent duplicate.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Held {
-    /// Names this call's reservation at inventory.
+    /// Identifies this call's reservation at inventory.
     stock: Option<Timestamp>,
     coupon: Option<CouponId>,
 }
 
 impl Held {
-    /// Returns the part that the order written under this id does not need. Its units are in the ledger, and its
-    /// messages free them, unless it was cancelled before the commit. An order of another body never uses the coupon of
-    /// this one; an order of this body uses it until it has returned it.
+    /// Returns the part that the stored order under this id does not need. It needs the units unless it was cancelled
+    /// before their commit: they are in the ledger, and its messages free them. It needs the coupon if it has this body
+    /// and has not returned it.
     fn unneeded_by(self, stored: &Order, draft: &Draft) -> Self {
         let needs_stock = !matches!(stored.state, State::Cancelled { .. });
         let needs_coupon = stored.fingerprint == draft.fingerprint() && !stored.state.has_returned_coupon();
@@ -63,16 +63,16 @@ impl PlaceOrder {
         Self { inventory, coupons, find, write, write_limit, policy }
     }
 
-    /// Places the order, or returns the one that an earlier call with the same request has placed. Runs on a task of
-    /// its own, so a caller that goes away leaves nothing half done. Starts no step after the caller's deadline.
+    /// Places the order, or returns the one that an earlier call of the same request has placed. Runs on a task of its
+    /// own, so that a cancelled call is completed. Begins no reservation after the caller's deadline.
     pub async fn run(&self, draft: Draft) -> Result<Order, Error> {
         let (this, deadline) = (self.clone(), Deadline::current());
         let task = tokio::spawn(async move { this.place(&draft, deadline).await }.in_current_span());
         task.await.map_err(|_| Error::BrokenOff)?
     }
 
-    /// The write limit counts from before the reservation, so a reservation is always younger than the order to be
-    /// written.
+    /// Counts the write limit from before the reservation, so no reservation is older than the order that is written
+    /// for it.
     async fn place(&self, draft: &Draft, deadline: Option<Deadline>) -> Result<Order, Error> {
         let write_by = Deadline::after(self.write_limit);
         let begin_by = deadline.map_or(write_by, |deadline| deadline.min(write_by));
@@ -85,8 +85,8 @@ impl PlaceOrder {
         }
     }
 
-    /// Reserves the units, holds the coupon, notes both in `held`, and prices the order. Does not start a reservation
-    /// after `begin_by`; an order that has its units is finished.
+    /// Reserves the units, holds the coupon, stores both in `held`, and prices the order. Begins no reservation after
+    /// `begin_by`; once units are reserved, it goes on to the end.
     async fn prepare(&self, draft: &Draft, begin_by: Deadline, held: &mut Held) -> Result<Order, Error> {
         let reserved = begin_by.scope(self.inventory.reserve(draft)).await??;
         held.stock = reserved.request_time;
@@ -114,15 +114,15 @@ impl PlaceOrder {
     async fn store(&self, draft: &Draft, order: Order, held: Held, write_by: Deadline) -> Result<Order, Error> {
         match self.write.write(order, write_by).await {
             Ok(Written::New(order)) => Ok(*order),
-            Ok(Written::Existing(stored)) => self.repeat(draft, held, *stored).await,
+            Ok(Written::Existing(stored)) => self.answer_repeat(draft, held, *stored).await,
             Err(WriteError::NotTried(error)) => Err(Error::Batch(error)),
             Err(WriteError::TooLate) => Err(Error::TooLate),
             Err(WriteError::Failed(error)) => Err(Error::Db(error)),
         }
     }
 
-    /// A refusal counts only if this is not a repeat: a written order stays, whatever the stock or the window is now.
-    /// An order that inventory refuses is not written, unless the refusal says so; most of a crowd is refused, so the
+    /// Refuses the order unless the request is a repeat: a written order is returned whatever the stock or the window
+    /// is now. Most refusals of inventory mean that the order was not written, and most of a crowd is refused: then the
     /// database is not read.
     async fn refuse(&self, draft: &Draft, held: Held, refusal: PlaceRefusal) -> Result<Order, Error> {
         let may_be_written = match &refusal {
@@ -135,31 +135,32 @@ impl PlaceOrder {
             return Err(refusal.into());
         }
         match self.find.find(draft.order).await? {
-            Some(stored) => self.repeat(draft, held, stored).await,
+            Some(stored) => self.answer_repeat(draft, held, stored).await,
             None => {
-                self.give_back(draft, held).await;
+                self.release(draft, held).await;
                 Err(refusal.into())
             }
         }
     }
 
-    async fn repeat(&self, draft: &Draft, held: Held, stored: Order) -> Result<Order, Error> {
-        self.give_back(draft, held.unneeded_by(&stored, draft)).await;
+    async fn answer_repeat(&self, draft: &Draft, held: Held, stored: Order) -> Result<Order, Error> {
+        self.release(draft, held.unneeded_by(&stored, draft)).await;
         if stored.fingerprint == draft.fingerprint() { Ok(stored) } else { Err(PlaceRefusal::RequestIdReused.into()) }
     }
 
-    /// Frees what it can; the sweeps find the rest. Units that a duplicate has reserved too stay with it.
-    async fn give_back(&self, draft: &Draft, held: Held) {
+    /// Releases the units and the coupon; a sweep finds what could not be released. Units that a duplicate has reserved
+    /// too stay reserved.
+    async fn release(&self, draft: &Draft, held: Held) {
         if let Some(request_time) = held.stock {
-            left_to_sweep(self.inventory.release(draft.event, draft.order, request_time).await);
+            log_failed_release(self.inventory.release(draft.event, draft.order, request_time).await);
         }
         if let Some(coupon) = held.coupon {
-            left_to_sweep(self.coupons.release(coupon, draft).await);
+            log_failed_release(self.coupons.release(coupon, draft).await);
         }
     }
 }
 
-fn left_to_sweep(outcome: Result<(), PeerError>) {
+fn log_failed_release(outcome: Result<(), PeerError>) {
     if let Err(error) = outcome {
         tracing::warn!(error.cause = %error, "what was set aside could not be given back and is left to the sweep");
     }

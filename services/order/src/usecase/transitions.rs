@@ -1,4 +1,4 @@
-//! The one path of all changes: locks a batch of orders, lets the domain decide, and writes the new states and the
+//! The single path of all changes: locks a batch of orders, lets the domain decide, and writes the new states and the
 //! messages in one transaction.
 
 use super::end_event_orders::LONGEST_PAUSE_AFTER_CHANGE;
@@ -6,7 +6,7 @@ use crate::{
     domain::{Input, NoStep, Order, PaymentPolicy, State, Step},
     store::{
         cancellations,
-        orders::{self, Lock, Locked, Moved},
+        orders::{self, ChangedOrder, Lock, Locked},
         outbox::{self, Traced},
     },
 };
@@ -32,13 +32,13 @@ pub struct Change {
 /// The outcome of one change.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// The order changed; its value right after this change.
+    /// The order changed; its value after this change.
     Moved(Box<Order>),
     /// The order did not change, and why.
     Stayed(Box<Order>, NoStep),
-    /// The order was never written; where locked orders are left out, it may be locked as well.
+    /// The order was never written, or is locked if locked orders are skipped.
     Unknown,
-    /// The rows of the order make no order that this version knows.
+    /// The rows of the order cannot be read by this version.
     Unreadable(DbError),
 }
 
@@ -55,8 +55,7 @@ impl Outcome {
     }
 }
 
-/// A batch of changes that was written but may not be committed yet: to be passed to [`Transitions::committed`] after
-/// the commit.
+/// A batch of changes that is written but not committed. To be passed to [`Transitions::committed`] after the commit.
 #[derive(Debug)]
 pub struct Advanced {
     outcomes: Vec<(&'static str, Outcome)>,
@@ -97,19 +96,23 @@ impl Transitions {
         Self { db, outbox, policy, changes }
     }
 
-    /// Applies the changes in a transaction of this name, and lets none fail another: what the database refuses for a
-    /// reason in the data is written again in halves, until the change that it is about is alone. Returns one answer
-    /// for each change, in order.
+    /// Applies the changes in a transaction of this name. A batch that the database refuses for a reason in the data is
+    /// bisected until the change at fault is alone, so that no other fails. Returns one result a change, in order.
     pub async fn run_each(&self, name: &'static str, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
-        self.run_halves(name, Lock::Wait, changes).await
+        self.run_bisected(name, Lock::Wait, changes).await
     }
 
-    /// [`Transitions::run_each`] without the orders that somebody else has locked.
+    /// Like [`Transitions::run_each`], but skips locked orders.
     pub async fn run_each_unlocked(&self, name: &'static str, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
-        self.run_halves(name, Lock::Skip, changes).await
+        self.run_bisected(name, Lock::Skip, changes).await
     }
 
-    async fn run_halves(&self, name: &'static str, lock: Lock, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
+    async fn run_bisected(
+        &self,
+        name: &'static str,
+        lock: Lock,
+        changes: Vec<Change>,
+    ) -> Vec<Result<Outcome, DbError>> {
         let mut answers = Vec::with_capacity(changes.len());
         let mut parts: Vec<Arc<[Change]>> = vec![changes.into()];
         while let Some(part) = parts.pop() {
@@ -117,7 +120,7 @@ impl Transitions {
                 Ok(outcomes) => answers.extend(outcomes.into_iter().map(Ok)),
                 Err(error) if error.is_of_data() && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
-                    // The last one is the next.
+                    // The stack pops the last one first.
                     parts.extend([Arc::from(second), Arc::from(first)]);
                 }
                 Err(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
@@ -126,8 +129,8 @@ impl Transitions {
         answers
     }
 
-    /// Applies the changes, without the orders that somebody else has locked, in one transaction of this name: for what
-    /// is tried again anyway. Returns one outcome for each change, in order.
+    /// Applies the changes in one transaction of this name, without locked orders: for sweeps, which retry anyway.
+    /// Returns one outcome a change, in order.
     pub async fn run_unlocked(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
         self.run_with(name, Lock::Skip, changes.into()).await
     }
@@ -147,14 +150,14 @@ impl Transitions {
         Ok(self.committed(advanced?))
     }
 
-    /// Locks the orders of these changes inside the caller's transaction. Whatever else that changes comes after it:
-    /// the row of a cancelled event is locked behind the orders, and the messages are written last.
+    /// Locks the orders of these changes inside the caller's transaction. To be called before its other writes: the row
+    /// of a cancelled event is locked after the orders, and messages are written last.
     pub async fn lock(&self, conn: &mut MySqlConnection, changes: &[Change]) -> Result<Locked, DbError> {
         orders::lock(conn, &ids(changes), Lock::Wait).await
     }
 
-    /// Applies the changes to their orders, which are locked. All that is written goes out together: no statement needs
-    /// the answer of another.
+    /// Applies the changes to their locked orders. All writes go out in one round trip: none needs the answer of
+    /// another.
     pub async fn apply(
         &self,
         conn: &mut MySqlConnection,
@@ -162,15 +165,15 @@ impl Transitions {
         changes: &[Change],
     ) -> Result<Advanced, DbError> {
         let mut set = WorkingSet::of(locked);
-        set.cancelled = cancellations::known(conn, &set.expired_and_paid(changes)).await?;
+        set.cancelled = cancellations::known(conn, &set.events_of_late_payments(changes)).await?;
         let now = Timestamp::now();
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), set.apply(change, now, &self.policy))).collect();
         let has_messages = !set.messages.is_empty();
         let mut writes = Statements::new();
-        orders::push_update(&mut writes, &set.moved());
-        cancellations::push_lock(&mut writes, &set.begun_again, &set.refunded);
-        cancellations::push_reopen(&mut writes, &set.begun_again, now);
+        orders::push_update(&mut writes, &set.changed_orders());
+        cancellations::push_lock(&mut writes, &set.reopened, &set.refunded);
+        cancellations::push_reopen(&mut writes, &set.reopened, now);
         cancellations::push_changed(&mut writes, &set.refunded, now.plus(LONGEST_PAUSE_AFTER_CHANGE));
         outbox::push_append(&mut writes, set.messages);
         writes.run(conn).await?;
@@ -195,7 +198,7 @@ impl Transitions {
     }
 }
 
-/// The orders that change, in the order of their ids.
+/// Returns the ids of the orders that change, sorted.
 fn ids(changes: &[Change]) -> Vec<OrderId> {
     let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
     ids.into_iter().collect()
@@ -206,14 +209,14 @@ fn ids(changes: &[Change]) -> Vec<OrderId> {
 struct WorkingSet {
     orders: BTreeMap<OrderId, Order>,
     unreadable: BTreeMap<OrderId, DbError>,
-    /// Cancelled events, of those of expired orders for which money has come.
+    /// Those events of expired orders with an approved payment that are cancelled.
     cancelled: BTreeSet<EventId>,
-    /// The events of orders that left an end that they had come to. If such an event was cancelled, its orders are not
-    /// all as they were counted any more.
-    begun_again: BTreeSet<EventId>,
-    /// The events of orders whose money has come back.
+    /// The events of orders that have left a terminal state. If the event is cancelled, the counts of its orders are
+    /// stale.
+    reopened: BTreeSet<EventId>,
+    /// The events of refunded orders.
     refunded: BTreeSet<EventId>,
-    /// The transitions of those that changed.
+    /// The transitions of the orders that changed.
     steps: BTreeMap<OrderId, Vec<Step>>,
     messages: Vec<Traced>,
 }
@@ -242,11 +245,11 @@ impl WorkingSet {
             return Outcome::Unknown;
         };
         let is_cancelled = self.cancelled.contains(&order.event);
-        let in_vain = if is_cancelled { change.input.of_cancelled_event() } else { None };
-        match order.apply(in_vain.as_ref().unwrap_or(&change.input), now, policy) {
+        let replacement = if is_cancelled { change.input.for_cancelled_event() } else { None };
+        match order.apply(replacement.as_ref().unwrap_or(&change.input), now, policy) {
             Ok(mut step) => {
-                if begins_again(&change.input, &step) {
-                    self.begun_again.insert(order.event);
+                if reopens(&change.input, &step) {
+                    self.reopened.insert(order.event);
                 }
                 if matches!(step.to, State::Refunded(_)) {
                     self.refunded.insert(order.event);
@@ -261,20 +264,20 @@ impl WorkingSet {
         }
     }
 
-    /// The events of expired orders for which money comes by these changes.
-    fn expired_and_paid(&self, changes: &[Change]) -> BTreeSet<EventId> {
+    /// Returns the events of expired orders whose payment these changes approve.
+    fn events_of_late_payments(&self, changes: &[Change]) -> BTreeSet<EventId> {
         let paid = changes.iter().filter(|change| matches!(change.input, Input::PaymentApproved { .. }));
         let orders = paid.filter_map(|change| self.orders.get(&change.order));
         orders.filter(|order| matches!(order.state, State::Expired { .. })).map(|order| order.event).collect()
     }
 
-    fn moved(&self) -> Vec<Moved<'_>> {
-        self.orders.iter().filter_map(|(id, order)| Some(Moved { order, steps: self.steps.get(id)? })).collect()
+    fn changed_orders(&self) -> Vec<ChangedOrder<'_>> {
+        self.orders.iter().filter_map(|(id, order)| Some(ChangedOrder { order, steps: self.steps.get(id)? })).collect()
     }
 }
 
-/// Whether the order had come to an end before, which late money and a refund lead out of. The end of its event does
-/// too; whoever ends an event counts that.
-fn begins_again(input: &Input, step: &Step) -> bool {
-    step.from.is_end() && !matches!(input, Input::EventCancelled { .. })
+/// Returns whether the transition leaves a terminal state by a late payment or a refund. The end of its event is not
+/// counted: the walk that ends the event counts that itself.
+fn reopens(input: &Input, step: &Step) -> bool {
+    step.from.is_terminal() && !matches!(input, Input::EventCancelled { .. })
 }

@@ -1,4 +1,4 @@
-//! Watches single orders until they end. One poll reads the versions of all that are watched, and the orders that have
+//! Watches single orders until they end. One poll reads the versions of all watched orders, and then those that have
 //! changed.
 
 use super::{Error, FindOrder, readable};
@@ -10,8 +10,8 @@ use stampede_vocab::{OrderId, UserId};
 use stampede_watch::Hub;
 use std::{collections::HashMap, time::Duration};
 
-/// Most orders that are read at a time. Many are when a crowd begins to watch.
-const AT_A_TIME: usize = 1_024;
+/// Most orders of one query. There are many when a crowd begins to watch.
+const MAX_PER_QUERY: usize = 1_024;
 
 /// Watches orders. Cheap to clone.
 #[derive(Clone)]
@@ -30,8 +30,8 @@ impl WatchOrder {
         Self { find, hub }
     }
 
-    /// Returns the order as it is now and after each change, until its state is terminal. `owner` is `None` for one who
-    /// may see everybody's.
+    /// Returns the order now and after each change, until its state is terminal. `owner` is `None` for a caller who may
+    /// see every order.
     pub async fn run(
         &self,
         id: OrderId,
@@ -40,7 +40,7 @@ impl WatchOrder {
         let now = self.find.visible(id, owner).await?;
         let version = now.version;
         let later = self.hub.watch(id).filter(move |order| std::future::ready(order.version > version));
-        Ok(until_last(Box::pin(stream::iter([now]).chain(later)), |order| order.state.is_end()))
+        Ok(until_last(Box::pin(stream::iter([now]).chain(later)), |order| order.state.is_terminal()))
     }
 }
 
@@ -52,7 +52,7 @@ async fn versions(db: Database, ids: Vec<OrderId>) -> anyhow::Result<HashMap<Ord
 async fn read(db: Database, ids: Vec<OrderId>) -> anyhow::Result<HashMap<OrderId, Order>> {
     let read = db.run("watched_orders", |mut conn| async move {
         let mut found = HashMap::with_capacity(ids.len());
-        for ids in ids.chunks(AT_A_TIME) {
+        for ids in ids.chunks(MAX_PER_QUERY) {
             found.extend(store::orders::load(&mut conn, ids).await?);
         }
         Ok::<_, DbError>(found)

@@ -18,19 +18,19 @@ use std::{
     sync::Arc,
 };
 
-/// Tries of a batch, each without the orders that turned out to exist.
+/// Most tries of a batch, each without the orders that turned out to exist.
 const ATTEMPTS: u32 = 4;
 
-/// The outcome for an order to be written.
+/// The outcome of a write.
 #[derive(Debug, Clone)]
 pub enum Written {
     /// It was written.
     New(Box<Order>),
-    /// An order of this id exists; this is it.
+    /// An order of this id exists.
     Existing(Box<Order>),
 }
 
-/// Why it is not known that an order was written.
+/// Why a write has no outcome.
 #[derive(Debug, Clone)]
 pub enum WriteError {
     /// It never left the queue: it was not written.
@@ -80,14 +80,14 @@ pub struct WriteOrders {
 }
 
 impl WriteOrders {
-    /// Writes into this schema, in the form that it asks for now. Fails if the database does not say.
+    /// Writes into this schema, in the form that the schema has for new orders. Fails if that cannot be read.
     pub async fn connect(db: Database, outbox: Outbox) -> Result<Self, DbError> {
         let form = db.run("order_form", |mut conn| async move { store::orders::new_form(&mut conn).await }).await?;
         let write = move |orders| write_all(db.clone(), outbox.clone(), orders);
         Ok(Self { queue: Batcher::new(batch("write_orders"), write), form })
     }
 
-    /// Writes an order, or returns the existing one of its id. Does not write it after its write limit, since its units
+    /// Writes an order, or returns the existing one of its id. Never writes it after its write limit, since its units
     /// and coupon may then be freed.
     pub async fn write(&self, order: Order, write_by: Deadline) -> Result<Written, WriteError> {
         let order = Order { form: self.form, ..order };
@@ -100,41 +100,41 @@ impl WriteOrders {
     }
 }
 
-async fn write_all(db: Database, outbox: Outbox, asked: Vec<NewOrder>) -> Vec<Result<Written, WriteError>> {
+async fn write_all(db: Database, outbox: Outbox, requested: Vec<NewOrder>) -> Vec<Result<Written, WriteError>> {
     // The first of each id, in id order, so that overlapping batches do not deadlock.
-    let mut firsts = BTreeMap::new();
-    for new in &asked {
-        firsts.entry(new.order.id).or_insert_with(|| new.clone());
+    let mut unique = BTreeMap::new();
+    for new in &requested {
+        unique.entry(new.order.id).or_insert_with(|| new.clone());
     }
-    let mut known = Known::default();
-    let mut parts = vec![firsts];
+    let mut outcomes = Outcomes::default();
+    let mut parts = vec![unique];
     while let Some(mut part) = parts.pop() {
-        let Err(error) = write_new(&db, &mut known, &mut part).await else { continue };
+        let Err(error) = write_new(&db, &mut outcomes, &mut part).await else { continue };
         match part.keys().nth(part.len() / 2).copied() {
-            // One of them is at fault, which the other half does not have.
+            // Bisect: only one half has the order at fault.
             Some(middle) if error.is_of_data() && part.len() > 1 => {
                 let second = part.split_off(&middle);
                 parts.extend([second, part]);
             }
-            _ => known.failed.extend(part.into_keys().map(|id| (id, error.clone()))),
+            _ => outcomes.failed.extend(part.into_keys().map(|id| (id, error.clone()))),
         }
     }
     outbox.wake();
-    asked.into_iter().map(|new| known.answer(new.order)).collect()
+    requested.into_iter().map(|new| outcomes.outcome_of(new.order)).collect()
 }
 
-/// The state of a batch before its answers are given.
+/// The outcomes of a batch so far.
 #[derive(Default)]
-struct Known {
+struct Outcomes {
     existing: HashMap<OrderId, Result<Order, DbError>>,
     late: HashSet<OrderId>,
     failed: HashMap<OrderId, DbError>,
 }
 
-impl Known {
-    /// An order is new unless its id exists, in the database or earlier in the batch, its write limit has passed, or it
-    /// could not be written.
-    fn answer(&mut self, order: Order) -> Result<Written, WriteError> {
+impl Outcomes {
+    /// Returns the outcome of one call. The order is new unless its id exists, in the database or earlier in the batch,
+    /// its write limit has passed, or the write failed.
+    fn outcome_of(&mut self, order: Order) -> Result<Written, WriteError> {
         if let Some(existing) = self.existing.get(&order.id) {
             let existing = existing.clone().map_err(WriteError::Failed)?;
             return Ok(Written::Existing(Box::new(existing)));
@@ -149,19 +149,23 @@ impl Known {
         Ok(Written::New(Box::new(order)))
     }
 
-    /// Removes those whose write limit has passed.
-    fn leave_late(&mut self, waiting: &mut BTreeMap<OrderId, NewOrder>) {
+    /// Removes the orders whose write limit has passed.
+    fn remove_late(&mut self, waiting: &mut BTreeMap<OrderId, NewOrder>) {
         let late = waiting.iter().filter(|(_, new)| new.is_late()).map(|(id, _)| *id);
         self.late.extend(late);
         waiting.retain(|id, _| !self.late.contains(id));
     }
 }
 
-/// Writes those that do not exist and are in time, and notes the others. If it fails, those that were not written are
-/// left in `waiting`.
-async fn write_new(db: &Database, known: &mut Known, waiting: &mut BTreeMap<OrderId, NewOrder>) -> Result<(), DbError> {
+/// Writes the orders that do not exist and are in time, and stores the outcome of the others in `outcomes`. If it
+/// fails, `waiting` has the orders that were not written.
+async fn write_new(
+    db: &Database,
+    outcomes: &mut Outcomes,
+    waiting: &mut BTreeMap<OrderId, NewOrder>,
+) -> Result<(), DbError> {
     for _ in 0..ATTEMPTS {
-        known.leave_late(waiting);
+        outcomes.remove_late(waiting);
         if waiting.is_empty() {
             return Ok(());
         }
@@ -173,7 +177,7 @@ async fn write_new(db: &Database, known: &mut Known, waiting: &mut BTreeMap<Orde
                 let found =
                     db.run("find_orders", |mut conn| async move { store::orders::load(&mut conn, &ids).await }).await?;
                 waiting.retain(|id, _| !found.contains_key(id));
-                known.existing.extend(found);
+                outcomes.existing.extend(found);
             }
             Err(InsertError::Db(error)) => return Err(error),
         }
@@ -181,8 +185,8 @@ async fn write_new(db: &Database, known: &mut Known, waiting: &mut BTreeMap<Orde
     Err(DbError::inconsistent("orders of the same ids kept appearing, or their time kept running out"))
 }
 
-/// Writes all or none. Checks the write limit last, so that no wait for a connection or a lock lies between the check
-/// and the commit.
+/// Writes all or none. Checks the write limit last, so that no wait for a connection or a lock is between the check and
+/// the commit.
 async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError> {
     let rows: Vec<&Order> = orders.iter().map(|new| &new.order).collect();
     let messages = orders
@@ -193,7 +197,7 @@ async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError>
     store::orders::push_insert(&mut opening, &rows);
     outbox::push_append(&mut opening, messages);
     let orders = Arc::new(orders);
-    // All that is written goes out with the BEGIN.
+    // All statements go out with the BEGIN.
     db.transact_after("place_orders", opening, move |_, _| {
         let orders = orders.clone();
         Box::pin(async move { if orders.iter().any(NewOrder::is_late) { Err(InsertError::Late) } else { Ok(()) } })

@@ -16,55 +16,54 @@ pub struct Consumer {
     cancellations: EventCancellations,
 }
 
-/// A batch, sorted by what it concerns.
+/// A decoded batch.
 #[derive(Default)]
-struct Sorted {
+struct DecodedBatch {
     changes: Vec<Change>,
-    /// The place in the batch of each change.
+    /// The index in the batch of each change.
     indexes: Vec<usize>,
     cancellations: Vec<Cancellation>,
 }
 
 impl Consumer {
-    /// Changes orders through these transitions, and notes cancelled events.
+    /// Changes orders through these transitions, and stores cancellations.
     pub fn new(transitions: Transitions, cancellations: EventCancellations) -> Self {
         Self { transitions, cancellations }
     }
 }
 
-fn sort(batch: &[Message]) -> Result<Sorted, HandleError> {
-    let mut sorted = Sorted::default();
+fn decode_batch(batch: &[Message]) -> Result<DecodedBatch, HandleError> {
+    let mut decoded = DecodedBatch::default();
     for (index, incoming) in decode(batch, |message| messages::decode(&message.message_type, &message.payload))? {
         match incoming {
             Incoming::Order(order, input) => {
-                sorted.changes.push(Change { order, input, traceparent: batch[index].traceparent.clone() });
-                sorted.indexes.push(index);
+                decoded.changes.push(Change { order, input, traceparent: batch[index].traceparent.clone() });
+                decoded.indexes.push(index);
             }
-            Incoming::EventCancelled(cancellation) => sorted.cancellations.push(cancellation),
+            Incoming::EventCancelled(cancellation) => decoded.cancellations.push(cancellation),
         }
     }
-    Ok(sorted)
+    Ok(decoded)
 }
 
 impl Handler for Consumer {
     type Effects = Advanced;
 
-    /// Nothing but the state of an order decides what a message does, so one that comes again, however late, finds its
-    /// order moved on and changes nothing. A cancelled event is noted with its version; its orders are ended by a
-    /// worker.
+    /// The state of an order alone decides the effect of a message, so a duplicate, however late, finds the order
+    /// changed and has no effect. A cancellation is stored with its version; a worker ends the orders.
     ///
-    /// A message about an order that was never written becomes a dead letter: orders are never deleted, so an operator
-    /// has to look at it, and it may be about money. So does one about an order whose rows make no order. One of a
-    /// newer version waits for a replica of that version.
+    /// A message about an order that was never written becomes a dead letter: orders are never deleted, and it may be
+    /// about money, so an operator has to look at it. So does a message about an order whose rows are inconsistent. If
+    /// a newer version wrote the rows, the message waits for a replica of that version.
     fn apply<'c>(
         &'c self,
         conn: &'c mut MySqlConnection,
         batch: &'c [Message],
     ) -> Boxed<'c, Result<Advanced, HandleError>> {
         Box::pin(async move {
-            let Sorted { changes, indexes, cancellations } = sort(batch)?;
-            // In this order, as in every other change: the row of a cancelled event that a batch kept while it waits
-            // for an order would be waited for by whoever changes that order.
+            let DecodedBatch { changes, indexes, cancellations } = decode_batch(batch)?;
+            // The same lock order as in every other change. In the reverse order, a batch that waits for an order would
+            // hold the row of a cancelled event, and block every change of an order of that event.
             let locked = self.transitions.lock(conn, &changes).await?;
             self.cancellations.note(conn, &cancellations).await?;
             let advanced = self.transitions.apply(conn, locked, &changes).await?;
