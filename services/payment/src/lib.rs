@@ -47,9 +47,9 @@ const QUEUE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const UNKNOWN_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval of the gauges, and the time-out of one measurement.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
-/// Interval of the look for decisions of operators.
+/// Interval of the sweep of operators' decisions.
 const DECISION_INTERVAL: Duration = Duration::from_secs(1);
-/// Time-out of a round of that, and of one of the look for refunds: more than it takes with every retry.
+/// Time-out of a round of a sweep: longer than it takes with every retry.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
@@ -82,7 +82,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
-/// The consumer takes attempts over with permits of `charging`, too.
+/// Starts the pools. The consumer takes attempts over with permits of `charging`, too.
 fn start_pools(
     parts: &Parts,
     config: &Config,

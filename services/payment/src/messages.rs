@@ -1,4 +1,4 @@
-//! Kafka messages: encodes those of this service, decodes those of orders. Decides nothing.
+//! Kafka messages: encodes the outgoing ones and decodes those of orders. Decides nothing.
 
 use crate::domain::{Action, Fact, OrderRequest, OutgoingMessage};
 use prost::{Message as _, Name as _};

@@ -10,7 +10,7 @@ pub enum AttemptState {
     Requested,
     /// Claimed by a process that charges it.
     Charging {
-        /// The reconciler takes the attempt over after this.
+        /// When the lease ends and the reconciler may claim the attempt.
         lease_until: Timestamp,
     },
     /// The provider may or may not have charged. The charge is looked up, and never sent under another key.
@@ -20,7 +20,7 @@ pub enum AttemptState {
         /// When to look it up next.
         next_check: Timestamp,
     },
-    /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator
+    /// The provider's answer does not fit, or none will come. Nothing more is sent or looked up, until an operator
     /// decides or the provider reports its end.
     Parked,
     /// Captured.
@@ -71,7 +71,7 @@ pub struct Attempt {
 
 /// The request to the provider for an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChargeOrder {
+pub struct ChargeRequest {
     /// The attempt, and the key of the charge.
     pub key: AttemptKey,
     pub amount: Money,
@@ -79,6 +79,6 @@ pub struct ChargeOrder {
     pub payment_method: String,
     /// Look-ups so far that had no result.
     pub checks: u32,
-    /// When it was requested. It was first sent later than that.
+    /// When it was requested, before it was first sent.
     pub requested_at: Timestamp,
 }

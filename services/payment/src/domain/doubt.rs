@@ -1,9 +1,10 @@
-//! Answers of the provider that are no end: they do not fit, or none will come. A person has to look at them.
+//! Answers of the provider that end nothing: they do not fit, or no better one will come. An operator has to look at
+//! them.
 
-/// Why an answer is not believed, or no other is waited for.
+/// Why an answer is not believed, or none is waited for any longer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
-    /// The request is refused, and a repeat of it would be.
+    /// The request is refused permanently.
     #[error("the provider refuses the request for good: {status} {code}")]
     Refused {
         /// HTTP status.
@@ -17,7 +18,7 @@ pub enum Doubt {
     /// A state that this service does not know.
     #[error("the provider reports a state that is not known here")]
     UnknownState,
-    /// A refund that the provider has given up.
+    /// The refund has failed at the provider.
     #[error("the provider has given it up")]
     Failed,
     /// The provider has no charge or refund under the key, and may have forgotten the key.

@@ -1,4 +1,4 @@
-//! Why a request is refused, and the invariants of money that the provider may violate.
+//! The refusals of requests, and the invariants of money that the provider may violate.
 
 use crate::domain::{AttemptKey, Doubt, PaymentState};
 use stampede_vocab::{Money, OrderId, PaymentId};
@@ -30,7 +30,7 @@ pub enum Refusal {
 }
 
 /// An invariant violation: the provider and this service disagree about a charge or a refund. It is logged as an error.
-/// Money that was captured in surplus is refunded; anything else is stored, for an operator to settle.
+/// A surplus capture is refunded; anything else is stored for an operator to settle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Anomaly {
     /// The provider reports an attempt that was never made.
@@ -54,18 +54,18 @@ pub enum Anomaly {
     /// The provider captured an attempt that is declined, or a second one. The surplus is refunded.
     #[error("{0} was captured in surplus and goes back")]
     CapturedInSurplus(AttemptKey),
-    /// How a charge ended cannot be found out.
+    /// The outcome of a charge cannot be found out.
     #[error("the charge {key} is parked: {doubt}")]
     ChargeInDoubt { key: AttemptKey, doubt: Doubt },
-    /// How a refund ended cannot be found out.
+    /// The outcome of a refund cannot be found out.
     #[error("the refund of {key} is parked: {doubt}")]
     RefundInDoubt { key: AttemptKey, doubt: Doubt },
-    /// Money was refunded that nobody here has asked to refund, as by hand at the provider.
+    /// A refund that this service has not requested, as by hand at the provider.
     #[error("{refunded} of the {captured} that {key} captured were refunded at the provider, and not by this service")]
     RefundedElsewhere { key: AttemptKey, refunded: Money, captured: Money },
 }
 
-/// What an anomaly is about.
+/// The subject of an anomaly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     Charge,
@@ -95,7 +95,7 @@ impl Anomaly {
         }
     }
 
-    /// Returns what it is about.
+    /// Returns its subject.
     pub fn subject(&self) -> Subject {
         match self {
             Self::RefundInDoubt { .. } | Self::RefundedElsewhere { .. } => Subject::Refund,
@@ -122,7 +122,7 @@ impl Anomaly {
         }
     }
 
-    /// Returns whether somebody has to settle it. A surplus goes back by itself.
+    /// Returns whether an operator has to settle it. A surplus is refunded automatically.
     pub fn is_for_operator(&self) -> bool {
         !matches!(self, Self::CapturedInSurplus(_))
     }

@@ -16,7 +16,7 @@ pub struct AttemptKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefundKey(pub AttemptKey);
 
-/// A text that is not one of these keys.
+/// Why a text is not one of these keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not a key of this shop")]
 pub struct ParseKeyError;
@@ -38,7 +38,7 @@ impl FromStr for AttemptKey {
             payment_id: payment.parse().map_err(|_| ParseKeyError)?,
             attempt: attempt.parse().map_err(|_| ParseKeyError)?,
         };
-        // Only the form that we write: not "+1" or "01".
+        // Only the canonical form: not "+1" or "01".
         if key.attempt > 0 && key.to_string() == text { Ok(key) } else { Err(ParseKeyError) }
     }
 }

@@ -1,13 +1,13 @@
 //! Payments as values: their attempts, their transitions, and the messages about them. No I/O, no clock.
 
 mod attempt;
+mod backoff;
 mod doubt;
 mod error;
 mod key;
 mod order_request;
 mod outcome;
 mod outgoing;
-mod pause;
 mod payment;
 mod refund;
 mod step;
@@ -15,7 +15,7 @@ mod step;
 mod tests;
 mod verdict;
 
-pub use attempt::{Attempt, AttemptState, ChargeOrder};
+pub use attempt::{Attempt, AttemptState, ChargeRequest};
 pub use doubt::Doubt;
 pub use error::{Anomaly, Refusal, Subject};
 pub use key::{AttemptKey, RefundKey};

@@ -2,7 +2,7 @@
 
 use stampede_vocab::{Money, OrderId, UserId};
 
-/// One request about an order. Any may come again, and at any later time: states decide, not ids of messages.
+/// One request about an order. It may be repeated at any later time: states detect duplicates, not ids of messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderRequest {
     pub order_id: OrderId,
@@ -26,7 +26,7 @@ pub enum Action {
     },
     /// Refund everything.
     Refund {
-        /// Amount of that.
+        /// The captured amount.
         amount: Money,
     },
     /// The order has ended unpaid: decline the charge if it has not been started.

@@ -20,11 +20,11 @@ pub enum Outcome {
     },
     /// Not known yet: it is pending, or the provider did not answer.
     Unresolved,
-    /// The provider has it, and says that it is pending, for longer than it keeps the key. It is looked up rarely.
+    /// The provider reports it as pending, for longer than it keeps the key. It is looked up at long intervals.
     LongPending,
-    /// It was held back by whoever has just claimed it: the provider has heard nothing from them.
+    /// It was not sent by the process that has just claimed it: the breaker is open.
     NotSent,
-    /// No answer that can be believed, and no other to wait for.
+    /// The answer is not believed, or none will come.
     InDoubt(Doubt),
 }
 
@@ -55,10 +55,10 @@ pub enum RefundOutcome {
         refund_id: Option<String>,
     },
     /// Not known yet: it is pending, or the provider did not answer. It is looked up, and sent again under the same key
-    /// if the provider never took it.
+    /// if the provider never received it.
     Unresolved,
-    /// The provider has it, and says that it is pending, for longer than it keeps the key. It is looked up rarely.
+    /// The provider reports it as pending, for longer than it keeps the key. It is looked up at long intervals.
     LongPending,
-    /// No answer that can be believed, and no other to wait for.
+    /// The answer is not believed, or none will come.
     InDoubt(Doubt),
 }

@@ -1,16 +1,16 @@
 //! The payment of one order: its attempts and its transitions.
 
 use crate::domain::{
-    Anomaly, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal, Step,
+    Anomaly, Attempt, AttemptKey, AttemptState, ChargeRequest, Fact, Outcome, OutgoingMessage, Refund, Refusal, Step,
     Verdict,
-    pause::{pause, rare_pause},
+    backoff::{backoff, slow_backoff},
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::{fmt, time::Duration};
 
-/// Decline code of an attempt whose order ended before the provider was asked.
+/// Decline code of a queued attempt whose order has ended.
 const ORDER_ENDED: &str = "order_ended";
-/// Decline code of an attempt that was parked, and that an operator has declined.
+/// Decline code of a parked attempt that an operator has declined.
 const DECLINED_BY_OPERATOR: &str = "declined_by_operator";
 
 /// The state of a payment. It is always captured and refunded as a whole.
@@ -87,11 +87,11 @@ pub struct Payment {
 pub enum Settled {
     /// The attempt has ended, which is published.
     Ended(Step),
-    /// It is still open; the next look-up is scheduled.
+    /// It has not ended; the next look-up is scheduled.
     StillOpen(Step),
-    /// The outcome was known already.
-    KnownBefore,
-    /// Money was captured in surplus, and its refund is requested.
+    /// The outcome was stored before.
+    AlreadyKnown,
+    /// A surplus was captured, and its refund is requested.
     Surplus(Step),
     /// The attempt is parked, for an operator to settle.
     Parked(Anomaly, Step),
@@ -113,7 +113,7 @@ impl Payment {
         }
     }
 
-    /// Returns the captured amount: all or nothing.
+    /// Returns the captured amount: the whole or zero.
     pub fn captured(&self) -> Money {
         match self.state {
             PaymentState::Open => Money::zero(self.amount.currency),
@@ -123,7 +123,7 @@ impl Payment {
         }
     }
 
-    /// Returns the refunded amount: all or nothing.
+    /// Returns the refunded amount: the whole or zero.
     pub fn refunded(&self) -> Money {
         match self.state {
             PaymentState::Refunded { .. } => self.amount,
@@ -133,10 +133,10 @@ impl Payment {
         }
     }
 
-    /// Queues an attempt, which the step then names. One that is known already is not queued again; if it is the last
-    /// one and has ended, its outcome is published again, for the order service may have lost the first message.
+    /// Queues an attempt, which the step names. Idempotent: a known attempt is not queued again. If it is the last one
+    /// and has ended, its outcome is published again, since the order service may have lost the first message.
     ///
-    /// Fails if the payment cannot be charged any more, another attempt is under way, or the amount is another.
+    /// Fails if the payment cannot be charged any more, another attempt is under way, or the amount differs.
     pub fn request_charge(
         &mut self,
         number: i32,
@@ -170,22 +170,27 @@ impl Payment {
     /// Leases a queued attempt to this process until `lease_until`, and returns the request to the provider. Returns
     /// `None` if the attempt is not queued: another process has it, or it has ended.
     #[must_use = "a step that is not recorded is not written"]
-    pub fn begin_charge(&mut self, number: i32, lease_until: Timestamp, now: Timestamp) -> Option<(ChargeOrder, Step)> {
+    pub fn begin_charge(
+        &mut self,
+        number: i32,
+        lease_until: Timestamp,
+        now: Timestamp,
+    ) -> Option<(ChargeRequest, Step)> {
         let waiting = self.attempt(number).filter(|attempt| attempt.state == AttemptState::Requested)?;
         let (payment_method, requested_at) = (waiting.payment_method.clone(), waiting.created_at);
         let key = self.key(number);
-        let order = ChargeOrder { key, amount: self.amount, payment_method, checks: 0, requested_at };
-        Some((order, self.change_attempt(number, AttemptState::Charging { lease_until }, now)))
+        let charge = ChargeRequest { key, amount: self.amount, payment_method, checks: 0, requested_at };
+        Some((charge, self.change_attempt(number, AttemptState::Charging { lease_until }, now)))
     }
 
-    /// Declines a queued attempt, because its order has ended. An attempt that the provider may know of goes on.
+    /// Declines a queued attempt, since its order has ended. An attempt that may have been sent goes on.
     ///
-    /// An order that ended unpaid does not know of money that was captured: the message is on its way, or it is lost,
-    /// as with a database that was restored. So that is published again, and the order takes its units again or gives
-    /// the money back.
+    /// If money was captured, publishes that again: an order that ended unpaid has not applied the first message. It is
+    /// on its way, or was lost with a database that was restored. The order then has its units committed again or
+    /// requests a refund.
     #[must_use = "a step that is not recorded is not written"]
     pub fn stop(&mut self, now: Timestamp) -> Option<Step> {
-        if let Some(captured) = self.tell_captured(now) {
+        if let Some(captured) = self.republish_capture(now) {
             return Some(captured);
         }
         let waiting = self.attempts.iter().find(|attempt| attempt.state == AttemptState::Requested)?;
@@ -193,16 +198,17 @@ impl Payment {
         Some(self.end_declined(number, ORDER_ENDED.to_owned(), now))
     }
 
-    /// Publishes what was captured and not refunded again, under a version of its own.
+    /// Publishes the capture again, under a new version, unless a refund was requested.
     #[must_use = "a step that is not recorded is not written"]
-    pub fn tell_captured(&mut self, now: Timestamp) -> Option<Step> {
+    pub fn republish_capture(&mut self, now: Timestamp) -> Option<Step> {
         let PaymentState::Captured { attempt } = self.state else { return None };
         let step = self.next_version(Step::default(), now);
         let fact = Fact::Approved { attempt, captured: self.amount };
         Some(step.publishing(self.message(self.traceparent(attempt), fact)))
     }
 
-    /// Returns whether money was captured, or may still be by an attempt that has not ended.
+    /// Returns whether money was captured and no refund is requested, or an attempt that has not ended may still
+    /// capture it.
     pub fn may_be_captured(&self) -> bool {
         match self.state {
             PaymentState::Captured { .. } => true,
@@ -211,10 +217,10 @@ impl Payment {
         }
     }
 
-    /// Requests the refund of everything captured. A repeat requests nothing; if the refund is done, that is published
+    /// Requests the refund of the captured amount. A repeat requests nothing; if the refund is done, that is published
     /// again.
     ///
-    /// Fails if nothing was captured, or the amount is not all that was.
+    /// Fails if nothing was captured, or the amount differs.
     pub fn request_refund(&mut self, amount: Money, now: Timestamp) -> Result<Option<Step>, Refusal> {
         self.require_amount(amount)?;
         match self.state {
@@ -232,8 +238,8 @@ impl Payment {
         }
     }
 
-    /// Finishes the refund of this attempt's charge, which is published. Returns `None` for a surplus, which was never
-    /// published as captured.
+    /// Finishes the refund of this attempt's charge, which is published. Returns `None` for a surplus, whose capture
+    /// was never published.
     #[must_use = "a step that is not recorded is not written"]
     pub fn finish_refund(&mut self, number: i32, traceparent: Option<String>, now: Timestamp) -> Option<Step> {
         if self.state != (PaymentState::Refunding { attempt: number }) {
@@ -244,7 +250,7 @@ impl Payment {
         Some(step.publishing(self.message(traceparent, Fact::Refunded { refunded: self.amount })))
     }
 
-    /// Applies the outcome of an attempt, whether an answer, a look-up or a notice brought it. It is idempotent.
+    /// Applies the outcome of an attempt, from an answer, a look-up or a notice. Idempotent.
     ///
     /// Fails if the outcome contradicts what is stored.
     pub fn settle(&mut self, number: i32, outcome: Outcome, now: Timestamp) -> Result<Settled, Anomaly> {
@@ -265,29 +271,31 @@ impl Payment {
             | (
                 AttemptState::Approved { .. } | AttemptState::Declined { .. } | AttemptState::Parked,
                 Outcome::Unresolved | Outcome::LongPending | Outcome::NotSent,
-            ) => Ok(Settled::KnownBefore),
+            ) => Ok(Settled::AlreadyKnown),
             (state, Outcome::InDoubt(doubt)) => self.park(number, &state, Anomaly::ChargeInDoubt { key, doubt }, now),
             (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Anomaly::DeclinedAfterCapture(key)),
-            // The decline was published, so the order may have paid by another attempt: this money cannot stay.
+            // The decline was published and the order may have been paid by another attempt, so this capture is a
+            // surplus.
             (AttemptState::Declined { .. }, Outcome::Captured { charge_id, .. }) => {
                 Ok(Settled::Surplus(Step::default().requesting(self.refund_of(number, charge_id, now))))
             }
             (_, Outcome::Captured { charge_id, .. }) => Ok(self.end_captured(number, charge_id, now)),
             (_, Outcome::Declined { code }) => Ok(Settled::Ended(self.end_declined(number, code, now))),
-            // Whoever has claimed it says so, and nobody else has had it: it can still be stopped.
+            // Only the process that has claimed it reports this, and no other has had it, so it is queued again and can
+            // be stopped.
             (AttemptState::Charging { .. }, Outcome::NotSent) => {
                 Ok(Settled::StillOpen(self.change_attempt(number, AttemptState::Requested, now)))
             }
             (open, Outcome::Unresolved | Outcome::NotSent) => {
                 let checks = open.checks().saturating_add(1);
-                let next_check = now.plus(pause(self.id, checks));
+                let next_check = now.plus(backoff(self.id, checks));
                 let unknown = AttemptState::Unknown { checks, next_check };
                 Ok(Settled::StillOpen(self.change_attempt(number, unknown, now)))
             }
             // It was answered, so that what fails from now on is counted anew.
             (_, Outcome::LongPending) => {
                 let age = self.attempt(number).map_or(Duration::ZERO, |attempt| now.since(attempt.created_at));
-                let next_check = now.plus(rare_pause(self.id, age));
+                let next_check = now.plus(slow_backoff(self.id, age));
                 let unknown = AttemptState::Unknown { checks: 1, next_check };
                 Ok(Settled::StillOpen(self.change_attempt(number, unknown, now)))
             }
@@ -303,7 +311,7 @@ impl Payment {
         now: Timestamp,
     ) -> Result<Settled, Anomaly> {
         match state {
-            AttemptState::Parked => Ok(Settled::KnownBefore),
+            AttemptState::Parked => Ok(Settled::AlreadyKnown),
             AttemptState::Approved { .. } | AttemptState::Declined { .. } => Err(anomaly),
             AttemptState::Requested | AttemptState::Charging { .. } | AttemptState::Unknown { .. } => {
                 Ok(Settled::Parked(anomaly, self.change_attempt(number, AttemptState::Parked, now)))
@@ -316,10 +324,10 @@ impl Payment {
         self.attempt(number).is_some_and(|attempt| attempt.state == AttemptState::Parked)
     }
 
-    /// Carries out what an operator has decided on a parked attempt. One that is not parked any more stays as it is:
-    /// the provider has reported how it ended.
+    /// Carries out the decision of an operator on a parked attempt. Does nothing if it is not parked any more: the
+    /// provider has reported its outcome.
     #[must_use = "a step that is not recorded is not written"]
-    pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<Step> {
+    pub fn apply_verdict(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<Step> {
         let is_parked = self.is_parked(number);
         match verdict {
             Verdict::Retry if is_parked => {
@@ -331,13 +339,13 @@ impl Payment {
         }
     }
 
-    /// Compares what the provider says was refunded of an attempt's charge with what this service has refunded. Returns
-    /// what nobody here has asked for; a refund under way finds out for itself.
+    /// Compares the refunds that the provider reports for an attempt's charge with those of this service. Returns an
+    /// anomaly if this service has requested none. A refund under way finds out by itself.
     pub fn refunded_elsewhere(&self, number: i32, refunded: Money) -> Option<Anomaly> {
         let key = self.key(number);
         let is_kept_here = match self.state {
             PaymentState::Captured { attempt } => attempt == number,
-            // What has not been settled yet: it may turn out to be captured.
+            // An attempt that is not settled may turn out to be captured.
             PaymentState::Open => {
                 self.attempt(number).is_some_and(|found| !found.state.is_final() && !self.is_parked(number))
             }
@@ -350,9 +358,9 @@ impl Payment {
         })
     }
 
-    /// Books that all that this attempt has captured was given back by others, as by hand at the provider, and that the
-    /// goods come back. The refund of the step is done. Returns `None` if nothing is kept of it, or a refund is under
-    /// way: that finds the money back by itself.
+    /// Records a full refund of this attempt's charge that was made elsewhere, as by hand at the provider, and that the
+    /// goods come back. The refund of the step is done. Returns `None` if the capture of this attempt is not the
+    /// payment, or a refund is under way, which finds the other one by itself.
     #[must_use = "a step that is not recorded is not written"]
     pub fn book_refund_elsewhere(&mut self, number: i32, now: Timestamp) -> Option<Step> {
         if self.state != (PaymentState::Captured { attempt: number }) {
@@ -368,7 +376,7 @@ impl Payment {
     fn end_captured(&mut self, number: i32, charge_id: Option<String>, now: Timestamp) -> Settled {
         let step = self.change_attempt(number, AttemptState::Approved { charge_id: charge_id.clone() }, now);
         let step = self.next_version(step, now);
-        // Another attempt has paid already. The attempt is approved all the same: that is what the provider has done.
+        // Another attempt has paid already. This one is approved all the same, as it is at the provider.
         if self.state != PaymentState::Open {
             return Settled::Surplus(step.requesting(self.refund_of(number, charge_id, now)));
         }
@@ -383,22 +391,22 @@ impl Payment {
         step.publishing(self.message(self.traceparent(number), Fact::Declined { attempt: number, code }))
     }
 
-    /// Publishes the outcome of an attempt again, under a version of its own.
+    /// Publishes the outcome of an attempt again, under a new version.
     fn publish_again(&mut self, number: i32, now: Timestamp) -> Option<Step> {
         let fact = self.outcome(number)?;
         let step = self.next_version(Step::default(), now);
         Some(step.publishing(self.message(self.traceparent(number), fact)))
     }
 
-    /// Returns the outcome of the last attempt, if it has one. Nobody waits for that of an earlier one: the order had
-    /// it before it asked for the next.
+    /// Returns the outcome of the last attempt, if it has one; `None` for an earlier attempt, whose outcome the order
+    /// had before it requested the next one.
     fn outcome(&self, number: i32) -> Option<Fact> {
         if self.attempts.iter().any(|other| other.number > number) {
             return None;
         }
         match (&self.attempt(number)?.state, self.state.captured_attempt()) {
             (AttemptState::Declined { code }, _) => Some(Fact::Declined { attempt: number, code: code.clone() }),
-            // The attempt that has paid: of a surplus one nothing was ever published.
+            // The attempt that has paid. Nothing is published about a surplus.
             (AttemptState::Approved { .. }, Some(attempt)) => Some(Fact::Approved { attempt, captured: self.amount }),
             _ => None,
         }
@@ -420,7 +428,7 @@ impl Payment {
         AttemptKey { payment_id: self.id, attempt: number }
     }
 
-    /// Changes an attempt and not the payment: nothing is published of it.
+    /// Changes an attempt and not the version of the payment: nothing is published.
     fn change_attempt(&mut self, number: i32, state: AttemptState, now: Timestamp) -> Step {
         if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.number == number) {
             attempt.state = state;
@@ -444,7 +452,7 @@ impl Payment {
         Refund::request(self.key(number), charge_id, self.amount, now)
     }
 
-    /// Makes the next version of the payment by this step.
+    /// Increments the version of the payment, as part of this step.
     fn next_version(&mut self, step: Step, now: Timestamp) -> Step {
         self.version += 1;
         self.updated_at = now;

@@ -2,7 +2,7 @@
 
 use crate::domain::{
     Anomaly, AttemptKey, RefundKey, RefundOutcome, Verdict,
-    pause::{pause, rare_pause},
+    backoff::{backoff, slow_backoff},
 };
 use stampede_vocab::{Money, Timestamp};
 
@@ -16,7 +16,7 @@ pub enum RefundState {
         /// When to send it next.
         due: Timestamp,
     },
-    /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator
+    /// The provider's answer does not fit, or none will come. Nothing more is sent or looked up, until an operator
     /// decides or the provider reports its end.
     Parked,
     /// Done.
@@ -31,12 +31,12 @@ pub enum RefundState {
 pub enum RefundSettled {
     /// The money is back.
     Finished,
-    /// It is still open; the next try is scheduled.
+    /// It is not done; the next try is scheduled.
     StillOpen,
     /// It is parked, for an operator to settle.
     Parked(Anomaly),
-    /// It was done or parked before.
-    KnownBefore,
+    /// The outcome was stored before.
+    AlreadyKnown,
 }
 
 /// The refund of one attempt's whole charge.
@@ -63,7 +63,7 @@ impl Refund {
         Self { of, charge_id, amount, state, traceparent: None, created_at: now, updated_at: now }
     }
 
-    /// Returns a refund that others have made already, as by hand at the provider.
+    /// Returns a refund that was made elsewhere, as by hand at the provider.
     pub fn made_elsewhere(of: AttemptKey, charge_id: Option<String>, amount: Money, now: Timestamp) -> Self {
         Self { state: RefundState::Refunded { refund_id: None }, ..Self::request(of, charge_id, amount, now) }
     }
@@ -81,14 +81,14 @@ impl Refund {
         }
     }
 
-    /// Applies an outcome. One that is done does not change any more, and one that is parked only to done.
+    /// Applies an outcome. A refund that is done never changes, and a parked one only becomes done.
     pub fn settle(&mut self, outcome: RefundOutcome, now: Timestamp) -> RefundSettled {
         match (self.state.clone(), outcome) {
             (RefundState::Refunded { .. }, _)
             | (
                 RefundState::Parked,
                 RefundOutcome::Unresolved | RefundOutcome::LongPending | RefundOutcome::InDoubt(_),
-            ) => RefundSettled::KnownBefore,
+            ) => RefundSettled::AlreadyKnown,
             (_, RefundOutcome::Refunded { refund_id }) => {
                 self.change(RefundState::Refunded { refund_id }, now);
                 RefundSettled::Finished
@@ -99,24 +99,24 @@ impl Refund {
             }
             (RefundState::Requested { checks, .. }, RefundOutcome::Unresolved) => {
                 let checks = checks.saturating_add(1);
-                let due = now.plus(pause(self.of.payment_id, checks));
+                let due = now.plus(backoff(self.of.payment_id, checks));
                 self.change(RefundState::Requested { checks, due }, now);
                 RefundSettled::StillOpen
             }
-            // It was answered, so that what fails from now on is counted anew; not from 0, as if it had not been sent.
+            // It was answered, so failures are counted anew: from 1, since at 0 it would be sent without a look-up.
             (RefundState::Requested { .. }, RefundOutcome::LongPending) => {
-                let due = now.plus(rare_pause(self.of.payment_id, now.since(self.created_at)));
+                let due = now.plus(slow_backoff(self.of.payment_id, now.since(self.created_at)));
                 self.change(RefundState::Requested { checks: 1, due }, now);
                 RefundSettled::StillOpen
             }
         }
     }
 
-    /// Carries out what an operator has decided on a parked refund. Returns whether it is done now. One that is not
-    /// parked any more stays as it is.
-    pub fn settle_by_hand(&mut self, verdict: Verdict, now: Timestamp) -> bool {
+    /// Carries out the decision of an operator on a parked refund. Returns whether it is done now. Does nothing if it
+    /// is not parked any more.
+    pub fn apply_verdict(&mut self, verdict: Verdict, now: Timestamp) -> bool {
         match verdict {
-            // Not as for the first time: it is looked up before it is sent again.
+            // With a count of 1, so that it is looked up before it is sent again.
             Verdict::Retry if self.state == RefundState::Parked => {
                 self.change(RefundState::Requested { checks: 1, due: now }, now);
                 false

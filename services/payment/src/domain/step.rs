@@ -3,15 +3,15 @@
 use crate::domain::{AttemptKey, OutgoingMessage, Refund};
 use stampede_vocab::PaymentId;
 
-/// One transition that was applied to a payment, with everything that is to be written of it.
+/// One transition of a payment, with everything that has to be written for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[must_use = "a step that is not recorded is not written"]
 pub struct Step {
-    /// The payment, if it is new or has a new version. An attempt may change without it.
+    /// The payment, if it is new or its version has changed. An attempt may change without it.
     pub payment: Option<PaymentId>,
-    /// The attempt that is new or has changed.
+    /// The new or changed attempt.
     pub attempt: Option<AttemptKey>,
-    /// The refund that it requests, or that is found to be done.
+    /// The refund that it requests, or that was made elsewhere.
     pub refund: Option<Refund>,
     /// The message to publish.
     pub message: Option<OutgoingMessage>,
@@ -30,7 +30,7 @@ impl Step {
         Self { message: Some(message), ..self }
     }
 
-    /// Returns the step with its refund and its message in this trace, whatever theirs was.
+    /// Returns the step with its refund and message in this trace.
     pub fn traced(self, traceparent: Option<String>) -> Self {
         let refund = self.refund.map(|refund| Refund { traceparent: traceparent.clone(), ..refund });
         let message = self.message.map(|message| OutgoingMessage { traceparent, ..message });

@@ -3,9 +3,9 @@
 mod by_hand;
 
 use crate::domain::{
-    Anomaly, AttemptKey, AttemptState, ChargeOrder, Doubt, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
+    Anomaly, AttemptKey, AttemptState, ChargeRequest, Doubt, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
     Refund, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Step, Verdict,
-    pause::{pause, rare_pause},
+    backoff::{backoff, slow_backoff},
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
@@ -78,7 +78,7 @@ fn a_capture_ends_every_open_attempt_and_is_published_once() {
         assert_eq!(payment.state, PaymentState::Captured { attempt: 1 });
         assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(0)));
         let before = payment.clone();
-        assert_eq!(payment.settle(1, capture(500), LATER), Ok(Settled::KnownBefore));
+        assert_eq!(payment.settle(1, capture(500), LATER), Ok(Settled::AlreadyKnown));
         assert_eq!(payment, before);
     }
 }
@@ -90,7 +90,7 @@ fn a_decline_ends_every_open_attempt_and_leaves_the_payment_open() {
         let Settled::Ended(step) = payment.settle(1, decline(), LATER).unwrap() else { panic!("no end") };
         assert_eq!(published(Some(step)).fact, Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
         assert_eq!((payment.state, payment.captured()), (PaymentState::Open, eur(0)));
-        assert_eq!(payment.settle(1, decline(), LATER), Ok(Settled::KnownBefore));
+        assert_eq!(payment.settle(1, decline(), LATER), Ok(Settled::AlreadyKnown));
     }
 }
 
@@ -107,7 +107,7 @@ fn what_was_not_sent_is_queued_again_unless_somebody_else_may_have_sent_it() {
     for state in [AttemptState::Requested, approved(), declined(), AttemptState::Parked] {
         let mut payment = with_state(state);
         let before = payment.clone();
-        assert_eq!(payment.settle(1, Outcome::NotSent, LATER), Ok(Settled::KnownBefore));
+        assert_eq!(payment.settle(1, Outcome::NotSent, LATER), Ok(Settled::AlreadyKnown));
         assert_eq!(payment, before);
     }
 }
@@ -119,7 +119,7 @@ fn without_an_answer_the_next_look_up_is_scheduled_and_nothing_is_published() {
         let version = payment.version;
         let settled = payment.settle(1, Outcome::Unresolved, NOW);
         assert!(matches!(&settled, Ok(Settled::StillOpen(step)) if step.message.is_none()), "{settled:?}");
-        let next_check = NOW.plus(pause(payment.id, checks));
+        let next_check = NOW.plus(backoff(payment.id, checks));
         assert_eq!(payment.attempts[0].state, AttemptState::Unknown { checks, next_check });
         assert_eq!(payment.version, version);
     }
@@ -130,12 +130,12 @@ fn what_is_pending_for_long_is_looked_up_rarely_and_reopens_nothing() {
     let now = LATER.plus(Duration::from_secs(86_400));
     let mut payment = with_state(AttemptState::Unknown { checks: 3_000, next_check: NOW });
     assert!(matches!(payment.settle(1, Outcome::LongPending, now), Ok(Settled::StillOpen(_))));
-    let next = now.plus(rare_pause(payment.id, now.since(NOW)));
+    let next = now.plus(slow_backoff(payment.id, now.since(NOW)));
     assert!(next.since(now) >= HALF_AN_HOUR);
     assert_eq!(payment.attempts[0].state, AttemptState::Unknown { checks: 1, next_check: next });
     for state in [approved(), declined(), AttemptState::Parked] {
         let mut ended = with_state(state);
-        assert_eq!(ended.settle(1, Outcome::LongPending, now), Ok(Settled::KnownBefore));
+        assert_eq!(ended.settle(1, Outcome::LongPending, now), Ok(Settled::AlreadyKnown));
     }
     let mut refund = new_refund(&mut captured());
     refund.state = RefundState::Requested { checks: 3_000, due: NOW };
@@ -148,7 +148,7 @@ fn a_late_time_out_does_not_reopen_what_has_ended() {
     for state in [approved(), declined()] {
         let mut payment = with_state(state);
         let before = payment.clone();
-        assert_eq!(payment.settle(1, Outcome::Unresolved, LATER), Ok(Settled::KnownBefore));
+        assert_eq!(payment.settle(1, Outcome::Unresolved, LATER), Ok(Settled::AlreadyKnown));
         assert_eq!(payment, before);
     }
 }
@@ -190,7 +190,7 @@ fn what_does_not_fit_parks_an_open_attempt_until_the_provider_or_a_person_ends_i
             assert_eq!(parked.version, version, "there is nothing to publish");
             let before = parked.clone();
             for nothing_new in [outcome, Outcome::Unresolved] {
-                assert_eq!(parked.settle(1, nothing_new, LATER), Ok(Settled::KnownBefore));
+                assert_eq!(parked.settle(1, nothing_new, LATER), Ok(Settled::AlreadyKnown));
                 assert_eq!(parked, before);
             }
             let again = parked.request_charge(2, eur(500), "pm".to_owned(), None, LATER);
@@ -198,12 +198,12 @@ fn what_does_not_fit_parks_an_open_attempt_until_the_provider_or_a_person_ends_i
 
             assert!(matches!(parked.clone().settle(1, capture(500), LATER), Ok(Settled::Ended(_))));
             assert!(matches!(parked.clone().settle(1, decline(), LATER), Ok(Settled::Ended(_))));
-            assert_eq!(parked.settle_by_hand(1, Verdict::Noted, LATER), None);
+            assert_eq!(parked.apply_verdict(1, Verdict::Noted, LATER), None);
             assert_eq!(parked, before);
             let mut asked = parked.clone();
-            assert!(asked.settle_by_hand(1, Verdict::Retry, LATER).is_some_and(|step| step.message.is_none()));
+            assert!(asked.apply_verdict(1, Verdict::Retry, LATER).is_some_and(|step| step.message.is_none()));
             assert_eq!(asked.attempts[0].state, AttemptState::Unknown { checks: 0, next_check: LATER });
-            let message = published(parked.settle_by_hand(1, Verdict::Declined, LATER));
+            let message = published(parked.apply_verdict(1, Verdict::Declined, LATER));
             assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "declined_by_operator".to_owned() });
         }
     }
@@ -215,7 +215,7 @@ fn nobody_decides_on_what_has_ended() {
         for verdict in [Verdict::Retry, Verdict::Declined, Verdict::Refunded, Verdict::Noted] {
             let mut payment = with_state(state.clone());
             let before = payment.clone();
-            assert_eq!(payment.settle_by_hand(1, verdict, LATER), None);
+            assert_eq!(payment.apply_verdict(1, verdict, LATER), None);
             assert_eq!(payment, before);
         }
     }
@@ -274,9 +274,9 @@ fn an_attempt_that_waits_is_handed_to_one_process() {
     let mut payment = requested();
     let version = payment.version;
     let key = AttemptKey { payment_id: payment.id, attempt: 1 };
-    let order =
-        ChargeOrder { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0, requested_at: NOW };
-    assert_eq!(payment.begin_charge(1, LATER, NOW).map(|(order, _)| order), Some(order));
+    let charge =
+        ChargeRequest { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0, requested_at: NOW };
+    assert_eq!(payment.begin_charge(1, LATER, NOW).map(|(charge, _)| charge), Some(charge));
     assert_eq!(payment.attempts[0].state, AttemptState::Charging { lease_until: LATER });
     assert_eq!(payment.version, version, "there is nothing to publish");
     assert_eq!(payment.begin_charge(1, LATER, NOW), None, "it is taken");
@@ -377,12 +377,12 @@ fn a_refund_takes_everything_back_once() {
     assert_eq!(payment.request_refund(eur(500), LATER), Ok(None));
 
     assert_eq!(refund.settle(RefundOutcome::Unresolved, LATER), RefundSettled::StillOpen);
-    let due = LATER.plus(pause(payment.id, 1));
+    let due = LATER.plus(backoff(payment.id, 1));
     assert_eq!(refund.state, RefundState::Requested { checks: 1, due });
     let done = RefundOutcome::Refunded { refund_id: Some("re_1".to_owned()) };
     assert_eq!(refund.settle(done, LATER), RefundSettled::Finished);
     for late in [RefundOutcome::Unresolved, RefundOutcome::InDoubt(Doubt::Failed)] {
-        assert_eq!(refund.settle(late, LATER), RefundSettled::KnownBefore, "done stays done");
+        assert_eq!(refund.settle(late, LATER), RefundSettled::AlreadyKnown, "done stays done");
     }
 
     let message = published(payment.finish_refund(1, None, LATER));
@@ -402,14 +402,14 @@ fn a_refund_that_failed_is_parked_until_the_provider_or_a_person_ends_it() {
     let failed = RefundOutcome::InDoubt(Doubt::Failed);
     assert_eq!(refund.settle(failed.clone(), LATER), RefundSettled::Parked(anomaly));
     for nothing_new in [failed, RefundOutcome::Unresolved] {
-        assert_eq!(refund.settle(nothing_new, LATER), RefundSettled::KnownBefore);
+        assert_eq!(refund.settle(nothing_new, LATER), RefundSettled::AlreadyKnown);
     }
     assert_eq!(refund.clone().settle(RefundOutcome::Refunded { refund_id: None }, LATER), RefundSettled::Finished);
-    assert!(!refund.clone().settle_by_hand(Verdict::Noted, LATER));
-    assert!(refund.clone().settle_by_hand(Verdict::Refunded, LATER));
-    assert!(!refund.settle_by_hand(Verdict::Retry, LATER));
+    assert!(!refund.clone().apply_verdict(Verdict::Noted, LATER));
+    assert!(refund.clone().apply_verdict(Verdict::Refunded, LATER));
+    assert!(!refund.apply_verdict(Verdict::Retry, LATER));
     assert_eq!(refund.state, RefundState::Requested { checks: 1, due: LATER }, "to be looked up first");
-    assert!(!refund.settle_by_hand(Verdict::Refunded, LATER), "it is not parked any more");
+    assert!(!refund.apply_verdict(Verdict::Refunded, LATER), "it is not parked any more");
 }
 
 #[test]
@@ -462,9 +462,9 @@ fn what_a_request_brings_about_is_in_the_trace_of_the_request() {
 fn pauses_grow_to_half_a_minute_and_are_spread() {
     let low = PaymentId::from_uuid(Uuid::from_u128(0));
     let high = PaymentId::from_uuid(Uuid::from_u128(255));
-    assert_eq!((pause(low, 1), pause(high, 1)), (Duration::from_millis(250), Duration::from_millis(500)));
-    assert_eq!(pause(high, 3), Duration::from_secs(2));
-    assert_eq!(pause(high, u32::MAX), Duration::from_secs(30));
+    assert_eq!((backoff(low, 1), backoff(high, 1)), (Duration::from_millis(250), Duration::from_millis(500)));
+    assert_eq!(backoff(high, 3), Duration::from_secs(2));
+    assert_eq!(backoff(high, u32::MAX), Duration::from_secs(30));
     let hour = Duration::from_secs(3_600);
-    assert_eq!((rare_pause(high, hour), rare_pause(high, 100 * hour)), (hour / 16, hour));
+    assert_eq!((slow_backoff(high, hour), slow_backoff(high, 100 * hour)), (hour / 16, hour));
 }

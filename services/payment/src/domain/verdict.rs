@@ -9,13 +9,14 @@ pub enum Verdict {
     Retry,
     /// The buyer has not paid by this charge, or has the money back already: the attempt is declined.
     Declined,
-    /// The buyer has the whole money back: the refund is done. Where none was asked for, the goods come back too.
+    /// The buyer has the whole amount back: the refund is done. If this service had requested none, the goods come back
+    /// too.
     Refunded,
-    /// Nothing is to be changed.
+    /// Change nothing.
     Noted,
 }
 
-/// A text that is not one of them.
+/// Why a text is no verdict.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no decision on an anomaly")]
 pub struct ParseVerdictError(String);

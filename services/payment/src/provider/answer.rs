@@ -1,4 +1,4 @@
-//! The provider's answers as JSON, and what each means.
+//! The JSON answers of the provider, and their conversion.
 
 use crate::{
     domain::{AttemptKey, Doubt, Outcome, Refund, RefundKey, RefundOutcome},
@@ -10,18 +10,18 @@ use stampede_vocab::Money;
 /// The provider's record of one charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeRecord {
-    /// The attempt that it is of; `None` for a charge that is not of this shop.
+    /// The attempt that it charges; `None` for a charge that is not of this shop.
     pub key: Option<AttemptKey>,
-    /// What was refunded of it; `None` if that cannot be read.
+    /// The refunded amount; `None` if it cannot be read.
     pub refunded: Option<Money>,
-    /// How it stands.
+    /// The outcome so far.
     pub outcome: Outcome,
 }
 
 /// A page of the provider's list of refunds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefundPage {
-    /// The charges of those of other keys than this service sends, by the provider's ids.
+    /// The ids of the charges whose refunds have keys that this service does not send.
     pub foreign: Vec<String>,
     /// The id of the last refund on the page; `None` if it is empty.
     pub last: Option<String>,
@@ -86,7 +86,8 @@ struct ErrorCode {
 }
 
 impl ChargeAnswer {
-    /// Returns how the charge stands. One of which something was refunded does not pay for goods any more.
+    /// Returns the outcome of the charge. A charge that is partly or fully refunded is in doubt: it does not pay for
+    /// the goods.
     pub(super) fn into_outcome(self) -> Result<Outcome, ProviderError> {
         let amount = money(self.amount_minor, &self.currency).and_then(|amount| self.kept(amount));
         Ok(outcome(&self.status, readable_id(self.id)?, amount, self.decline_code))
@@ -99,7 +100,7 @@ impl ChargeAnswer {
         }
     }
 
-    /// Returns what was refunded of it, of which attempt it is, and how it stands.
+    /// Returns the record of the charge.
     pub(super) fn into_record(self) -> Result<ChargeRecord, ProviderError> {
         let refunded = money(self.refunded_minor, &self.currency).ok();
         let key = self.key.as_deref().and_then(|key| key.parse().ok());
@@ -108,7 +109,7 @@ impl ChargeAnswer {
 }
 
 impl RefundAnswer {
-    /// Returns how the refund stands. One over another amount is not done.
+    /// Returns the outcome of the refund. A refund of another amount is in doubt.
     pub(super) fn into_outcome(self, asked: &Refund) -> Result<RefundOutcome, ProviderError> {
         let refund_id = readable_id(self.id)?;
         Ok(match (self.status, money(self.amount_minor, &self.currency)) {
@@ -137,7 +138,7 @@ impl RefundListAnswer {
 }
 
 impl ErrorAnswer {
-    /// Returns the provider's own code, cut to what is stored.
+    /// Returns the provider's own code, truncated to its column.
     pub(super) fn into_code(self) -> String {
         visible(&self.error.code, MAX_CODE_CHARS)
     }

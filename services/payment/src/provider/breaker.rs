@@ -1,9 +1,9 @@
-//! The breaker in front of the provider. After some failures in a row it opens: nothing is sent for a while, and
-//! charges stay queued. Then one request is let through; its answer closes the breaker, and its failure opens it for
-//! longer.
+//! The circuit breaker of the provider. After some failures in a row it opens: nothing is sent for a while, and charges
+//! stay queued. Then it is half-open: one request is a probe, whose answer closes the breaker and whose failure opens
+//! it for longer.
 //!
-//! It is about the provider's health alone, so that any answer counts as a success, a decline too. Deadlines of orders
-//! do not wait for it: what is queued when its order ends is never charged.
+//! It measures the health of the provider alone: any answer is a success, a decline too. Order deadlines do not wait
+//! for it: an attempt that is queued when its order ends is never charged.
 
 use opentelemetry::{
     global,
@@ -16,17 +16,17 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Longest pause between two requests to a provider that fails.
+/// Upper bound of the back-off between two probes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// When a breaker opens, and for how long.
+/// The configuration of a breaker.
 #[derive(Debug, Clone, Copy)]
 pub struct BreakerPolicy {
     /// Failures in a row that open it.
     pub failures: u32,
-    /// The first pause; it doubles each time, up to ten seconds.
+    /// The first back-off; it doubles each time, up to ten seconds.
     pub pause: Duration,
-    /// Longest wait for the answer to the request that is let through.
+    /// Time-out of a probe.
     pub probe_timeout: Duration,
 }
 
@@ -36,7 +36,7 @@ enum State {
     Closed { failures: u32 },
     /// Nothing is sent before `until`.
     Open { until: Instant, openings: u32 },
-    /// One request is under way; it is given up at `until`.
+    /// A probe is under way; another is allowed at `until`.
     HalfOpen { until: Instant, openings: u32 },
 }
 
@@ -70,7 +70,7 @@ impl Breaker {
         matches!(*self.state(), State::Closed { .. })
     }
 
-    /// Returns how many of `wanted` requests may be prepared now: all, none, or the one whose answer decides.
+    /// Returns how many of `wanted` requests may be prepared now: all, none, or the probe.
     pub fn allowance(&self, wanted: u32) -> u32 {
         match *self.state() {
             State::Closed { .. } => wanted,
@@ -92,7 +92,7 @@ impl Breaker {
         }
     }
 
-    /// Takes note of how a request went. While the breaker is open, what was sent before says nothing new.
+    /// Records the result of a request. While the breaker is open, requests that were sent before do not count.
     pub(super) fn record(&self, has_failed: bool) {
         let mut state = self.state();
         *state = match (*state, has_failed) {

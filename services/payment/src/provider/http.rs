@@ -2,7 +2,7 @@
 //! always under the same idempotency key.
 
 use crate::{
-    domain::{AttemptKey, ChargeOrder, Doubt, Outcome, Refund, RefundOutcome},
+    domain::{AttemptKey, ChargeRequest, Doubt, Outcome, Refund, RefundOutcome},
     provider::{
         Breaker, ChargeRecord, RefundPage,
         answer::{ChargeAnswer, ErrorAnswer, RefundAnswer, RefundListAnswer},
@@ -22,18 +22,18 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Longest answer that is read.
+/// Longest body of an answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Time-out of an idle connection.
 const IDLE: Duration = Duration::from_secs(30);
-/// Refunds of a page, which must be shorter than the longest answer.
-const REFUNDS_OF_A_PAGE: u32 = 50;
-/// What the provider calls a token of no card.
+/// Most refunds of a page, which must fit into the longest body.
+const MAX_REFUNDS_PER_PAGE: u32 = 50;
+/// Error code for an invalid token of a card.
 const INVALID_PAYMENT_METHOD: &str = "invalid_payment_method";
-/// What it calls a key that came before with another request. Any other conflict is one with a request under way.
+/// Error code for a key that was used for another request. Any other conflict is with a request under way.
 const KEY_REUSED: &str = "idempotency_key_reused";
-/// Refusals that pass: they are about who asks, or when, and not about what is asked for.
-const PASSING: [StatusCode; 5] = [
+/// Transient refusals: they are about the credentials or the time, not about the request.
+const TRANSIENT_REFUSALS: [StatusCode; 5] = [
     StatusCode::UNAUTHORIZED,
     StatusCode::FORBIDDEN,
     StatusCode::REQUEST_TIMEOUT,
@@ -53,9 +53,9 @@ pub struct HttpProvider {
 /// Why there is no reliable answer. The request may or may not have taken effect.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// The provider fails, so that it was not asked.
+    /// The breaker is open, so the request was not sent.
     #[error("the provider was not asked, since it fails")]
-    HeldBack,
+    BreakerOpen,
     /// The answer did not come in time.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
@@ -76,45 +76,47 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
-    /// Returns whether a look-up that failed so would fail again and again.
-    pub fn is_lasting(&self) -> bool {
+    /// Returns whether a retry of the look-up would fail as well.
+    pub fn is_permanent(&self) -> bool {
         self.doubt().is_some() || matches!(self, Self::Unreadable(_))
     }
 
-    /// Returns why a repeat would have the same answer; `None` if it may have another.
+    /// Returns why a retry would get the same answer; `None` if it may get another.
     pub fn doubt(&self) -> Option<Doubt> {
         match self {
-            Self::Refused { status, code } if is_for_good(*status, code) => {
+            Self::Refused { status, code } if is_permanent_refusal(*status, code) => {
                 Some(Doubt::Refused { status: status.as_u16(), code: code.clone() })
             }
-            Self::Refused { .. } | Self::HeldBack | Self::TimedOut(_) | Self::Unreachable(_) | Self::Unreadable(_) => {
-                None
-            }
+            Self::Refused { .. }
+            | Self::BreakerOpen
+            | Self::TimedOut(_)
+            | Self::Unreachable(_)
+            | Self::Unreadable(_) => None,
         }
     }
 
-    /// Returns whether the provider was asked, or at least tried to be: what was held back says nothing of it.
-    pub fn was_asked(&self) -> bool {
-        !matches!(self, Self::HeldBack)
+    /// Returns whether the request was sent, or tried to be.
+    pub fn was_sent(&self) -> bool {
+        !matches!(self, Self::BreakerOpen)
     }
 }
 
-fn is_for_good(status: StatusCode, code: &str) -> bool {
+fn is_permanent_refusal(status: StatusCode, code: &str) -> bool {
     let is_under_way = status == StatusCode::CONFLICT && code != KEY_REUSED;
-    status.is_client_error() && !PASSING.contains(&status) && !is_under_way
+    status.is_client_error() && !TRANSIENT_REFUSALS.contains(&status) && !is_under_way
 }
 
-/// Returns an id of the provider's as it may stand in a path.
-fn in_path(id: &str) -> Result<&str, ProviderError> {
+/// Returns an id of the provider if it is a safe path segment.
+fn path_segment(id: &str) -> Result<&str, ProviderError> {
     if is_plain(id) { Ok(id) } else { Err(ProviderError::Unreadable("an id has odd characters".to_owned())) }
 }
 
 /// The result of a look-up by key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookUp {
-    /// It has the charge.
+    /// The provider has the charge.
     Found(Outcome),
-    /// It never took a charge under this key.
+    /// The provider never received a charge under this key.
     NotFound,
 }
 
@@ -136,27 +138,27 @@ impl HttpProvider {
         Ok(Self { client, base: base.to_string().trim_end_matches('/').to_owned(), timeout, breaker })
     }
 
-    /// The breaker that holds requests back while the provider fails.
+    /// Returns the breaker in front of this provider.
     pub fn breaker(&self) -> &Breaker {
         &self.breaker
     }
 
-    /// Sends a charge. A repeat under the same key gets the answer of the first and charges nothing.
-    pub async fn charge(&self, order: &ChargeOrder) -> Result<Outcome, ProviderError> {
+    /// Sends a charge. Idempotent by its key: a repeat gets the first answer and charges nothing.
+    pub async fn charge(&self, charge: &ChargeRequest) -> Result<Outcome, ProviderError> {
         let body = json!({
-            "amount_minor": order.amount.minor_units,
-            "currency": order.amount.currency.as_str(),
-            "payment_method": order.payment_method,
+            "amount_minor": charge.amount.minor_units,
+            "currency": charge.amount.currency.as_str(),
+            "payment_method": charge.payment_method,
         });
-        let answer = self.post("/v1/charges", &order.key.to_string(), &body).await?;
+        let answer = self.post("/v1/charges", &charge.key.to_string(), &body).await?;
         match answer.status {
             // Refused by the bank: nothing was captured.
             StatusCode::PAYMENT_REQUIRED => Ok(Outcome::Declined { code: code(Some(answer.error_code())) }),
-            // Of this kind of refusal only what the buyer has given is a decline.
+            // With this status only an invalid payment method, which the buyer chose, is a decline.
             StatusCode::UNPROCESSABLE_ENTITY if answer.error_code() == INVALID_PAYMENT_METHOD => {
                 Ok(Outcome::Declined { code: INVALID_PAYMENT_METHOD.to_owned() })
             }
-            _ => answer.granted::<ChargeAnswer>()?.into_outcome(),
+            _ => answer.success_body::<ChargeAnswer>()?.into_outcome(),
         }
     }
 
@@ -166,39 +168,39 @@ impl HttpProvider {
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(LookUp::NotFound);
         }
-        answer.granted::<ChargeAnswer>()?.into_outcome().map(LookUp::Found)
+        answer.success_body::<ChargeAnswer>()?.into_outcome().map(LookUp::Found)
     }
 
-    /// Looks up a charge by the provider's id of it; `None` if there is none.
+    /// Looks up a charge by its id at the provider; `None` if there is none.
     pub async fn look_up_charge(&self, charge_id: &str) -> Result<Option<ChargeRecord>, ProviderError> {
-        let answer = self.get(&format!("/v1/charges/{}", in_path(charge_id)?)).await?;
+        let answer = self.get(&format!("/v1/charges/{}", path_segment(charge_id)?)).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        answer.granted::<ChargeAnswer>()?.into_record().map(Some)
+        answer.success_body::<ChargeAnswer>()?.into_record().map(Some)
     }
 
-    /// Looks up a refund by its key; `None` if the provider never took one under it.
+    /// Looks up a refund by its key; `None` if the provider never received one under it.
     pub async fn look_up_refund(&self, refund: &Refund) -> Result<Option<RefundOutcome>, ProviderError> {
         let answer = self.get(&format!("/v1/refunds/by-key/{}", refund.key())).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        answer.granted::<RefundAnswer>()?.into_outcome(refund).map(Some)
+        answer.success_body::<RefundAnswer>()?.into_outcome(refund).map(Some)
     }
 
-    /// Returns a page of all refunds of this account, the oldest first, after this one.
+    /// Returns a page of all refunds of this account, oldest first, after the cursor `after`.
     pub async fn refunds_after(&self, after: Option<&str>) -> Result<RefundPage, ProviderError> {
-        let after = after.map(in_path).transpose()?.map(|after| format!("&after={after}")).unwrap_or_default();
-        let answer = self.get(&format!("/v1/refunds?limit={REFUNDS_OF_A_PAGE}{after}")).await?;
-        answer.granted::<RefundListAnswer>()?.into_page()
+        let after = after.map(path_segment).transpose()?.map(|after| format!("&after={after}")).unwrap_or_default();
+        let answer = self.get(&format!("/v1/refunds?limit={MAX_REFUNDS_PER_PAGE}{after}")).await?;
+        answer.success_body::<RefundListAnswer>()?.into_page()
     }
 
-    /// Refunds a charge. A repeat under the same key refunds nothing more.
+    /// Refunds a charge. Idempotent by its key: a repeat refunds nothing more.
     pub async fn refund(&self, refund: &Refund, charge_id: &str) -> Result<RefundOutcome, ProviderError> {
         let body = json!({"charge_id": charge_id, "amount_minor": refund.amount.minor_units});
         let answer = self.post("/v1/refunds", &refund.key().to_string(), &body).await?;
-        answer.granted::<RefundAnswer>()?.into_outcome(refund)
+        answer.success_body::<RefundAnswer>()?.into_outcome(refund)
     }
 
     async fn get(&self, path: &str) -> Result<Answer, ProviderError> {
@@ -218,10 +220,10 @@ impl HttpProvider {
     async fn send(&self, request: http::Result<Request<Full<Bytes>>>) -> Result<Answer, ProviderError> {
         let request = request.map_err(|error| ProviderError::Unreachable(error.to_string()))?;
         if !self.breaker.admit() {
-            return Err(ProviderError::HeldBack);
+            return Err(ProviderError::BreakerOpen);
         }
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| unreachable_because(&error))?;
+            let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|error| ProviderError::Unreachable(error.to_string()))?.to_bytes();
@@ -234,17 +236,17 @@ impl HttpProvider {
 }
 
 impl Answer {
-    /// Whether the provider fails or is busy, whatever it was asked.
+    /// Returns whether the provider fails or is busy, whatever the request.
     fn is_failure(&self) -> bool {
         self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS
     }
 
     /// Returns the body of a successful answer. Fails for any other status.
-    fn granted<T: DeserializeOwned>(&self) -> Result<T, ProviderError> {
+    fn success_body<T: DeserializeOwned>(&self) -> Result<T, ProviderError> {
         if !self.status.is_success() {
             return Err(ProviderError::Refused { status: self.status, code: self.error_code() });
         }
-        // What serde says of a value would repeat it, and it is logged.
+        // The message of serde would quote the value, and it is logged.
         serde_json::from_slice(&self.body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             ProviderError::Unreadable(format!("at line {line}, column {column}"))
@@ -257,7 +259,7 @@ impl Answer {
 }
 
 /// Returns the error with its causes, which hyper-util leaves out of its message.
-fn unreachable_because(error: &hyper_util::client::legacy::Error) -> ProviderError {
+fn unreachable(error: &hyper_util::client::legacy::Error) -> ProviderError {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -286,7 +288,7 @@ mod tests {
             refused(429, "too_many_requests"),
             refused(500, ""),
             refused(503, "too_busy"),
-            ProviderError::HeldBack,
+            ProviderError::BreakerOpen,
             ProviderError::TimedOut(IDLE),
             ProviderError::Unreachable(String::new()),
             ProviderError::Unreadable(String::new()),
@@ -303,9 +305,9 @@ mod tests {
 
     #[test]
     fn only_plain_ids_stand_in_a_path() {
-        assert_eq!(in_path("ch_0000000001").unwrap(), "ch_0000000001");
+        assert_eq!(path_segment("ch_0000000001").unwrap(), "ch_0000000001");
         for odd in ["", "a/b", "a?b", "a b", "..", "ä", "a%2f"] {
-            assert!(in_path(odd).is_err(), "{odd}");
+            assert!(path_segment(odd).is_err(), "{odd}");
         }
     }
 }

@@ -17,12 +17,12 @@ use crate::domain::{Doubt, Outcome};
 use serde::Deserialize;
 use stampede_vocab::{Currency, Money};
 
-/// Longest id of the provider's that is stored. A longer one is refused where it comes in: in the database it would be
-/// refused with all that is written beside it.
+/// Longest id of the provider that is accepted, by its column. The database would refuse a longer one together with all
+/// rows of its batch.
 const MAX_ID_CHARS: usize = 255;
-/// Longest code of the provider's that is kept.
+/// Longest code of the provider; longer ones are truncated.
 const MAX_CODE_CHARS: usize = 64;
-/// Longest currency that is quoted, of what is none.
+/// Longest quote of an invalid currency.
 const MAX_CURRENCY_CHARS: usize = 16;
 
 /// The status of a charge in the words of the provider.
@@ -52,31 +52,31 @@ fn outcome(
     }
 }
 
-/// Returns the id; `None` if it is longer than what is stored, empty, or not visible ASCII, as ids of providers are.
+/// Returns the id; `None` if it is empty, too long, or not visible ASCII.
 fn bounded_id(id: String) -> Option<String> {
     let fits = (1..=MAX_ID_CHARS).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then_some(id)
 }
 
-/// Returns whether an id of the provider's may stand in a path, and be stored.
+/// Returns whether an id of the provider is a safe path segment, and can be stored.
 pub fn is_plain(id: &str) -> bool {
     (1..=MAX_ID_CHARS).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
-/// Returns the decline code, cut to what is stored; `declined` if the provider gives none.
+/// Returns the decline code, truncated to its column; `declined` if the provider gives none.
 fn code(given: Option<String>) -> String {
     let given = visible(&given.unwrap_or_default(), MAX_CODE_CHARS);
     if given.is_empty() { "declined".to_owned() } else { given }
 }
 
-/// Returns the visible ASCII characters of a text of the provider's, at most so many.
+/// Returns the visible ASCII characters of a text of the provider, at most so many.
 fn visible(text: &str, most: usize) -> String {
     text.chars().filter(char::is_ascii_graphic).take(most).collect()
 }
 
-/// Returns the amount. Some providers write currencies in small letters. Whether it is the right one is for those to
-/// say who know what was asked for.
+/// Returns the amount. Some providers write currencies in small letters. The caller checks whether it is the expected
+/// amount.
 fn money(minor: i64, currency: &str) -> Result<Money, Doubt> {
     let read = Currency::stored(&currency.to_ascii_uppercase());
     read.map(|currency| Money::new(minor, currency)).map_err(|_| {

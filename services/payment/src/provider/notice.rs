@@ -1,4 +1,4 @@
-//! The notices (webhooks) of the provider: signed JSON texts. Nothing in them is longer than what is stored.
+//! The notices (webhooks) of the provider: signed JSON texts. Fields are bounded by their columns.
 
 use crate::{
     domain::{AttemptKey, Outcome, RefundKey},
@@ -7,17 +7,17 @@ use crate::{
 use serde::Deserialize;
 use stampede_vocab::Timestamp;
 
-/// Longest notice that is read.
+/// Longest notice, in bytes.
 const MAX_NOTICE_BYTES: usize = 64 * 1024;
 
-/// The content of a notice. It is a hint: what it is about is looked up, and the answer believed.
+/// The content of a notice. It is a hint: its charge or refund is looked up, and that answer counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// A charge has ended, as it says.
+    /// A charge has ended with this outcome.
     Charge(AttemptKey, Outcome),
-    /// Something has happened to a refund of this service.
+    /// A refund of this service has changed.
     Refund(RefundKey),
-    /// Something was refunded of a charge, by somebody else.
+    /// A charge was refunded by others.
     ForeignRefund {
         /// The provider's id of the charge.
         charge_id: String,
@@ -81,7 +81,7 @@ fn charge_notice(payload: &str) -> Result<Notice, NoticeError> {
     let notice: ChargeNotice = parse(payload)?;
     let amount = money(notice.amount_minor, &notice.currency);
     let outcome = outcome(&notice.status, readable_id(notice.charge_id)?, amount, notice.decline_code);
-    // The account may be that of other shops too. Refused, their notices would come again and again.
+    // The account may be shared with other shops. If their notices were refused, the provider would retry them.
     let key = notice.key.and_then(|key| key.parse().ok());
     Ok(key.map_or(Notice::Other, |key| Notice::Charge(key, outcome)))
 }
@@ -103,7 +103,7 @@ fn readable_id(id: String) -> Result<String, NoticeError> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a str) -> Result<T, NoticeError> {
-    // What serde says of a value would repeat it.
+    // The message of serde would quote the value.
     serde_json::from_str(payload).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         unreadable(format!("at line {line}, column {column}"))
@@ -153,7 +153,7 @@ mod tests {
             assert_eq!(read(payload, &sign(payload)), foreign);
         }
 
-        // What it says is not believed, so that a currency which is none is no reason not to look.
+        // The content is not believed, so an invalid currency is no reason not to look the charge up.
         let payload = captured(&key().to_string()).replace("EUR", "GOLD");
         let notice = read(&payload, &sign(&payload)).unwrap();
         assert!(matches!(notice, Notice::Charge(of, Outcome::InDoubt(_)) if of == key()), "{notice:?}");

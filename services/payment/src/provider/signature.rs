@@ -1,18 +1,18 @@
 //! The signatures of notices: HMAC-SHA256 over a time and the bytes of the body, in the form of the header
 //! `Stampede-Signature: t=1767225600,v1=5257a8...`.
 //!
-//! The time is signed too, so that a notice that was recorded once cannot be sent for ever.
+//! The time is signed too, against replay of a recorded notice.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use stampede_vocab::Timestamp;
 use std::{sync::Arc, time::Duration};
 
-/// Largest difference between the time of a signature and ours.
+/// Largest difference between the time of a signature and the clock.
 const TOLERANCE: Duration = Duration::from_secs(300);
 /// Longest header.
 const MAX_HEADER_BYTES: usize = 1_024;
-/// Most digits of the time; more than there will be.
+/// Most digits of the time, more than needed.
 const MAX_TIME_DIGITS: usize = 12;
 /// Most signatures in one header: a provider that changes its secret signs with both.
 const MAX_SIGNATURES: usize = 4;
@@ -26,20 +26,21 @@ pub struct BadSignature;
 pub struct WebhookSecrets(Arc<[String]>);
 
 impl WebhookSecrets {
-    /// Takes notices signed with `secret`, and with `other` while one takes the place of the other.
+    /// Accepts notices signed with `secret`, or with `other` during a rotation.
     pub fn new(secret: &str, other: Option<&str>) -> Self {
         Self([secret].into_iter().chain(other).map(str::to_owned).collect())
     }
 
-    /// Checks that one of the signatures in the header is of this body, by one of the secrets, and not of another time.
+    /// Verifies that a signature in the header is of this body, by one of the secrets, and that its time is within the
+    /// tolerance.
     pub fn verify(&self, body: &str, header: &str, now: Timestamp) -> Result<(), BadSignature> {
-        let Header { time, signatures } = Header::read(header).ok_or(BadSignature)?;
-        let fits = |secret: &String| {
-            // Once for all signatures: anybody may send a long body with many of them.
+        let Header { time, signatures } = Header::parse(header).ok_or(BadSignature)?;
+        let matches = |secret: &String| {
+            // Computed once for all signatures, since anybody may send a long body with many of them.
             let mac = mac_of(secret, time, body);
             signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
         };
-        if is_near(time, now) && self.0.iter().any(fits) { Ok(()) } else { Err(BadSignature) }
+        if is_within_tolerance(time, now) && self.0.iter().any(matches) { Ok(()) } else { Err(BadSignature) }
     }
 }
 
@@ -50,8 +51,8 @@ struct Header<'h> {
 }
 
 impl<'h> Header<'h> {
-    /// Reads a header; other parts than `t` and `v1` are passed over, as a provider may add some.
-    fn read(header: &'h str) -> Option<Self> {
+    /// Parses a header. Ignores parts other than `t` and `v1`, which a provider may add.
+    fn parse(header: &'h str) -> Option<Self> {
         if header.len() > MAX_HEADER_BYTES {
             return None;
         }
@@ -69,14 +70,14 @@ impl<'h> Header<'h> {
     }
 }
 
-fn is_near(time: &str, now: Timestamp) -> bool {
+fn is_within_tolerance(time: &str, now: Timestamp) -> bool {
     let is_number = time.len() <= MAX_TIME_DIGITS && time.bytes().all(|byte| byte.is_ascii_digit());
     let Some(seconds) = is_number.then(|| time.parse::<i64>().ok()).flatten() else { return false };
     let signed_at = Timestamp::from_micros(seconds * 1_000_000);
     now.since(signed_at) <= TOLERANCE && signed_at.since(now) <= TOLERANCE
 }
 
-/// Returns what a signature is compared with, in constant time, so that it cannot be guessed byte by byte.
+/// Returns the MAC that signatures are compared with, in constant time, so that none can be guessed byte by byte.
 fn mac_of(secret: &str, time: &str, body: &str) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes a key of any length");
     for part in [time, ".", body] {

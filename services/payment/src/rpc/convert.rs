@@ -10,7 +10,7 @@ use stampede_service::{Page, Paging};
 use stampede_status::Problem;
 use stampede_vocab::{OrderId, PaymentId, UserId, field};
 
-/// Reads the id in the field `payment_id`.
+/// Parses the id in the field `payment_id`.
 pub fn payment_id(text: &str) -> Result<PaymentId, Problem> {
     Ok(field::id("payment_id", text)?)
 }

@@ -1,4 +1,4 @@
-//! The one table from the failures of the use cases to the problems for callers.
+//! Maps the failures of the use cases to problems for callers.
 
 use crate::usecase::Error;
 use stampede_status::{Problem, Reason};

@@ -1,5 +1,4 @@
-//! The table `anomalies`: what an operator has to settle, and what was decided. The payments that they are about must
-//! be locked.
+//! The table `anomalies`, which operators settle, with their decisions. The payments of the anomalies must be locked.
 
 use crate::{
     domain::{Anomaly, AttemptKey, Subject, Verdict},
@@ -14,10 +13,10 @@ use uuid::Uuid;
 /// Longest detail that is stored.
 const MAX_DETAIL_CHARS: usize = 1_024;
 
-/// A decision that is to be carried out.
+/// A decision to carry out.
 #[derive(Debug, Clone, Copy)]
 pub struct Decision {
-    /// Its row.
+    /// The id of its row.
     pub id: i64,
     /// The attempt that the anomaly is about.
     pub key: AttemptKey,
@@ -48,7 +47,7 @@ pub async fn park(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timest
     insert(conn, &anomalies, now).await
 }
 
-/// Inserts anomalies that changed nothing, and may have been found before: each that has not.
+/// Inserts those of these anomalies, which changed nothing, that are not stored yet.
 pub async fn note(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timestamp) -> Result<(), DbError> {
     if anomalies.is_empty() {
         return Ok(());
@@ -65,8 +64,8 @@ pub async fn note(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timest
     insert(conn, &new, now).await
 }
 
-/// Settles the anomalies of these attempts, whose end the provider has reported or an operator has decided on by
-/// another anomaly. What was decided on them and not carried out never will be, so that no verdict is kept.
+/// Settles the anomalies of these attempts, whose end the provider has reported, or an operator has decided by another
+/// anomaly. Clears their verdicts: a decision that was not carried out never will be.
 pub async fn close(
     conn: &mut MySqlConnection,
     subject: Subject,
@@ -76,7 +75,7 @@ pub async fn close(
     if keys.is_empty() {
         return Ok(());
     }
-    // By the key of the attempts: by that of the states it would wait for the anomalies of others.
+    // By the index of the attempts: a scan of the index of the states would wait for locked anomalies of others.
     let mut update = Statement::new(
         "UPDATE anomalies FORCE INDEX (ix_anomalies_attempt) SET state = 'SETTLED', verdict = NULL, settled_us = ",
     );
@@ -87,7 +86,7 @@ pub async fn close(
     Ok(())
 }
 
-/// Returns decisions that are to be carried out, the oldest first; an error for one that cannot be read. Locks nothing.
+/// Returns decisions to carry out, the oldest first; an error for one that cannot be read. Takes no locks.
 pub async fn decided(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Result<Decision, DbError>>, DbError> {
     let mut query =
         Statement::new("SELECT id, payment_id, attempt, subject, verdict FROM anomalies WHERE state = 'DECIDED'");
@@ -96,8 +95,8 @@ pub async fn decided(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Resul
     Ok(rows.into_iter().map(DecisionRow::into_decision).collect())
 }
 
-/// Settles those of these decisions that nobody else has carried out, and returns their rows.
-pub async fn take(conn: &mut MySqlConnection, decisions: &[Decision], now: Timestamp) -> Result<Vec<i64>, DbError> {
+/// Settles those of these decisions that are not carried out yet, and returns their ids.
+pub async fn claim(conn: &mut MySqlConnection, decisions: &[Decision], now: Timestamp) -> Result<Vec<i64>, DbError> {
     if decisions.is_empty() {
         return Ok(Vec::new());
     }

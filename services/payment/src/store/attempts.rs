@@ -1,8 +1,8 @@
-//! The table `attempts`: also the queue of the charge worker and that of the reconciler.
+//! The table `attempts`, which is also the queue of the charge worker and that of the reconciler.
 
 use crate::{
-    domain::{Attempt, AttemptKey, AttemptState, ChargeOrder},
-    store::{Claim, KeyRow, Reading, count, money, odd_state, push_keys},
+    domain::{Attempt, AttemptKey, AttemptState, ChargeRequest},
+    store::{Claim, KeyRow, ReadMode, count, money, push_keys, state_error},
 };
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
@@ -31,7 +31,7 @@ struct Row {
 }
 
 #[derive(FromRow)]
-struct OrderRow {
+struct ChargeRow {
     payment_id: Uuid,
     attempt: i32,
     payment_method: String,
@@ -44,19 +44,19 @@ struct OrderRow {
 /// The state of an attempt that a claim expects.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Claimable {
-    /// That it is queued.
+    /// It is queued.
     Requested,
-    /// That its outcome is unknown and the next look-up is due. A charge whose lease has expired is one of them: its
-    /// process was killed or stalled.
+    /// Its outcome is unknown and the next look-up is due, or its lease has expired: the process that charges it was
+    /// killed or stalled.
     Due,
 }
 
-/// Attempts of unknown outcome that were claimed.
+/// Claimed attempts of unknown outcome.
 #[derive(Debug)]
 pub struct ClaimedUnknown {
-    /// Each, or why it cannot be read.
-    pub orders: Vec<Result<ChargeOrder, DbError>>,
-    /// Whether as many were due as a claim may take, so that more may be. Others may have taken some of them.
+    /// The charges to look up; an error for one that cannot be read.
+    pub charges: Vec<Result<ChargeRequest, DbError>>,
+    /// Whether the limit was reached, so that more may be due. Other processes may have claimed some of those.
     pub may_be_more: bool,
 }
 
@@ -69,12 +69,11 @@ struct Columns<'a> {
     checks: u32,
 }
 
-/// Returns the attempts of these payments, in order of their numbers; an error for those of a payment of which one
-/// cannot be read.
+/// Returns the attempts of these payments, by number; an error for a payment of which one cannot be read.
 pub async fn load(
     conn: &mut MySqlConnection,
     payments: &[PaymentId],
-    reading: Reading,
+    mode: ReadMode,
 ) -> Result<HashMap<PaymentId, Result<Vec<Attempt>, DbError>>, DbError> {
     if payments.is_empty() {
         return Ok(HashMap::new());
@@ -83,7 +82,7 @@ pub async fn load(
         Statement::concat(["SELECT ", COLUMNS, " FROM attempts FORCE INDEX (PRIMARY) WHERE payment_id IN "]);
     query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt");
-    reading.push_to(&mut query);
+    mode.push_to(&mut query);
     let rows: Vec<Row> = query.fetch_all(conn).await?;
     let mut attempts: HashMap<_, Result<Vec<_>, _>> = HashMap::new();
     for row in rows {
@@ -129,13 +128,13 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
     Ok(())
 }
 
-/// Claims queued attempts of this time or later, oldest first. Skips those that another process is claiming. Yields an
-/// error for one that is claimed and cannot be read.
+/// Claims queued attempts that are due at `from` or later, oldest first. Skips locked ones. Returns an error for a
+/// claimed one that cannot be read.
 pub async fn claim_requested(
     conn: &mut MySqlConnection,
     (from, limit): (Timestamp, u32),
     claim: Claim,
-) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
+) -> Result<Vec<Result<ChargeRequest, DbError>>, DbError> {
     let mut queued = Statement::new("SELECT payment_id, attempt FROM attempts WHERE state = 'REQUESTED'");
     queued.push(" AND due_us >= ").push_bind(from.micros());
     queued.push(" ORDER BY due_us LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
@@ -150,15 +149,15 @@ pub async fn count_unknown(conn: &mut MySqlConnection) -> Result<u64, DbError> {
     Ok(count.unsigned_abs())
 }
 
-/// Claims attempts of unknown outcome that are due for a look-up, from this time on and the longest due first. Skips
-/// those that another process is claiming. Yields an error for one that is claimed and cannot be read.
+/// Claims attempts of unknown outcome that are due at `from` or later, most overdue first. Skips locked ones. Returns
+/// an error for a claimed one that cannot be read.
 pub async fn claim_unknown(
     conn: &mut MySqlConnection,
     (from, limit): (Timestamp, u32),
     claim: Claim,
 ) -> Result<ClaimedUnknown, DbError> {
-    // Found without a lock first. A locking range scan of the index of due attempts would lock entries that ending
-    // charges delete from it all the while, and deadlock with them.
+    // Found without locks first. A locking range scan of the index of due attempts would lock entries that charges
+    // delete from it when they end, and deadlock with them.
     let mut due = Statement::new("SELECT payment_id, attempt FROM attempts WHERE ");
     Claimable::Due.push_to(&mut due, claim.now);
     due.push(" AND due_us >= ").push_bind(from.micros());
@@ -166,25 +165,25 @@ pub async fn claim_unknown(
     let due: Vec<KeyRow> = due.fetch_all(&mut *conn).await?;
     let may_be_more = due.len() >= limit as usize;
     if due.is_empty() {
-        return Ok(ClaimedUnknown { orders: Vec::new(), may_be_more });
+        return Ok(ClaimedUnknown { charges: Vec::new(), may_be_more });
     }
     let due: Vec<_> = due.iter().map(KeyRow::key).collect();
-    // Then locked by primary key, so that nobody waits for the rows of another's claim.
+    // Then locked by primary key, so that no claim waits for the rows of another.
     let mut free = Statement::new("SELECT payment_id, attempt FROM attempts FORCE INDEX (PRIMARY) WHERE ");
     push_keys(&mut free, &due);
     free.push(" FOR UPDATE SKIP LOCKED");
     let keys: Vec<KeyRow> = free.fetch_all(&mut *conn).await?;
-    Ok(ClaimedUnknown { orders: take(conn, &keys, Claimable::Due, claim).await?, may_be_more })
+    Ok(ClaimedUnknown { charges: take(conn, &keys, Claimable::Due, claim).await?, may_be_more })
 }
 
-/// Claims those of these attempts that are as expected: what the UPDATE changes is the claim. A read before it may have
-/// locked nothing, and is old by then.
+/// Claims those of these attempts that are still in the expected state. The UPDATE is the claim: the read before it may
+/// have locked nothing, and may be stale.
 pub(super) async fn take(
     conn: &mut MySqlConnection,
     keys: &[KeyRow],
     expected: Claimable,
     claim: Claim,
-) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
+) -> Result<Vec<Result<ChargeRequest, DbError>>, DbError> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
@@ -199,22 +198,22 @@ pub(super) async fn take(
     if update.execute(&mut *conn).await? == 0 {
         return Ok(Vec::new());
     }
-    charge_orders(conn, &keys, claim.token).await
+    charge_requests(conn, &keys, claim.token).await
 }
 
-async fn charge_orders(
+async fn charge_requests(
     conn: &mut MySqlConnection,
     keys: &[AttemptKey],
     token: Uuid,
-) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
+) -> Result<Vec<Result<ChargeRequest, DbError>>, DbError> {
     let mut query = Statement::new(
         "SELECT payment_id, attempt, payment_method, checks, attempts.created_us, amount_minor, currency \
          FROM attempts JOIN payments ON payments.id = payment_id WHERE ",
     );
     push_keys(&mut query, keys);
     query.push(" AND claim = ").push_bind(token);
-    let rows: Vec<OrderRow> = query.fetch_all(conn).await?;
-    Ok(rows.into_iter().map(OrderRow::into_order).collect())
+    let rows: Vec<ChargeRow> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(ChargeRow::into_request).collect())
 }
 
 impl Claimable {
@@ -237,9 +236,9 @@ impl Claimable {
     }
 }
 
-impl OrderRow {
-    fn into_order(self) -> Result<ChargeOrder, DbError> {
-        Ok(ChargeOrder {
+impl ChargeRow {
+    fn into_request(self) -> Result<ChargeRequest, DbError> {
+        Ok(ChargeRequest {
             key: AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt },
             amount: money(self.amount_minor, &self.currency)?,
             payment_method: self.payment_method,
@@ -275,7 +274,7 @@ impl Row {
             (state, due, code) => {
                 let key = AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt };
                 let what = format!("attempt {key} is {state:?}, due at {due:?}, declined with {code:?}");
-                Err(odd_state(&STATES, state, what))
+                Err(state_error(&STATES, state, what))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The table `provider_cursors`: how far the lists of the provider have been read.
+//! The table `provider_cursors`: the cursors of the lists of the provider.
 
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
@@ -7,13 +7,13 @@ use stampede_vocab::Timestamp;
 /// The list of refunds.
 pub const REFUNDS: &str = "refunds";
 
-/// Returns the id of the last entry that was read; `None` before the first.
+/// Returns the cursor, the id of the last entry that was read; `None` before the first.
 pub async fn read(conn: &mut MySqlConnection, list: &'static str) -> Result<Option<String>, DbError> {
     let after = sqlx::query_scalar("SELECT after_id FROM provider_cursors WHERE list = ?");
     Ok(after.bind(list).fetch_optional(conn).await?)
 }
 
-/// Stores the id of the last entry that was read.
+/// Stores the cursor.
 pub async fn save(conn: &mut MySqlConnection, list: &'static str, after: &str, now: Timestamp) -> Result<(), DbError> {
     let save = sqlx::query(
         "INSERT INTO provider_cursors (list, after_id, updated_us) VALUES (?, ?, ?) \
@@ -23,7 +23,7 @@ pub async fn save(conn: &mut MySqlConnection, list: &'static str, after: &str, n
     Ok(())
 }
 
-/// Forgets it: the list is read from its start again.
+/// Deletes the cursor: the list is read from its start again.
 pub async fn forget(conn: &mut MySqlConnection, list: &'static str) -> Result<(), DbError> {
     sqlx::query("DELETE FROM provider_cursors WHERE list = ?").bind(list).execute(conn).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! The table `ended_orders`: payments whose orders have ended unpaid, and that are captured or may still be.
+//! The table `ended_orders`: payments of unpaid ended orders that are captured, or may still be.
 
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
@@ -9,13 +9,13 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndedOrder {
     pub payment_id: PaymentId,
-    /// When it is looked at next.
+    /// When its capture is published next.
     pub due_at: Timestamp,
     /// How often the capture was published again.
     pub tells: i32,
 }
 
-/// Writes these, but for those that are there: their end came again.
+/// Inserts these. Leaves an existing row unchanged: the end of its order was repeated.
 pub async fn insert(conn: &mut MySqlConnection, ended: &[PaymentId], due_at: Timestamp) -> Result<(), DbError> {
     if ended.is_empty() {
         return Ok(());
@@ -29,7 +29,7 @@ pub async fn insert(conn: &mut MySqlConnection, ended: &[PaymentId], due_at: Tim
     Ok(())
 }
 
-/// Up to `limit` of those that are due, the longest due first.
+/// Returns up to `limit` due rows, most overdue first.
 pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Result<Vec<EndedOrder>, DbError> {
     let due = sqlx::query_as::<_, (Uuid, i64, i32)>(
         "SELECT payment_id, due_us, tells FROM ended_orders WHERE due_us <= ? ORDER BY due_us LIMIT ?",
@@ -43,8 +43,8 @@ pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Resu
     Ok(rows.into_iter().map(ended).collect())
 }
 
-/// Returns those of these that are as they were read, locked: of replicas that have read the same, one has them.
-/// Whoever changes their payments too has locked those before.
+/// Locks these rows and returns those that are unchanged since they were read: of several replicas that read the same
+/// row, one gets it. A caller that changes the payments too must have locked those before.
 pub async fn unchanged(conn: &mut MySqlConnection, read: &[EndedOrder]) -> Result<Vec<EndedOrder>, DbError> {
     if read.is_empty() {
         return Ok(Vec::new());
@@ -58,7 +58,7 @@ pub async fn unchanged(conn: &mut MySqlConnection, read: &[EndedOrder]) -> Resul
     Ok(read.iter().filter(is_there).copied().collect())
 }
 
-/// Writes when these are looked at next, and how often their captures were published again.
+/// Updates the due time of these, and the number of repeats.
 pub async fn postpone(conn: &mut MySqlConnection, ended: &[EndedOrder]) -> Result<(), DbError> {
     if ended.is_empty() {
         return Ok(());
@@ -72,7 +72,7 @@ pub async fn postpone(conn: &mut MySqlConnection, ended: &[EndedOrder]) -> Resul
     Ok(())
 }
 
-/// Deletes these: nothing is to be published of them any more.
+/// Deletes these: nothing more is to be published.
 pub async fn delete(conn: &mut MySqlConnection, settled: &[PaymentId]) -> Result<(), DbError> {
     if settled.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The service's SQL and nothing else: free functions on a connection, one file per table.
+//! All SQL of the service: free functions on a connection, one file a table.
 
 pub mod anomalies;
 pub mod attempts;
@@ -21,14 +21,14 @@ use stampede_db::{DbError, Statement};
 use stampede_vocab::{Currency, Money, PaymentId, Timestamp};
 use uuid::Uuid;
 
-/// A claim of rows, until its end for whoever has made it.
+/// A claim of rows: a lease, and a token that identifies it.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
-    /// Names the claim in its rows. No other has it.
+    /// The unique token, which the claimed rows store.
     pub token: Uuid,
-    /// When it is made.
+    /// The time of the claim.
     pub now: Timestamp,
-    /// When others may claim its rows.
+    /// When the lease ends and others may claim the rows.
     pub until: Timestamp,
 }
 
@@ -44,16 +44,16 @@ impl KeyRow {
     }
 }
 
-/// Whether rows are only read, or locked until the transaction ends.
+/// Whether a read locks its rows until the transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub enum ReadMode {
     /// The last committed values.
     Plain,
     /// FOR UPDATE.
     Locked,
 }
 
-impl Reading {
+impl ReadMode {
     fn push_to(self, query: &mut Statement) {
         match self {
             Self::Plain => {}
@@ -64,7 +64,7 @@ impl Reading {
     }
 }
 
-/// Appends a condition for these rows that both servers answer from the primary key.
+/// Appends a condition for these rows, in a form that both servers answer from the primary key.
 fn push_keys(query: &mut Statement, keys: &[AttemptKey]) {
     query.push("(");
     let mut list = query.separated(" OR ");
@@ -78,9 +78,9 @@ fn push_keys(query: &mut Statement, keys: &[AttemptKey]) {
     query.push(")");
 }
 
-/// Returns the error for a row whose state does not fit the rest of it, as `what` says. A state that is not among
-/// `known` is none of this version.
-fn odd_state(known: &[&str], state: &str, what: String) -> DbError {
+/// Returns the error for a row whose state does not fit its other columns; `what` describes them. A state that is not
+/// among `known` is one of a newer version.
+fn state_error(known: &[&str], state: &str, what: String) -> DbError {
     if known.contains(&state) { DbError::inconsistent(what) } else { DbError::newer(what) }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Attempt, Payment, PaymentState},
-    store::{Reading, attempts, money, odd_state},
+    store::{ReadMode, attempts, money, state_error},
 };
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
@@ -28,12 +28,12 @@ struct Row {
     updated_us: i64,
 }
 
-/// The position before a page: the creation time and the id of a payment.
+/// The cursor of a page: the creation time and the id of a payment.
 pub type After = (Timestamp, Uuid);
 
 const STATES: [&str; 4] = ["OPEN", "CAPTURED", "REFUNDING", "REFUNDED"];
 
-/// A payment that is stored, or why it cannot be read. The others are read all the same.
+/// A stored payment, or why it cannot be read. The others are read all the same.
 pub type Found = Result<Payment, Unreadable>;
 
 /// A payment that cannot be read.
@@ -46,16 +46,16 @@ pub struct Unreadable {
 }
 
 /// Returns those of these payments that exist, with their attempts, in order of their ids.
-pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Reading) -> Result<Vec<Found>, DbError> {
+pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], mode: ReadMode) -> Result<Vec<Found>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM payments FORCE INDEX (PRIMARY) WHERE id IN "]);
     query.push_list(ids.iter().map(PaymentId::uuid));
     query.push(" ORDER BY id");
-    reading.push_to(&mut query);
+    mode.push_to(&mut query);
     let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
-    with_attempts(conn, rows, reading).await
+    with_attempts(conn, rows, mode).await
 }
 
 /// Returns a page of this user's payments, or everybody's, newest first.
@@ -78,11 +78,11 @@ pub async fn list(
     }
     query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
     let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
-    with_attempts(conn, rows, Reading::Plain).await
+    with_attempts(conn, rows, ReadMode::Plain).await
 }
 
-/// Inserts new payments. Fails if one of them is there: until there is a row nothing can be locked, so another
-/// transaction may have made it since, and may have led it on.
+/// Inserts new payments. Fails if one exists: a missing row cannot be locked, so another transaction may have inserted
+/// it since, and changed it.
 pub async fn insert(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(), DbError> {
     write(conn, payments, "").await
 }
@@ -95,7 +95,7 @@ pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(
     write(conn, payments, changes).await
 }
 
-async fn write(conn: &mut MySqlConnection, payments: &[&Payment], or_else: &'static str) -> Result<(), DbError> {
+async fn write(conn: &mut MySqlConnection, payments: &[&Payment], on_duplicate: &'static str) -> Result<(), DbError> {
     if payments.is_empty() {
         return Ok(());
     }
@@ -114,14 +114,14 @@ async fn write(conn: &mut MySqlConnection, payments: &[&Payment], or_else: &'sta
             .push_bind(payment.created_at.micros())
             .push_bind(payment.updated_at.micros());
     });
-    query.push(or_else);
+    query.push(on_duplicate);
     query.execute(conn).await?;
     Ok(())
 }
 
-async fn with_attempts(conn: &mut MySqlConnection, rows: Vec<Row>, reading: Reading) -> Result<Vec<Found>, DbError> {
+async fn with_attempts(conn: &mut MySqlConnection, rows: Vec<Row>, mode: ReadMode) -> Result<Vec<Found>, DbError> {
     let ids: Vec<_> = rows.iter().map(|row| PaymentId::from_uuid(row.id)).collect();
-    let mut attempts = attempts::load(conn, &ids, reading).await?;
+    let mut attempts = attempts::load(conn, &ids, mode).await?;
     let payments = rows.into_iter().map(|row| {
         let (id, created_at) = (PaymentId::from_uuid(row.id), Timestamp::from_micros(row.created_us));
         let attempts = attempts.remove(&id).unwrap_or_else(|| Ok(Vec::new()));
@@ -140,7 +140,7 @@ impl Row {
             ("REFUNDING", Some(attempt)) => PaymentState::Refunding { attempt },
             ("REFUNDED", Some(attempt)) => PaymentState::Refunded { attempt },
             (state, attempt) => {
-                return Err(odd_state(&STATES, state, format!("payment {id} is {state:?} by attempt {attempt:?}")));
+                return Err(state_error(&STATES, state, format!("payment {id} is {state:?} by attempt {attempt:?}")));
             }
         };
         let payment = Payment {

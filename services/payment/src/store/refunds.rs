@@ -1,8 +1,8 @@
-//! The table `refunds`: also the queue of the refund worker.
+//! The table `refunds`, which is also the queue of the refund worker.
 
 use crate::{
     domain::{AttemptKey, Refund, RefundState},
-    store::{Claim, KeyRow, count, money, odd_state, push_keys},
+    store::{Claim, KeyRow, count, money, push_keys, state_error},
 };
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
@@ -55,7 +55,7 @@ pub async fn lock(
     Ok(rows.into_iter().map(|row| (row.of(), row.into_refund())).collect())
 }
 
-/// Returns one refund as it is; `None` if there is none.
+/// Returns one refund; `None` if there is none.
 pub async fn find(conn: &mut MySqlConnection, of: AttemptKey) -> Result<Option<Refund>, DbError> {
     let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM refunds WHERE "]);
     push_keys(&mut query, &[of]);
@@ -63,8 +63,8 @@ pub async fn find(conn: &mut MySqlConnection, of: AttemptKey) -> Result<Option<R
     rows.into_iter().next().map(Row::into_refund).transpose()
 }
 
-/// Claims refunds that are due, from this time on and the longest due first. Skips those that another process is
-/// claiming. Yields an error for one that is claimed and cannot be read.
+/// Claims refunds that are due at `from` or later, most overdue first. Skips locked ones. Returns an error for a
+/// claimed one that cannot be read.
 pub async fn claim_due(
     conn: &mut MySqlConnection,
     (from, limit): (Timestamp, u32),
@@ -78,7 +78,7 @@ pub async fn claim_due(
     take(conn, &keys, claim).await
 }
 
-/// Claims those of these refunds that are due: what the UPDATE changes is the claim.
+/// Claims those of these refunds that are still due. The UPDATE is the claim.
 pub(super) async fn take(
     conn: &mut MySqlConnection,
     keys: &[KeyRow],
@@ -108,7 +108,7 @@ fn push_due(query: &mut Statement, now: Timestamp) {
     query.push("state = 'REQUESTED' AND due_us <= ").push_bind(now.micros());
 }
 
-async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static str) -> Result<(), DbError> {
+async fn write(conn: &mut MySqlConnection, refunds: &[Refund], on_duplicate: &'static str) -> Result<(), DbError> {
     if refunds.is_empty() {
         return Ok(());
     }
@@ -132,7 +132,7 @@ async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static
             .push_bind(refund.created_at.micros())
             .push_bind(refund.updated_at.micros());
     });
-    query.push(or_else);
+    query.push(on_duplicate);
     query.execute(conn).await?;
     Ok(())
 }
@@ -149,7 +149,7 @@ impl Row {
             ("PARKED", None) => RefundState::Parked,
             ("REFUNDED", None) => RefundState::Refunded { refund_id: self.provider_refund_id },
             (state, due) => {
-                return Err(odd_state(&STATES, state, format!("the refund of {of} is {state:?} and due at {due:?}")));
+                return Err(state_error(&STATES, state, format!("the refund of {of} is {state:?} and due at {due:?}")));
             }
         };
         Ok(Refund {

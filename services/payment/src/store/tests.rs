@@ -3,7 +3,7 @@
 use crate::{
     domain::{Anomaly, AttemptKey, Doubt, Payment, Refund, Subject},
     store::{
-        Claim, KeyRow, Reading, WorkingSet, anomalies,
+        Claim, KeyRow, ReadMode, WorkingSet, anomalies,
         attempts::{self, Claimable},
         payments, refunds, turns,
     },
@@ -23,12 +23,12 @@ fn eur(minor: i64) -> Money {
     Money::new(minor, "EUR".parse().unwrap())
 }
 
-/// The claim of this claimer.
+/// Returns a claim with this token.
 fn claim(claimer: u128, now: Timestamp) -> Claim {
     Claim { token: Uuid::from_u128(claimer), now, until: now.plus(LEASE) }
 }
 
-/// Writes a payment of which an attempt is queued.
+/// Inserts a payment with a queued attempt.
 async fn queue(conn: &mut MySqlConnection, order: u128) -> Result<PaymentId> {
     let order = OrderId::from_uuid(Uuid::from_u128(order));
     let mut payment = Payment::open(order, UserId::from_uuid(Uuid::from_u128(1)), eur(500), NOW);
@@ -42,7 +42,7 @@ fn key_row(payment: PaymentId) -> KeyRow {
     KeyRow { payment_id: payment.uuid(), attempt: 1 }
 }
 
-/// Returns how many of these attempts a claim takes, as by a process whose read before it has locked nothing.
+/// Returns the number of these attempts that a claim takes after a read that has locked nothing.
 async fn taken(conn: &mut MySqlConnection, of: &[PaymentId], expected: Claimable, claim: Claim) -> Result<usize> {
     let keys: Vec<_> = of.iter().copied().map(key_row).collect();
     Ok(attempts::take(conn, &keys, expected, claim).await?.into_iter().filter(Result::is_ok).count())
@@ -106,7 +106,7 @@ async fn a_look_finds_what_is_due_from_its_beginning_on() -> Result<()> {
     assert_eq!(taken(&mut conn, &[payment_id], Claimable::Requested, claim(1, NOW)).await?, 1);
     for (claimer, from, count) in [(2, later, 0), (3, due, 1)] {
         let unknown = attempts::claim_unknown(&mut conn, (from, 9), claim(claimer, later)).await?;
-        assert_eq!(unknown.orders.len(), count, "attempts from {from:?}");
+        assert_eq!(unknown.charges.len(), count, "attempts from {from:?}");
     }
     for (claimer, from, count) in [(4, due, 0), (5, NOW, 1)] {
         let refunds = refunds::claim_due(&mut conn, (from, 9), claim(claimer, later)).await?;
@@ -124,12 +124,12 @@ async fn a_claim_that_another_one_has_forestalled_knows_that_there_may_be_more()
     let later = NOW.plus(LEASE);
     let mut first = one.begin().await?;
     let claimed = attempts::claim_unknown(&mut first, (NOW, 1), claim(2, later)).await?;
-    assert_eq!((claimed.orders.len(), claimed.may_be_more), (1, true));
+    assert_eq!((claimed.charges.len(), claimed.may_be_more), (1, true));
     let claimed = attempts::claim_unknown(&mut other, (NOW, 1), claim(3, later)).await?;
-    assert_eq!((claimed.orders.len(), claimed.may_be_more), (0, true), "the first has taken it");
+    assert_eq!((claimed.charges.len(), claimed.may_be_more), (0, true), "the first has taken it");
     first.commit().await?;
     let claimed = attempts::claim_unknown(&mut other, (NOW, 9), claim(4, later)).await?;
-    assert_eq!((claimed.orders.len(), claimed.may_be_more), (1, false));
+    assert_eq!((claimed.charges.len(), claimed.may_be_more), (1, false));
     Ok(())
 }
 
@@ -146,7 +146,7 @@ async fn a_row_that_cannot_be_read_is_named_and_its_neighbours_are_read() -> Res
     ] {
         let odd = queue(&mut conn, order).await?;
         sqlx::query(change).bind(odd.uuid()).execute(&mut *conn).await?;
-        for found in payments::load(&mut conn, &[good, odd], Reading::Plain).await? {
+        for found in payments::load(&mut conn, &[good, odd], ReadMode::Plain).await? {
             match found {
                 Ok(payment) => assert_eq!(payment.id, good, "{change}"),
                 Err(unreadable) => {
@@ -207,7 +207,7 @@ async fn a_payment_that_somebody_else_has_made_meanwhile_is_not_written_over() -
     let (mut one, mut other) = (db.acquire().await?, db.acquire().await?);
     let order = OrderId::from_uuid(Uuid::from_u128(1));
     let id = PaymentId::derive(order);
-    // As by a consumer that stood still after it had found no payment, and lost its partition to another one.
+    // As by a stalled consumer that found no payment, and then lost its partition to another one.
     let mut late = one.begin().await?;
     let mut payments = WorkingSet::lock(&mut late, std::iter::once(id)).await?;
     let new = || Payment::open(order, UserId::from_uuid(Uuid::from_u128(1)), eur(500), NOW);

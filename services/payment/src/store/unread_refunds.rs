@@ -1,4 +1,4 @@
-//! The table `unread_refunds`: charges that were refunded by hand, and that the provider does not show yet.
+//! The table `unread_refunds`: charges that were refunded by hand and that the provider does not show yet.
 
 use super::count;
 use sqlx::MySqlConnection;
@@ -12,11 +12,11 @@ pub struct Unread {
     pub charge_id: String,
     /// When it is looked up next.
     pub due_at: Timestamp,
-    /// How often it was, since its page was read.
+    /// How often it was looked up, since its page was read.
     pub tries: u32,
 }
 
-/// Writes these, but for those that are there.
+/// Inserts these. Leaves an existing row unchanged.
 pub async fn insert(conn: &mut MySqlConnection, charge_ids: &[String], due_at: Timestamp) -> Result<(), DbError> {
     if charge_ids.is_empty() {
         return Ok(());
@@ -30,7 +30,7 @@ pub async fn insert(conn: &mut MySqlConnection, charge_ids: &[String], due_at: T
     Ok(())
 }
 
-/// Up to `limit` of those that are due, the longest due first.
+/// Returns up to `limit` due rows, most overdue first.
 pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Result<Vec<Unread>, DbError> {
     let due = sqlx::query_as::<_, (String, i64, i32)>(
         "SELECT charge_id, due_us, tries FROM unread_refunds WHERE due_us <= ? ORDER BY due_us LIMIT ?",
@@ -42,7 +42,7 @@ pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Resu
     rows.into_iter().map(unread).collect()
 }
 
-/// Writes when these are looked up next.
+/// Updates the due time of these, and the number of tries.
 pub async fn postpone(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(), DbError> {
     if unread.is_empty() {
         return Ok(());
@@ -67,7 +67,7 @@ pub async fn delete(conn: &mut MySqlConnection, read: &[Unread]) -> Result<(), D
     Ok(())
 }
 
-/// Returns how many there are.
+/// Returns the number of rows.
 pub async fn count_all(conn: &mut MySqlConnection) -> Result<u64, DbError> {
     let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM unread_refunds").fetch_one(conn).await?;
     Ok(count.unsigned_abs())

@@ -1,23 +1,23 @@
-//! The payments of one transaction: locked, changed in memory, and written as their steps say.
+//! The payments of one transaction: locked, changed in memory, and written by their recorded steps.
 
 use crate::{
     domain::{Attempt, AttemptKey, OutgoingMessage, Payment, Step},
-    store::{Reading, attempts, payments, refunds},
+    store::{ReadMode, attempts, payments, refunds},
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_vocab::PaymentId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Payments with their attempts, all locked until the transaction ends. Sorted by id: every transaction locks and
-/// writes in that order, so that two of them wait for each other and do not deadlock.
+/// Payments with their attempts, locked until the transaction ends. Sorted by id: every transaction locks and writes in
+/// that order, so that two of them do not deadlock.
 pub struct WorkingSet {
     payments: BTreeMap<PaymentId, Payment>,
-    /// Those that cannot be read, and why. They are left as they are, and harm no other.
+    /// The payments that cannot be read, with the error. They are not changed, and fail no other.
     unreadable: BTreeMap<PaymentId, DbError>,
-    /// Those that had no row to lock.
+    /// The payments that had no row to lock.
     new: BTreeSet<PaymentId>,
-    /// The steps of all of them since they were locked, in order.
+    /// The recorded steps of all payments, in order.
     steps: Vec<Step>,
 }
 
@@ -26,7 +26,7 @@ pub struct WorkingSet {
 pub struct Saved {
     /// Whether refunds were requested: their workers are to be woken after the commit.
     pub has_refunds: bool,
-    /// To be appended to the outbox, in this order.
+    /// Messages to append to the outbox, in order.
     pub messages: Vec<OutgoingMessage>,
 }
 
@@ -38,10 +38,10 @@ impl WorkingSet {
         ids.dedup();
         let (payments, unreadable) = (BTreeMap::new(), BTreeMap::new());
         let mut set = Self { payments, unreadable, new: BTreeSet::new(), steps: Vec::new() };
-        for found in payments::load(conn, &ids, Reading::Locked).await? {
+        for found in payments::load(conn, &ids, ReadMode::Locked).await? {
             match found {
                 Ok(payment) => drop(set.payments.insert(payment.id, payment)),
-                Err(odd) => drop(set.unreadable.insert(odd.id, odd.error)),
+                Err(unreadable) => drop(set.unreadable.insert(unreadable.id, unreadable.error)),
             }
         }
         Ok(set)
@@ -52,13 +52,13 @@ impl WorkingSet {
         self.unreadable.get(&id).map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// Returns the payment, if there is one that can be read. A step of it is to be [recorded](WorkingSet::record).
+    /// Returns the payment, if it exists and can be read. Its steps must be [recorded](WorkingSet::record).
     pub fn get_mut(&mut self, id: PaymentId) -> Option<&mut Payment> {
         self.payments.get_mut(&id)
     }
 
-    /// Returns the payment of this id, made by `new` if there is none. What cannot be read must not be made anew: see
-    /// [`WorkingSet::readable`].
+    /// Returns the payment of this id, or adds the one that `new` makes. An unreadable payment must not be made anew:
+    /// see [`WorkingSet::readable`].
     pub fn get_or_insert_with(&mut self, id: PaymentId, new: impl FnOnce() -> Payment) -> &mut Payment {
         self.payments.entry(id).or_insert_with(|| {
             self.new.insert(id);
@@ -66,14 +66,14 @@ impl WorkingSet {
         })
     }
 
-    /// Keeps a step of one of the payments, to be saved.
+    /// Records a step of one of the payments, to be saved.
     pub fn record(&mut self, step: impl Into<Option<Step>>) {
         let step: Option<Step> = step.into();
         self.steps.extend(step);
     }
 
     /// Writes the payments and attempts that the steps have changed, and the refunds that they request. Fails if
-    /// somebody else has made a payment since, that was new here: tried again, the transaction finds it.
+    /// another transaction has inserted one of the new payments since: a retry of the transaction finds it.
     pub async fn save(self, conn: &mut MySqlConnection) -> Result<Saved, DbError> {
         let changed: BTreeSet<_> = self.steps.iter().filter_map(|step| step.payment).collect();
         let changed: Vec<_> = self.payments.values().filter(|payment| changed.contains(&payment.id)).collect();

@@ -1,4 +1,4 @@
-//! Carries out what operators have decided on anomalies, and settles them.
+//! Carries out the decisions of operators on anomalies, and settles these.
 
 use super::{Context, readable};
 use crate::{
@@ -41,7 +41,7 @@ impl CarryOutDecisions {
         Self { context }
     }
 
-    /// Carries out what was decided since the last round.
+    /// Carries out the open decisions.
     pub async fn run(&self) -> Result<(), DbError> {
         let found = self
             .context
@@ -74,18 +74,19 @@ async fn carry_out(
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
     let refunds = store::refunds::lock(conn, &ids).await?;
     let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), done: Vec::new() };
-    let whole: Vec<_> = decisions.iter().copied().filter(|decision| locked.is_readable(decision)).collect();
-    let taken = anomalies::take(conn, &whole, now).await?;
-    let taken: Vec<_> = whole.into_iter().filter(|decision| taken.contains(&decision.id)).collect();
-    for decision in &taken {
+    let readable_decisions: Vec<_> =
+        decisions.iter().copied().filter(|decision| locked.is_readable(decision)).collect();
+    let claimed = anomalies::claim(conn, &readable_decisions, now).await?;
+    let claimed: Vec<_> = readable_decisions.into_iter().filter(|decision| claimed.contains(&decision.id)).collect();
+    for decision in &claimed {
         locked.settle(decision, now);
     }
     locked.save(conn, now).await?;
-    Ok(taken)
+    Ok(claimed)
 }
 
 impl Locked {
-    /// Returns whether what a decision is about can be read. What cannot be waits.
+    /// Returns whether the payment and the refund of a decision can be read. If not, the decision waits.
     fn is_readable(&self, decision: &Decision) -> bool {
         let key = decision.key;
         let unreadable = match (self.payments.readable(key.payment_id), self.refunds.get(&key)) {
@@ -102,19 +103,19 @@ impl Locked {
         let step = match decision.subject {
             Subject::Charge => {
                 let payment = self.payments.get_mut(key.payment_id);
-                payment.and_then(|payment| payment.settle_by_hand(key.attempt, verdict, now))
+                payment.and_then(|payment| payment.apply_verdict(key.attempt, verdict, now))
             }
             Subject::Refund => self.settle_refund(key, verdict, now),
         };
         self.payments.record(step);
     }
 
-    /// Settles a parked refund, or books one that nobody here had asked for. Returns the step of the payment, if it has
-    /// one.
+    /// Settles a parked refund, or records one that this service had not requested. Returns the step of the payment, if
+    /// it has one.
     fn settle_refund(&mut self, key: AttemptKey, verdict: Verdict, now: Timestamp) -> Option<Step> {
         match self.refunds.get_mut(&key) {
             Some(Ok(refund)) => {
-                let is_done = refund.settle_by_hand(verdict, now);
+                let is_done = refund.apply_verdict(verdict, now);
                 let traceparent = refund.traceparent.clone();
                 self.changed.insert(key);
                 if !is_done {
@@ -137,7 +138,7 @@ impl Locked {
         let saved = payments.save(conn).await?;
         let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
         store::refunds::save(conn, &changed).await?;
-        // What else was found of the same refund has its answer by this.
+        // Other anomalies of the same refund are settled by this too.
         anomalies::close(conn, Subject::Refund, &done, now).await?;
         store::outbox::append(conn, &saved.messages).await
     }

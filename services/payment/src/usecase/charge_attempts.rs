@@ -1,9 +1,9 @@
 //! Charges attempts. The lease of this process is committed first, then the charge is sent to the provider. A queued
 //! attempt is claimed here; one that the consumer took over is leased already.
 
-use super::{Context, SettleAttempts, looks::Looks, readable};
+use super::{Context, SettleAttempts, queue_scans::QueueScans, readable};
 use crate::{
-    domain::{ChargeOrder, Outcome},
+    domain::{ChargeRequest, Outcome},
     provider::HttpProvider,
     store::attempts,
 };
@@ -15,13 +15,13 @@ pub struct ChargeAttempts {
     context: Context,
     provider: HttpProvider,
     settle: SettleAttempts,
-    looks: Looks,
+    scans: QueueScans,
 }
 
 impl ChargeAttempts {
     /// Charges through this provider.
     pub fn new(context: Context, provider: HttpProvider, settle: SettleAttempts) -> Self {
-        Self { context, provider, settle, looks: Looks::default() }
+        Self { context, provider, settle, scans: QueueScans::default() }
     }
 
     /// Waits until this replica has queued an attempt that it did not take over.
@@ -29,50 +29,50 @@ impl ChargeAttempts {
         self.context.charges_queued.notified().await;
     }
 
-    /// Claims attempts to charge, at most `limit`, for this process alone until the lease ends; none while the provider
-    /// fails, so that they stay queued and are not charged if their orders end.
-    pub async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
+    /// Claims up to `limit` queued attempts for this process, until the lease ends. Claims none while the breaker is
+    /// open, so that attempts stay queued, and are not charged if their orders end.
+    pub async fn claim(&self, limit: u32) -> Result<Vec<ChargeRequest>, DbError> {
         let limit = self.provider.breaker().allowance(limit);
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let (claim, look) = (self.context.claim(), self.looks.begin());
-        let from = look.from;
+        let (claim, scan) = (self.context.claim(), self.scans.begin());
+        let from = scan.from;
         let claimed = self
             .context
             .db
             .transact("claim_charges", move |conn| Box::pin(attempts::claim_requested(conn, (from, limit), claim)));
         let claimed = claimed.await?;
         if claimed.len() < limit as usize {
-            self.looks.left_nothing(&look, claim.now);
+            self.scans.mark_drained(&scan, claim.now);
         }
         Ok(readable(claimed))
     }
 
-    /// Charges an attempt that was claimed or taken over, and stores its outcome. If that fails, the reconciler looks
-    /// the charge up after the lease has ended.
+    /// Charges an attempt that was claimed or taken over, and stores its outcome. If storing fails, the reconciler
+    /// looks the charge up after the lease has expired.
     ///
-    /// What has been queued for longer than the provider keeps a key may have been sent before, and its database
-    /// restored since. It is not sent here, and is of unknown outcome.
-    pub async fn run(&self, order: ChargeOrder) {
-        let is_safe = order.amount.minor_units == 0 || self.context.may_resend(order.requested_at);
-        let outcome = if is_safe { self.send_charge(&order).await } else { Outcome::Unresolved };
-        if let Err(error) = self.settle.run(order.key, outcome).await {
-            tracing::warn!(attempt.id = %order.key, error.cause = %error, "the outcome of a charge was not stored");
+    /// An attempt that is older than the provider keeps a key is not sent: it may have been sent before the database
+    /// was restored. Its outcome is unknown.
+    pub async fn run(&self, charge: ChargeRequest) {
+        let is_safe = charge.amount.minor_units == 0 || self.context.may_resend(charge.requested_at);
+        let outcome = if is_safe { self.send_charge(&charge).await } else { Outcome::Unresolved };
+        if let Err(error) = self.settle.run(charge.key, outcome).await {
+            tracing::warn!(attempt.id = %charge.key, error.cause = %error, "the outcome of a charge was not stored");
         }
     }
 
     /// Sends a charge and returns its outcome. A charge of nothing is not sent.
-    pub(super) async fn send_charge(&self, order: &ChargeOrder) -> Outcome {
-        if order.amount.minor_units == 0 {
-            return Outcome::Captured { charge_id: None, amount: order.amount };
+    pub(super) async fn send_charge(&self, charge: &ChargeRequest) -> Outcome {
+        if charge.amount.minor_units == 0 {
+            return Outcome::Captured { charge_id: None, amount: charge.amount };
         }
         // Never declined here, whatever the error: the request may have arrived, and only the provider knows.
-        self.provider.charge(order).await.unwrap_or_else(|error| {
-            tracing::warn!(attempt.id = %order.key, error.cause = %error, "a charge has no known outcome");
+        self.provider.charge(charge).await.unwrap_or_else(|error| {
+            tracing::warn!(attempt.id = %charge.key, error.cause = %error, "a charge has no known outcome");
             match error.doubt() {
                 Some(doubt) => Outcome::InDoubt(doubt),
-                None if error.was_asked() => Outcome::Unresolved,
+                None if error.was_sent() => Outcome::Unresolved,
                 None => Outcome::NotSent,
             }
         })

@@ -1,6 +1,6 @@
 //! The dependencies that the use cases share.
 
-use super::{TRIES_UNTIL_ERROR, recent_ends::RecentEnds};
+use super::{TRIES_UNTIL_ERROR, recent_outcomes::RecentOutcomes};
 use crate::store::{Claim, Saved};
 use stampede_db::Database;
 use stampede_outbox::Outbox;
@@ -9,27 +9,27 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// How long what the provider says to be pending is looked up, from its request on.
+/// How long a charge or refund that the provider reports as pending is looked up, from its request on.
 const LONGEST_PENDING: Duration = Duration::from_secs(14 * 86_400);
 
-/// The schema, the term of leases, and the notifications of the pools. Cheap to clone.
+/// The schema, the term of leases, and the notifications that wake the pools. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
     pub(super) db: Database,
     pub(super) outbox: Outbox,
     pub(super) charges_queued: Arc<Notify>,
     pub(super) refunds_queued: Arc<Notify>,
-    pub(super) recent_ends: RecentEnds,
-    /// How long after the end of an order the capture of its money is published again.
+    pub(super) recent_outcomes: RecentOutcomes,
+    /// How long after the end of an order its capture is published again.
     pub(super) ended_order_age: Duration,
     lease: Duration,
     resend_for: Duration,
 }
 
 impl Context {
-    /// `lease` is the term of a claim. It must be longer than two requests to the provider may take. `resend_for` is
-    /// how long a charge or a refund may be sent again: less than the provider keeps its key. `ended_order_age` is how
-    /// long after the end of an order the capture of its money is published again.
+    /// `lease` is the term of a claim: longer than two requests to the provider may take. `resend_for` is how long a
+    /// charge or a refund may be sent again: less than the provider keeps its key. `ended_order_age` is how long after
+    /// the end of an order its capture is published again.
     pub fn new(
         db: Database,
         outbox: Outbox,
@@ -41,14 +41,14 @@ impl Context {
             outbox,
             charges_queued: Arc::default(),
             refunds_queued: Arc::default(),
-            recent_ends: RecentEnds::default(),
+            recent_outcomes: RecentOutcomes::default(),
             ended_order_age,
             lease,
             resend_for,
         }
     }
 
-    /// Wakes the relay and the refund workers for what a transaction has left them. To be called after its commit.
+    /// Wakes the relay and the refund workers, if a transaction has left them work. To be called after its commit.
     pub(super) fn wake(&self, saved: &Saved) {
         if !saved.messages.is_empty() {
             self.outbox.wake();
@@ -58,23 +58,23 @@ impl Context {
         }
     }
 
-    /// Returns whether what was requested then may be sent again: the provider still knows its key, if it ever came.
+    /// Returns whether a request of this age may be sent again: the provider still knows its key if it received it.
     pub(super) fn may_resend(&self, requested_at: Timestamp) -> bool {
         Timestamp::now().since(requested_at) < self.resend_for
     }
 
-    /// Returns whether nobody waits for an answer any more to what was requested then, and tried so often before. Age
-    /// alone is no reason: what a process finds that was down for long has not been asked for once.
+    /// Returns whether to give up a request that has had no answer since, after so many tries. Age alone is not enough:
+    /// after a long downtime, no process has tried at all.
     pub(super) fn is_given_up(&self, requested_at: Timestamp, checks: u32) -> bool {
         !self.may_resend(requested_at) && checks.saturating_add(1) >= TRIES_UNTIL_ERROR
     }
 
-    /// Returns whether what was requested then has been pending for so long that somebody has to ask the provider.
+    /// Returns whether a request has been pending for so long that an operator has to ask the provider.
     pub(super) fn is_pending_for_too_long(&self, requested_at: Timestamp) -> bool {
         !self.may_resend(requested_at) && Timestamp::now().since(requested_at) >= LONGEST_PENDING
     }
 
-    /// Returns the time now, and the end of a lease that begins now.
+    /// Returns the current time, and the end of a lease that begins now.
     pub(super) fn lease(&self) -> (Timestamp, Timestamp) {
         let now = Timestamp::now();
         (now, now.plus(self.lease))

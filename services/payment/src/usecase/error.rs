@@ -16,10 +16,10 @@ pub enum Error {
     /// The signature is wrong.
     #[error("the signature does not fit the payload")]
     InvalidSignature,
-    /// What a notice is about was not looked up in time.
+    /// The charge or refund of a notice was not looked up in time.
     #[error("what the notice is about cannot be looked up now")]
     NotLookedUp(String),
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
     /// The batch queue is full, or the batch failed.

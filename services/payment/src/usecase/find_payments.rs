@@ -1,10 +1,10 @@
-//! Reads payments: a buyer their own, an operator everybody's.
+//! Reads payments: buyers their own, operators all.
 
 use super::Error;
 use crate::{
     domain::Payment,
     store::{
-        Reading,
+        ReadMode,
         payments::{self, Found},
     },
 };
@@ -24,18 +24,18 @@ impl FindPayments {
         Self { db }
     }
 
-    /// Returns one payment, if the caller may see it: `owner` is `None` for one who may see everybody's.
+    /// Returns one payment, if the caller may see it: `owner` is `None` for a caller who may see every payment.
     pub async fn get(&self, id: PaymentId, owner: Option<UserId>) -> Result<Payment, Error> {
         let found: Vec<Found> = self
             .db
-            .run("find_payment", |mut conn| async move { payments::load(&mut conn, &[id], Reading::Plain).await })
+            .run("find_payment", |mut conn| async move { payments::load(&mut conn, &[id], ReadMode::Plain).await })
             .await?;
-        let payment = found.into_iter().next().ok_or(Error::NotFound)?.map_err(|odd| odd.error)?;
+        let payment = found.into_iter().next().ok_or(Error::NotFound)?.map_err(|unreadable| unreadable.error)?;
         let is_visible = owner.is_none_or(|owner| owner == payment.user_id);
         if is_visible { Ok(payment) } else { Err(Error::NotFound) }
     }
 
-    /// Returns the payment of one order, if the caller may see one, as the only page of a list.
+    /// Returns the only page of a list by order: its payment, if there is one that the caller may see.
     pub async fn list_of_order(&self, order: OrderId, owner: Option<UserId>) -> Result<Page<Payment>, Error> {
         let rows = match self.get(PaymentId::derive(order), owner).await {
             Ok(payment) => vec![payment],
@@ -45,7 +45,7 @@ impl FindPayments {
         Ok(Page { rows, next_page_token: String::new() })
     }
 
-    /// Returns a page of all that the caller may see, newest first. One that cannot be read is left out, and logged.
+    /// Returns a page of the payments that the caller may see, newest first. Unreadable ones are logged and left out.
     pub async fn list(&self, owner: Option<UserId>, paging: Paging) -> Result<Page<Payment>, Error> {
         let (after, limit) = (paging.after_time(), paging.limit());
         let found = self
@@ -54,15 +54,18 @@ impl FindPayments {
             .await?;
         let place = |row: &Found| match row {
             Ok(payment) => (payment.created_at.micros(), payment.id.uuid()),
-            Err(odd) => (odd.created_at.micros(), odd.id.uuid()),
+            Err(unreadable) => (unreadable.created_at.micros(), unreadable.id.uuid()),
         };
-        // Only then, or a row that is left out would look like the end of the list.
+        // Cut before the unreadable rows are dropped, or the page would look like the last.
         let Page { rows, next_page_token } = paging.cut(found, place);
         Ok(Page { rows: rows.into_iter().filter_map(readable).collect(), next_page_token })
     }
 }
 
 fn readable(row: Found) -> Option<Payment> {
-    row.inspect_err(|odd| tracing::error!(payment.id = %odd.id, error.cause = %odd.error, "a payment cannot be read"))
-        .ok()
+    if let Err(unreadable) = &row {
+        let (id, error) = (unreadable.id, &unreadable.error);
+        tracing::error!(payment.id = %id, error.cause = %error, "a payment cannot be read");
+    }
+    row.ok()
 }

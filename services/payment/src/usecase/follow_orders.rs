@@ -1,14 +1,14 @@
-//! Applies the requests of the order service: queues charges and refunds, and stops the charges of orders that have
-//! ended. Nothing is charged here; the workers do that after the commit. Any request may come again, also after later
-//! ones of its order: the states of its payment say what is new about it.
+//! Applies the requests of the order service: queues charges and refunds, and declines the queued charges of ended
+//! orders. Nothing is charged here; the workers charge after the commit. Requests may be repeated, even after later
+//! ones of the same order: the state of the payment decides what they change.
 //!
-//! If a permit of the charge pool is free, an attempt is taken over instead of queued: the transaction that applies its
-//! message stores it as CHARGING, with a lease, which saves the transaction of a claim. If this process is killed
-//! before it charges, the reconciler finds the attempt when the lease has expired, as it does for any claim.
+//! If a permit of the charge pool is free, an attempt is taken over instead of queued: the transaction of its message
+//! stores it as CHARGING, with a lease, which saves the transaction of a claim. If this process is killed before it
+//! charges, the reconciler finds the attempt when the lease has expired, as it does for any claim.
 
 use super::{Context, Permits};
 use crate::{
-    domain::{Action, AttemptKey, ChargeOrder, OrderRequest, Payment, Refusal},
+    domain::{Action, AttemptKey, ChargeRequest, OrderRequest, Payment, Refusal},
     provider::Breaker,
     store::{self, Saved, WorkingSet},
 };
@@ -26,15 +26,15 @@ pub enum FollowError {
     /// One message can never be applied.
     #[error("{refusal}")]
     Refused {
-        /// Place of the message in its batch.
+        /// Index of the message in its batch.
         index: usize,
         /// Why.
         refusal: Refusal,
     },
-    /// The payment of one message is stored as it cannot be.
+    /// The stored payment of one message is inconsistent.
     #[error("{detail}")]
     Unreadable {
-        /// Place of the message in its batch.
+        /// Index of the message in its batch.
         index: usize,
         /// What is wrong with it.
         detail: String,
@@ -42,8 +42,8 @@ pub enum FollowError {
 }
 
 impl FollowError {
-    /// Returns the failure of this message, whose payment cannot be read. What a newer version has written is no fault
-    /// of the message: it waits for a replica that can read it.
+    /// Returns the error of a message whose payment cannot be read. A payment of a newer version is not the fault of
+    /// the message, which waits for a replica that can read it.
     fn unreadable(index: usize, error: DbError) -> Self {
         match error {
             DbError::Inconsistent(detail) => Self::Unreadable { index, detail },
@@ -53,16 +53,16 @@ impl FollowError {
 }
 
 /// An attempt that is leased to this process, and the permit to charge it.
-pub type TakenOver = (ChargeOrder, OwnedSemaphorePermit);
+pub type TakenOver = (ChargeRequest, OwnedSemaphorePermit);
 
 /// The effects of a batch after its commit. A rollback drops it, which frees its permits.
 #[derive(Debug, Default)]
 pub struct Followed {
-    /// Attempts that are new, whether they were taken over or not.
+    /// New attempts, taken over or not.
     requested: Vec<AttemptKey>,
     taken_over: Vec<TakenOver>,
     saved: Saved,
-    /// Payments of orders that have ended, and that are captured or may still be.
+    /// Payments of ended orders that are captured, or may still be.
     ended: Vec<PaymentId>,
 }
 
@@ -75,13 +75,13 @@ pub struct FollowOrders {
 }
 
 impl FollowOrders {
-    /// Takes attempts over with the permits of the pool that charges, unless the provider fails.
+    /// Takes attempts over with the permits of the charge pool, unless the breaker is open.
     pub fn new(context: Context, charging: Permits, breaker: Breaker) -> Self {
         Self { context, charging, breaker }
     }
 
-    /// Applies requests in their order, inside the transaction that records them. Each comes with its index in the
-    /// batch. A retry of the transaction decides anew what to take over, by the permits that are free then.
+    /// Applies requests in order, inside the caller's transaction. Each comes with its index in the batch. A retry of
+    /// the transaction takes over anew, by the permits that are free then.
     pub async fn apply(
         &self,
         conn: &mut MySqlConnection,
@@ -97,7 +97,7 @@ impl FollowOrders {
             let refused = |refusal| FollowError::Refused { index, refusal };
             followed.apply(&mut payments, request, now).map_err(refused)?;
         }
-        // After all requests: a stop later in the batch still finds the attempt queued, and declines it.
+        // After all requests: a stop later in the batch must find the attempt still queued, to decline it.
         let to_take_over = followed.to_take_over(&mut payments, self.breaker.is_closed());
         followed.take_over(&mut payments, &to_take_over, &self.charging, (now, lease_until));
         followed.saved = payments.save(conn).await?;
@@ -147,16 +147,15 @@ impl Followed {
         Ok(())
     }
 
-    /// Returns the requested attempts that need not be queued. If the provider is not asked, those are the ones over
-    /// nothing.
-    fn to_take_over(&self, payments: &mut WorkingSet, is_asked: bool) -> Vec<AttemptKey> {
+    /// Returns the attempts that can be taken over. While the breaker is open, those are the charges of nothing.
+    fn to_take_over(&self, payments: &mut WorkingSet, is_breaker_closed: bool) -> Vec<AttemptKey> {
         let mut is_free =
             |key: &AttemptKey| payments.get_mut(key.payment_id).is_some_and(|payment| payment.amount.minor_units == 0);
-        self.requested.iter().filter(|key| is_asked || is_free(key)).copied().collect()
+        self.requested.iter().filter(|key| is_breaker_closed || is_free(key)).copied().collect()
     }
 
-    /// Takes over as many of these attempts as permits are free, in their order; the others stay queued. To be called
-    /// when all requests are applied.
+    /// Takes over these attempts, in order, while permits are free; the others stay queued. To be called when all
+    /// requests are applied.
     fn take_over(
         &mut self,
         payments: &mut WorkingSet,
@@ -171,10 +170,10 @@ impl Followed {
             }
             let payment = payments.get_mut(key.payment_id);
             let begun = payment.and_then(|payment| payment.begin_charge(key.attempt, lease_until, now));
-            if let Some((order, step)) = begun {
+            if let Some((charge, step)) = begun {
                 payments.record(step);
                 let permit = free.split(1).expect("a permit is left");
-                self.taken_over.push((order, permit));
+                self.taken_over.push((charge, permit));
             }
         }
     }

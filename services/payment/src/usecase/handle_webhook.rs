@@ -1,4 +1,4 @@
-//! Handles notices of the provider. A notice is a hint, and never an outcome: what it is about is looked up.
+//! Handles notices of the provider. A notice is a hint, and never an outcome: its charge or refund is looked up.
 
 use super::{Context, Error, LookUpNotices};
 use crate::provider::{Notice, NoticeError, WebhookSecrets, read_notice};
@@ -18,20 +18,20 @@ impl HandleWebhook {
         Self { context, look_up, secrets }
     }
 
-    /// Looks up what a signed notice is about, and stores how that stands. It is idempotent.
+    /// Looks up the charge or refund of a signed notice, and stores its outcome. Idempotent.
     ///
-    /// Only notices are deduplicated by the cache of this process. Answers and look-ups are always settled, so that
-    /// they repair a database that has lost a commit.
+    /// Only notices are deduplicated by the cache of this process. Answers and look-ups are always stored, so that they
+    /// repair a database that has lost a commit.
     pub async fn run(&self, payload: &str, signature: &str) -> Result<(), Error> {
         let notice = read_notice(&self.secrets, payload, signature, Timestamp::now())?;
-        self.apply(notice).await.map_err(of_notice)
+        self.apply(notice).await.map_err(notice_error)
     }
 
     async fn apply(&self, notice: Notice) -> Result<(), Error> {
         match notice {
             // This process has committed it already.
-            Notice::Charge(key, outcome) if self.context.recent_ends.have(key, &outcome) => Ok(()),
-            Notice::Charge(key, told) => self.look_up.charge(key, &told).await,
+            Notice::Charge(key, outcome) if self.context.recent_outcomes.contains(key, &outcome) => Ok(()),
+            Notice::Charge(key, reported) => self.look_up.charge(key, &reported).await,
             Notice::Refund(key) => self.look_up.refund(key).await,
             Notice::ForeignRefund { charge_id } => self.look_up.foreign_refund(&charge_id).await,
             Notice::Other => Ok(()),
@@ -39,9 +39,9 @@ impl HandleWebhook {
     }
 }
 
-/// Returns the answer to a notice that failed. What the database refuses for a reason in the data is the fault of this
-/// notice: a repeat does not help, so that the provider gets no failure that it would retry.
-fn of_notice(error: Error) -> Error {
+/// Returns the error for the provider. Data that the database refuses is reported as the fault of the notice: a retry
+/// would not help, and the provider retries other failures.
+fn notice_error(error: Error) -> Error {
     match error {
         Error::Db(error) if error.is_reproducible() => {
             tracing::error!(error.cause = %error, "a notice of the provider cannot be stored");

@@ -1,5 +1,5 @@
-//! Looks up what a notice of the provider is about. A notice says that something has changed; how it stands is what the
-//! provider answers when it is asked.
+//! Looks up the charge or refund of a notice. A notice says that something has changed; the state is what the provider
+//! answers to the look-up.
 
 use super::{Context, Error, NoteRefunds, SettleAttempts, SettleRefunds};
 use crate::{
@@ -12,10 +12,10 @@ use tokio::{sync::Semaphore, time::timeout};
 
 /// Most look-ups for notices at a time. Further ones wait.
 const MAX_IN_FLIGHT: usize = 64;
-/// Longest wait for one of those to end.
+/// Longest wait for a permit.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// Looks up what notices are about. Cheap to clone.
+/// Looks up the charges and refunds of notices. Cheap to clone.
 #[derive(Clone)]
 pub struct LookUpNotices {
     context: Context,
@@ -23,7 +23,7 @@ pub struct LookUpNotices {
     settle: SettleAttempts,
     settle_refunds: SettleRefunds,
     note_refunds: NoteRefunds,
-    slots: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl LookUpNotices {
@@ -35,34 +35,36 @@ impl LookUpNotices {
         settle_refunds: SettleRefunds,
         note_refunds: NoteRefunds,
     ) -> Self {
-        let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Self { context, provider, settle, settle_refunds, note_refunds, slots }
+        let permits = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+        Self { context, provider, settle, settle_refunds, note_refunds, permits }
     }
 
-    /// Stores how a charge stands, if it has ended. A charge that the provider does not have, or that is pending, stays
-    /// as it is: the reconciler goes on to look it up.
+    /// Looks a charge up by its key, and stores its outcome if it has ended. A charge that is pending, or that the
+    /// provider does not have, is left to the reconciler.
     ///
-    /// If the notice is about another charge than the one under its key, that is looked up as well: money may have been
-    /// taken twice under one key, and the provider answers for the key with one of the two.
-    pub async fn charge(&self, key: AttemptKey, told: &Outcome) -> Result<(), Error> {
-        let found = match self.in_turn(self.provider.look_up(key)).await? {
+    /// If the notice names another charge than the one under its key, that one is looked up too: there may be two
+    /// captures under one key, and the look-up by key returns one of them.
+    pub async fn charge(&self, key: AttemptKey, reported: &Outcome) -> Result<(), Error> {
+        let found = match self.with_permit(self.provider.look_up(key)).await? {
             Some(LookUp::Found(outcome)) if outcome != Outcome::Unresolved => outcome,
             Some(LookUp::Found(_) | LookUp::NotFound) | None => return Ok(()),
         };
         self.settle.run(key, found.clone()).await?;
-        match told.charge_id() {
-            Some(told) if found.is_end() && found.charge_id() != Some(told) => self.other_charge(key, told).await,
+        match reported.charge_id() {
+            Some(reported) if found.is_end() && found.charge_id() != Some(reported) => {
+                self.other_charge(key, reported).await
+            }
             _ => Ok(()),
         }
     }
 
-    /// Stores that a key has this charge too, if that is so.
+    /// Looks up a second charge of this key, and stores its outcome if it is one.
     async fn other_charge(&self, key: AttemptKey, charge_id: &str) -> Result<(), Error> {
         if !is_plain(charge_id) {
             tracing::error!(attempt.id = %key, "the provider tells of another charge, whose id cannot be looked up");
             return Ok(());
         }
-        match self.in_turn(self.provider.look_up_charge(charge_id)).await? {
+        match self.with_permit(self.provider.look_up_charge(charge_id)).await? {
             Some(Some(charge)) if charge.key == Some(key) && charge.outcome.charge_id() == Some(charge_id) => {
                 self.settle.run(key, charge.outcome).await
             }
@@ -70,7 +72,7 @@ impl LookUpNotices {
         }
     }
 
-    /// Stores how a refund of this service stands, if it has ended.
+    /// Looks up a refund of this service, and stores its outcome if it has ended.
     pub async fn refund(&self, key: RefundKey) -> Result<(), Error> {
         let found =
             self.context.db.run("find_refund", move |mut conn| async move { refunds::find(&mut conn, key.0).await });
@@ -81,24 +83,27 @@ impl LookUpNotices {
         if matches!(refund.state, RefundState::Refunded { .. }) {
             return Ok(());
         }
-        match self.in_turn(self.provider.look_up_refund(&refund)).await? {
+        match self.with_permit(self.provider.look_up_refund(&refund)).await? {
             Some(Some(outcome)) if outcome != RefundOutcome::Unresolved => self.settle_refunds.run(key, outcome).await,
             Some(Some(_) | None) | None => Ok(()),
         }
     }
 
-    /// Stores that something was refunded of a charge, if nobody here has asked for it.
+    /// Looks up a charge that was refunded by others, and stores that as an anomaly.
     pub async fn foreign_refund(&self, charge_id: &str) -> Result<(), Error> {
-        match self.in_turn(self.provider.look_up_charge(charge_id)).await? {
+        match self.with_permit(self.provider.look_up_charge(charge_id)).await? {
             Some(Some(charge)) => self.note_refunds.note(&[charge]).await.map_err(Error::from),
             Some(None) | None => Ok(()),
         }
     }
 
-    /// Makes a look-up when it is its turn. Returns `None` if the provider refuses it for good. Fails if there is no
-    /// answer, so that the provider sends its notice again.
-    async fn in_turn<T>(&self, look_up: impl Future<Output = Result<T, ProviderError>>) -> Result<Option<T>, Error> {
-        let Ok(Ok(_slot)) = timeout(LONGEST_WAIT, self.slots.acquire()).await else {
+    /// Makes a look-up with a permit. Returns `None` if the provider refuses it permanently. Fails if there is no
+    /// answer, so that the provider retries its notice.
+    async fn with_permit<T>(
+        &self,
+        look_up: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<Option<T>, Error> {
+        let Ok(Ok(_permit)) = timeout(LONGEST_WAIT, self.permits.acquire()).await else {
             return Err(Error::NotLookedUp("there are too many notices at a time".to_owned()));
         };
         match look_up.await {

@@ -1,19 +1,19 @@
 //! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
 //! neither SQL nor the contracts. No request to the provider is made inside a transaction.
 
+mod bisection;
 mod carry_out_decisions;
 mod charge_attempts;
 mod context;
 mod error;
 mod find_payments;
 mod follow_orders;
-mod halves;
 mod handle_webhook;
 mod look_up_notices;
-mod looks;
 mod note_refunds;
 mod permits;
-mod recent_ends;
+mod queue_scans;
+mod recent_outcomes;
 mod reconcile_attempts;
 mod refund_payments;
 mod settle_attempts;
@@ -39,19 +39,19 @@ pub use tell_again::TellAgain;
 use stampede_batch::BatchConfig;
 use stampede_db::DbError;
 
-/// From this try on, each one without a result is logged as an error. The retries go on, until the provider may have
+/// Tries after which each further one without a result is logged as an error. Retries go on until the provider may have
 /// forgotten the key.
 const TRIES_UNTIL_ERROR: u32 = 10;
 
-/// Two batches in flight: one that hangs does not hold up all others, and with them the permits of the charges that
-/// wait for their settlement. One at a time was tried, and was no faster in a rush. An outcome is stored even if its
-/// caller does not wait any more.
+/// Two batches in flight, so that one that hangs does not block all others, and the permits of charges that wait for
+/// their settlement. One at a time was tried, and was no faster in a rush. A batch runs even if its callers have gone
+/// away.
 const fn batches(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 4_096, must_run: true }
 }
 
-/// Returns the rows of a claim that can be read. The others are leased like them, so that they are not at the head of
-/// the queue each time, and come again when the lease ends.
+/// Returns the rows of a claim that can be read, and logs the others. Those are leased too, so that they do not stay at
+/// the head of the queue, and are claimed again when the lease expires.
 fn readable<T>(claimed: Vec<Result<T, DbError>>) -> Vec<T> {
     let mut rows = Vec::with_capacity(claimed.len());
     for row in claimed {

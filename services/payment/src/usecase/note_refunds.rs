@@ -1,11 +1,11 @@
-//! Finds money that was refunded at the provider and not by this service, as by hand. It is noted as an anomaly:
-//! whether the goods come back is for an operator to say. If they do, the refund is booked as they decide.
+//! Finds refunds that were made at the provider and not by this service, as by hand. Each becomes an anomaly: an
+//! operator decides whether the goods come back, and the refund is recorded by that decision.
 //!
-//! Of several replicas one reads the provider's list at a time: it has a turn. A turn that is over writes no cursor any
-//! more, so the cursor never goes back behind what a later turn has read.
+//! One replica at a time reads the provider's list: it leases a turn. Writes of the cursor are fenced by the turn, so
+//! that an expired one cannot set the cursor back.
 //!
-//! A charge of the list that cannot be looked up keeps no other waiting: it is written down with the cursor that goes
-//! past it, and looked up again, less and less often, until the provider shows it.
+//! A charge of the list that cannot be looked up blocks no other: it is stored together with the cursor that passes it,
+//! and looked up again with back-off, until the provider shows it.
 
 use super::Context;
 use crate::{
@@ -25,19 +25,18 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 /// Most pages of a round.
 const MAX_PAGES: usize = 20;
 /// Most charges that a round looks up again.
-const MAX_AGAIN: u32 = 50;
-/// Longest time until a charge is looked up again. The shortest is the interval.
+const MAX_RETRIED: u32 = 50;
+/// Upper bound of the back-off until a charge is looked up again. The lower bound is the interval.
 const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 /// Most look-ups at a time.
 const MAX_IN_FLIGHT: usize = 8;
-/// How long the list is one replica's to read: longer than a round may take. If it dies with its turn, the others wait
-/// for the rest of this.
-const TURN: Duration = Duration::from_secs(90);
+/// Lease of a turn: longer than a round may take. If its replica dies, the others wait until it expires.
+const TURN_LEASE: Duration = Duration::from_secs(90);
 
-/// Why a round has failed. The next one begins where it ended.
+/// Why a round failed. The next one resumes at the cursor.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]
@@ -48,7 +47,7 @@ pub enum SweepError {
 #[derive(Default)]
 struct LookedUp {
     charges: Vec<ChargeRecord>,
-    /// Ids of those that the provider has not shown.
+    /// Ids of charges that the provider has not shown.
     unread: Vec<String>,
 }
 
@@ -61,33 +60,33 @@ pub struct NoteRefunds {
 }
 
 impl NoteRefunds {
-    /// Finds refunds at this provider. Each replica looks for them once an interval.
+    /// Finds refunds at this provider, once an interval in each replica.
     pub fn new(context: Context, provider: HttpProvider, interval: Duration) -> Self {
         Self { context, provider, interval }
     }
 
-    /// Reads what the provider's list of refunds has since the last round, and notes what this service has not sent,
-    /// unless it is another replica's turn. Nothing is read while the provider fails.
+    /// Reads the new entries of the provider's list of refunds, and stores those of others as anomalies, unless another
+    /// replica has the turn. Reads nothing while the breaker is open.
     pub async fn sweep(&self) -> Result<(), SweepError> {
-        if self.is_held_back() {
+        if self.is_blocked_by_breaker() {
             return Ok(());
         }
         let Some(turn) = self.begin_turn().await? else { return Ok(()) };
         let read = self.read(turn).await;
-        // Half, so that its own next round does not come too early. After a failure another one may go on at once: it
-        // may reach the provider.
+        // Half an interval, so that its own next round is not too early. After a failure, another replica may continue
+        // at once: it may reach the provider.
         let pause = if read.is_ok() { self.interval / 2 } else { Duration::ZERO };
         self.end_turn(turn, pause).await?;
         read
     }
 
-    fn is_held_back(&self) -> bool {
+    fn is_blocked_by_breaker(&self) -> bool {
         self.provider.breaker().allowance(1) == 0
     }
 
     async fn begin_turn(&self) -> Result<Option<Timestamp>, DbError> {
         let now = Timestamp::now();
-        let turn = now.plus(TURN);
+        let turn = now.plus(TURN_LEASE);
         let begin = self
             .context
             .db
@@ -111,14 +110,14 @@ impl NoteRefunds {
 
     async fn read_pages(&self, turn: Timestamp) -> Result<(), SweepError> {
         for _ in 0..MAX_PAGES {
-            if self.is_held_back() || !self.read_page(turn).await? {
+            if self.is_blocked_by_breaker() || !self.read_page(turn).await? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Reads a page. Returns whether there is a next one for this turn.
+    /// Reads a page. Returns whether this turn may read a next one.
     async fn read_page(&self, turn: Timestamp) -> Result<bool, SweepError> {
         let db = &self.context.db;
         let after = db.run("find_cursor", |mut conn| async move { cursors::read(&mut conn, cursors::REFUNDS).await });
@@ -126,7 +125,7 @@ impl NoteRefunds {
         let page = match self.provider.refunds_after(after.as_deref()).await {
             Ok(page) => page,
             Err(error) => {
-                // The provider does not know where the last page ended: it has lost its list, and begins it anew.
+                // The provider does not know the cursor: it has lost its list and started another.
                 if after.is_some() && error.doubt().is_some() {
                     self.move_cursor(turn, None, Vec::new()).await?;
                 }
@@ -140,8 +139,8 @@ impl NoteRefunds {
         Ok(self.move_cursor(turn, Some(last.into()), looked_up.unread).await? && page.has_more)
     }
 
-    /// Stores how far the list was read, and which charges up to there are to be looked up again; with `None` it is
-    /// read from its start again. Returns whether it was still the caller's turn; nothing is stored if it was not.
+    /// Stores the cursor, and the charges up to it that are to be looked up again; `None` resets the cursor to the
+    /// start of the list. Returns whether the caller still had the turn; without it nothing is stored.
     async fn move_cursor(&self, turn: Timestamp, last: Option<Arc<str>>, unread: Vec<String>) -> Result<bool, DbError> {
         let (now, unread): (Timestamp, Arc<[String]>) = (Timestamp::now(), unread.into());
         let due_at = now.plus(self.interval);
@@ -152,15 +151,16 @@ impl NoteRefunds {
         moved.await
     }
 
-    /// Looks up charges again that the provider has not shown before, and notes what was refunded of those that it
-    /// does.
+    /// Retries the look-ups of charges that the provider has not shown, and stores the refunds of those that it shows
+    /// now.
     async fn look_up_again(&self) -> Result<(), DbError> {
-        if self.is_held_back() {
+        if self.is_blocked_by_breaker() {
             return Ok(());
         }
         let now = Timestamp::now();
         let db = &self.context.db;
-        let due = db.run("due_refunds", |mut conn| async move { unread_refunds::due(&mut conn, now, MAX_AGAIN).await });
+        let due =
+            db.run("due_refunds", |mut conn| async move { unread_refunds::due(&mut conn, now, MAX_RETRIED).await });
         let due: Vec<Unread> = due.await?;
         if due.is_empty() {
             return Ok(());
@@ -207,7 +207,7 @@ impl NoteRefunds {
                 }
             }
         }
-        // One line for all, since they are looked up again and again.
+        // One log line for all, since each round looks them up again.
         if let Some(error) = failure {
             tracing::warn!(
                 charge.count = looked_up.unread.len(), error.cause = %error,
@@ -217,10 +217,10 @@ impl NoteRefunds {
         looked_up
     }
 
-    /// Looks a charge up. One that will never be answered for keeps no other from being noted.
+    /// Looks a charge up. Logs a permanent failure as an error and returns `None`, so that it blocks no other.
     async fn look_up(&self, charge_id: &str) -> Result<Option<ChargeRecord>, ProviderError> {
         match self.provider.look_up_charge(charge_id).await {
-            Err(error) if error.is_lasting() => {
+            Err(error) if error.is_permanent() => {
                 tracing::error!(error.cause = %error, "a refund was made by hand, and its charge cannot be looked up");
                 Ok(None)
             }
@@ -228,7 +228,7 @@ impl NoteRefunds {
         }
     }
 
-    /// Notes what was refunded of these charges and nobody here has asked for. It is idempotent.
+    /// Stores an anomaly for each of these charges that was refunded by others. Idempotent.
     pub async fn note(&self, charges: &[ChargeRecord]) -> Result<(), DbError> {
         let refunded = charges.iter().filter_map(|charge| charge.key.zip(charge.refunded));
         let refunded: Arc<[(AttemptKey, Money)]> = refunded.collect();

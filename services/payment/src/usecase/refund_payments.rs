@@ -1,7 +1,7 @@
-//! Refunds captured money. A refund without an answer is looked up, and sent again under the same key, until it is
-//! done, or parked for an operator.
+//! Refunds captured money. A refund without an answer is looked up, and sent again under the same key, until it is done
+//! or parked for an operator.
 
-use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR, looks::Looks, readable};
+use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR, queue_scans::QueueScans, readable};
 use crate::{
     domain::{Doubt, Refund, RefundOutcome},
     provider::{HttpProvider, ProviderError},
@@ -15,13 +15,13 @@ pub struct RefundPayments {
     context: Context,
     provider: HttpProvider,
     settle: SettleRefunds,
-    looks: Looks,
+    scans: QueueScans,
 }
 
 impl RefundPayments {
     /// Refunds through this provider.
     pub fn new(context: Context, provider: HttpProvider, settle: SettleRefunds) -> Self {
-        Self { context, provider, settle, looks: Looks::default() }
+        Self { context, provider, settle, scans: QueueScans::default() }
     }
 
     /// Waits until this replica has queued a refund.
@@ -29,22 +29,21 @@ impl RefundPayments {
         self.context.refunds_queued.notified().await;
     }
 
-    /// Claims refunds that are due, at most `limit`, for this process alone until the lease ends; none while the
-    /// provider fails.
+    /// Claims up to `limit` due refunds for this process, until the lease ends. Claims none while the breaker is open.
     pub async fn claim(&self, limit: u32) -> Result<Vec<Refund>, DbError> {
         let limit = self.provider.breaker().allowance(limit);
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let (claim, look) = (self.context.claim(), self.looks.begin());
-        let from = look.from;
+        let (claim, scan) = (self.context.claim(), self.scans.begin());
+        let from = scan.from;
         let claimed = self
             .context
             .db
             .transact("claim_refunds", move |conn| Box::pin(refunds::claim_due(conn, (from, limit), claim)));
         let claimed = claimed.await?;
         if claimed.len() < limit as usize {
-            self.looks.left_nothing(&look, claim.now);
+            self.scans.mark_drained(&scan, claim.now);
         }
         Ok(readable(claimed))
     }
@@ -61,8 +60,8 @@ impl RefundPayments {
         }
     }
 
-    /// Refunds, and returns how that ended. What was tried before is looked up first: a repeat may have the first
-    /// answer again, which was pending.
+    /// Sends a refund and returns its outcome. One that was sent before is looked up first: a repeat may get the stored
+    /// first answer, which was pending.
     async fn send_refund(&self, refund: &Refund) -> RefundOutcome {
         let Some(charge_id) = &refund.charge_id else {
             // Nothing was paid.
@@ -84,7 +83,7 @@ impl RefundPayments {
         }
     }
 
-    /// A pending refund ends at last, and what the provider says then counts.
+    /// Keeps waiting, for two weeks at most: a pending refund ends some day, and the provider reports how.
     fn long_pending(&self, refund: &Refund) -> RefundOutcome {
         let is_too_long = self.context.is_pending_for_too_long(refund.created_at);
         if is_too_long { RefundOutcome::InDoubt(Doubt::NoAnswer) } else { RefundOutcome::LongPending }
@@ -94,21 +93,21 @@ impl RefundPayments {
         tracing::warn!(refund.id = %refund.key(), error.cause = %error, "a refund has no known outcome");
         match error.doubt() {
             Some(doubt) => self.by_charge(refund, charge_id, doubt).await,
-            None if error.was_asked() && self.is_given_up(refund) => RefundOutcome::InDoubt(Doubt::NoAnswer),
+            None if error.was_sent() && self.is_given_up(refund) => RefundOutcome::InDoubt(Doubt::NoAnswer),
             None => RefundOutcome::Unresolved,
         }
     }
 
-    /// Returns the outcome of a refund that the provider does not do: done, if the whole money is back already, as by
-    /// hand.
+    /// Returns the outcome of a refund that the provider refuses, by its charge: done if the whole charge was refunded
+    /// already, as by hand.
     async fn by_charge(&self, refund: &Refund, charge_id: &str, doubt: Doubt) -> RefundOutcome {
         match self.provider.look_up_charge(charge_id).await {
             Ok(Some(charge)) if charge.refunded == Some(refund.amount) => RefundOutcome::Refunded { refund_id: None },
             Ok(_) => RefundOutcome::InDoubt(doubt),
             Err(error) => {
                 tracing::warn!(refund.id = %refund.key(), error.cause = %error, "the charge of a refund was not looked up");
-                // There is no better answer to wait for.
-                let is_end = error.doubt().is_some() || (error.was_asked() && self.is_given_up(refund));
+                // No better answer will come.
+                let is_end = error.doubt().is_some() || (error.was_sent() && self.is_given_up(refund));
                 if is_end { RefundOutcome::InDoubt(doubt) } else { RefundOutcome::Unresolved }
             }
         }

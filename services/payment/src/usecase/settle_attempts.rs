@@ -1,7 +1,7 @@
-//! Stores the outcomes of charges in batches, from answers, look-ups and notices of the provider. It is idempotent, so
-//! any of the three may come first, and any may be repeated.
+//! Stores the outcomes of charges in batches, from answers, look-ups and notices of the provider. Idempotent, so the
+//! three may come in any order and be repeated.
 
-use super::{Context, Error, batches, halves::Halves};
+use super::{Context, Error, batches, bisection::Bisection};
 use crate::{
     domain::{Anomaly, AttemptKey, Outcome, Settled, Subject},
     store::{self, Saved, WorkingSet},
@@ -42,21 +42,21 @@ impl SettleAttempts {
 struct Changes {
     saved: Saved,
     ends: Vec<(AttemptKey, Outcome)>,
-    /// Of attempts that are parked now.
+    /// The anomalies of attempts that are parked now.
     parked: Vec<Anomaly>,
-    /// Those that have changed no attempt.
+    /// The anomalies that have changed no attempt.
     noted: Vec<Anomaly>,
-    /// Attempts that were parked, and have ended.
+    /// Attempts that were parked and have ended.
     unparked: Vec<AttemptKey>,
-    /// Calls whose payment cannot be read, by their place in the batch, and why.
+    /// Calls whose payment cannot be read, by their index in the batch, with the error.
     unreadable: Vec<(usize, DbError)>,
 }
 
-/// Settles a batch in one transaction, or in more if the database refuses what one of the calls writes.
+/// Settles a batch in one transaction, or in several by bisection if the database refuses the data of a call.
 async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), DbError>> {
-    let mut halves = Halves::of(batch.len());
+    let mut bisection = Bisection::of(batch.len());
     let (now, batch) = (Timestamp::now(), Arc::new(batch));
-    while let Some(part) = halves.take() {
+    while let Some(part) = bisection.next_part() {
         let (batch, tried) = (batch.clone(), part.clone());
         let written = context.db.transact("settle_attempts", move |conn| {
             let (batch, part) = (batch.clone(), tried.clone());
@@ -65,13 +65,13 @@ async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), 
         match written.await {
             Ok(changes) => {
                 for (call, error) in context.settled(changes) {
-                    halves.refused(call, error);
+                    bisection.call_failed(call, error);
                 }
             }
-            Err(error) => halves.failed(part, &error),
+            Err(error) => bisection.part_failed(part, &error),
         }
     }
-    halves.answers()
+    bisection.results()
 }
 
 async fn write(
@@ -90,8 +90,7 @@ async fn write(
             Err(error) => changes.unreadable.push((call, error)),
         }
     }
-    // In the order of the tables that every transaction of this service keeps: payments, attempts, refunds, anomalies,
-    // outbox.
+    // In the lock order of every transaction of this service: payments, attempts, refunds, anomalies, outbox.
     changes.saved = payments.save(conn).await?;
     changes.save_anomalies(conn, now).await?;
     store::outbox::append(conn, &changes.saved.messages).await?;
@@ -112,11 +111,11 @@ impl Changes {
                 self.ends.push((key, settlement.outcome.clone()));
                 self.unparked.extend(was_parked.then_some(key));
             }
-            // What is no end is not cached: it comes from a look-up that was slower than the end.
-            Ok(Settled::KnownBefore) if settlement.outcome.is_end() && !was_parked => {
+            // Only ends are cached: anything else comes from a look-up that was slower than the end.
+            Ok(Settled::AlreadyKnown) if settlement.outcome.is_end() && !was_parked => {
                 self.ends.push((key, settlement.outcome.clone()));
             }
-            Ok(Settled::KnownBefore) => {}
+            Ok(Settled::AlreadyKnown) => {}
             Ok(Settled::StillOpen(step)) => payments.record(step),
             Ok(Settled::Surplus(step)) => {
                 payments.record(step);
@@ -140,16 +139,16 @@ impl Changes {
 }
 
 impl Context {
-    /// Runs the effects after the commit. Returns the calls that have changed nothing, and why.
+    /// Runs the effects after the commit. Returns the calls that failed, with their errors.
     fn settled(&self, changes: Changes) -> Vec<(usize, DbError)> {
-        // Only now: after a rollback, a cached end would hide the notice that brings it again.
-        self.recent_ends.remember(changes.ends);
+        // After the commit: if it were rolled back, a cached end would hide the notice that brings it again.
+        self.recent_outcomes.add(changes.ends);
         self.wake(&changes.saved);
         self.report(changes.parked.iter().chain(&changes.noted));
         changes.unreadable
     }
 
-    /// Logs anomalies that were stored, or go back by themselves.
+    /// Logs anomalies that were stored, or whose surplus is refunded.
     pub(super) fn report<'a>(&self, anomalies: impl Iterator<Item = &'a Anomaly>) {
         for anomaly in anomalies {
             tracing::error!(payment.anomaly = %anomaly, "the provider and the ledger of payments disagree");

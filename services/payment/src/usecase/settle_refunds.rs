@@ -1,6 +1,6 @@
-//! Stores the outcomes of refunds in batches. It is idempotent.
+//! Stores the outcomes of refunds in batches. Idempotent.
 
-use super::{Context, Error, batches, halves::Halves};
+use super::{Context, Error, batches, bisection::Bisection};
 use crate::{
     domain::{Anomaly, AttemptKey, Refund, RefundKey, RefundOutcome, RefundSettled, Subject},
     store::{self, WorkingSet},
@@ -44,28 +44,28 @@ impl SettleRefunds {
 struct Locked {
     payments: WorkingSet,
     refunds: BTreeMap<AttemptKey, Result<Refund, DbError>>,
-    /// Those that have changed.
+    /// The refunds that have changed.
     changed: BTreeSet<AttemptKey>,
-    /// Those that are done now.
+    /// The refunds that are done now.
     finished: Vec<AttemptKey>,
-    /// Of those that are parked now.
+    /// The anomalies of refunds that are parked now.
     parked: Vec<Anomaly>,
 }
 
 /// The outcome of one part of a batch.
 struct Written {
-    refused: Refused,
+    failed_calls: FailedCalls,
     parked: Vec<Anomaly>,
 }
 
-/// Calls that have changed nothing, by their place in the batch, and why.
-type Refused = Vec<(usize, DbError)>;
+/// Calls that failed, by their index in the batch, with the error.
+type FailedCalls = Vec<(usize, DbError)>;
 
-/// Settles a batch in one transaction, or in more if the database refuses what one of the calls writes.
+/// Settles a batch in one transaction, or in several by bisection if the database refuses the data of a call.
 async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Result<(), DbError>> {
-    let mut halves = Halves::of(batch.len());
+    let mut bisection = Bisection::of(batch.len());
     let (now, batch) = (Timestamp::now(), Arc::new(batch));
-    while let Some(part) = halves.take() {
+    while let Some(part) = bisection.next_part() {
         let (batch, tried) = (batch.clone(), part.clone());
         let written = context.db.transact("settle_refunds", move |conn| {
             let (batch, part) = (batch.clone(), tried.clone());
@@ -75,14 +75,14 @@ async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Resul
             Ok(written) => {
                 context.outbox.wake();
                 context.report(written.parked.iter());
-                for (call, error) in written.refused {
-                    halves.refused(call, error);
+                for (call, error) in written.failed_calls {
+                    bisection.call_failed(call, error);
                 }
             }
-            Err(error) => halves.failed(part, &error),
+            Err(error) => bisection.part_failed(part, &error),
         }
     }
-    halves.answers()
+    bisection.results()
 }
 
 async fn write(
@@ -93,17 +93,17 @@ async fn write(
 ) -> Result<Written, DbError> {
     let ids: Vec<_> = batch[part.clone()].iter().map(|settlement| settlement.key.0.payment_id).collect();
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
-    // After the payments, as in every transaction that locks both: in the other order two of them could deadlock.
+    // After the payments, the lock order of every transaction that locks both: the reverse order could deadlock.
     let refunds = store::refunds::lock(conn, &ids).await?;
     let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), finished: Vec::new(), parked: Vec::new() };
-    let mut refused = Refused::new();
+    let mut failed_calls = FailedCalls::new();
     for call in part {
         if let Err(error) = locked.settle(&batch[call], now) {
-            refused.push((call, error));
+            failed_calls.push((call, error));
         }
     }
     let parked = locked.save(conn, now).await?;
-    Ok(Written { refused, parked })
+    Ok(Written { failed_calls, parked })
 }
 
 impl Locked {
@@ -117,7 +117,7 @@ impl Locked {
             None => return Ok(()),
         };
         match refund.settle(settlement.outcome.clone(), now) {
-            RefundSettled::KnownBefore => return Ok(()),
+            RefundSettled::AlreadyKnown => return Ok(()),
             RefundSettled::StillOpen => {}
             RefundSettled::Parked(anomaly) => self.parked.push(anomaly),
             RefundSettled::Finished => {
@@ -132,7 +132,7 @@ impl Locked {
         Ok(())
     }
 
-    /// Writes what has changed, and its messages. Returns the anomalies of what is parked now.
+    /// Writes the changes and their messages. Returns the anomalies of the refunds that are parked now.
     async fn save(self, conn: &mut MySqlConnection, now: Timestamp) -> Result<Vec<Anomaly>, DbError> {
         let Self { payments, refunds, changed, finished, parked } = self;
         let saved = payments.save(conn).await?;

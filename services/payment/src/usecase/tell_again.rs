@@ -1,11 +1,10 @@
-//! Publishes again that money was captured for an order that has ended: the first message may have been discarded by an
-//! operator, and the order, which ends unpaid, would not ask.
+//! Publishes the capture of an ended order again: the first message may have been discarded by an operator, and an
+//! order that ends unpaid would not request it.
 //!
-//! The order takes it as it took the first: it takes its units again or gives the money back, and passes it over if it
-//! has done so before. An order that was fulfilled late publishes nothing that is read here, so this ends after some
-//! times.
+//! The order service applies it like the first one: it has the units committed again or requests a refund, and ignores
+//! a duplicate. A late fulfilment is published by no message that this service reads, so the repeats are limited.
 
-use super::{Context, halves::Halves};
+use super::{Context, bisection::Bisection};
 use crate::store::{
     self, WorkingSet,
     ended_orders::{self, EndedOrder},
@@ -18,11 +17,10 @@ use std::{sync::Arc, time::Duration};
 
 /// Most orders of a round.
 const MAX_ORDERS: u32 = 256;
-/// How often it is published again. With the default age that is after ten minutes, an hour, six hours and a day and a
-/// half.
-const MAX_TELLS: i32 = 4;
-/// How much longer the pause is each time.
-const LONGER: u32 = 6;
+/// Most repeats of a capture. With the default age they are after ten minutes, an hour, six hours and a day and a half.
+const MAX_REPEATS: i32 = 4;
+/// Factor by which the back-off grows each time.
+const BACKOFF_FACTOR: u32 = 6;
 
 /// Publishes captures again. Cheap to clone.
 #[derive(Clone)]
@@ -48,9 +46,9 @@ impl TellAgain {
         Self { context, told }
     }
 
-    /// Publishes again what is due. Of several replicas one does.
+    /// Publishes the due captures again. If replicas run it concurrently, one of them does each.
     pub async fn run(&self) -> Result<(), DbError> {
-        // So that there is a count before the first one.
+        // Creates the counter before its first increment.
         self.told.add(0, &[]);
         let now = Timestamp::now();
         let find = self
@@ -58,8 +56,8 @@ impl TellAgain {
             .db
             .run("find_ended_orders", |mut conn| async move { ended_orders::due(&mut conn, now, MAX_ORDERS).await });
         let due: Arc<[EndedOrder]> = find.await?.into();
-        let answers = self.tell_all(&due, now).await;
-        let (mut refused, mut failure) = (Vec::new(), None);
+        let answers = self.publish_all(&due, now).await;
+        let (mut failed, mut failure) = (Vec::new(), None);
         for (ended, answer) in due.iter().zip(answers) {
             match answer {
                 Ok(()) => {}
@@ -68,21 +66,21 @@ impl TellAgain {
                         payment.id = %ended.payment_id, error.cause = %error,
                         "a captured payment cannot be told of again, and waits"
                     );
-                    refused.push(*ended);
+                    failed.push(*ended);
                 }
                 Err(error) => failure = Some(error),
             }
         }
-        self.put_off(refused, now).await?;
+        self.postpone_failed(failed, now).await?;
         failure.map_or(Ok(()), Err)
     }
 
-    /// Tells again of all in one transaction, or in more if the database refuses what is written of one of them.
-    /// Returns an answer for each.
-    async fn tell_all(&self, due: &Arc<[EndedOrder]>, now: Timestamp) -> Vec<Result<(), DbError>> {
+    /// Publishes all again in one transaction, or in several by bisection if the database refuses the data of one.
+    /// Returns a result for each.
+    async fn publish_all(&self, due: &Arc<[EndedOrder]>, now: Timestamp) -> Vec<Result<(), DbError>> {
         let age = self.context.ended_order_age;
-        let mut halves = Halves::of(due.len());
-        while let Some(part) = halves.take() {
+        let mut bisection = Bisection::of(due.len());
+        while let Some(part) = bisection.next_part() {
             if part.is_empty() {
                 continue;
             }
@@ -93,10 +91,10 @@ impl TellAgain {
             });
             match tell.await {
                 Ok(told) => self.told(told),
-                Err(error) => halves.failed(part, &error),
+                Err(error) => bisection.part_failed(part, &error),
             }
         }
-        halves.answers()
+        bisection.results()
     }
 
     fn told(&self, told: u64) {
@@ -107,30 +105,29 @@ impl TellAgain {
         }
     }
 
-    /// Puts off what was refused, so that it is not at the head of each round: enough of it would keep all others
-    /// waiting.
-    async fn put_off(&self, refused: Vec<EndedOrder>, now: Timestamp) -> Result<(), DbError> {
-        if refused.is_empty() {
+    /// Postpones the payments that failed, so that they do not stay at the head of the queue and block the others.
+    async fn postpone_failed(&self, failed: Vec<EndedOrder>, now: Timestamp) -> Result<(), DbError> {
+        if failed.is_empty() {
             return Ok(());
         }
-        let (age, refused): (_, Arc<[EndedOrder]>) = (self.context.ended_order_age, refused.into());
-        let put_off = self.context.db.transact("put_off_ended_orders", move |conn| {
-            let refused = refused.clone();
-            Box::pin(async move { put_off(conn, &refused, age, now).await })
+        let (age, failed): (_, Arc<[EndedOrder]>) = (self.context.ended_order_age, failed.into());
+        let postpone_failed = self.context.db.transact("put_off_ended_orders", move |conn| {
+            let failed = failed.clone();
+            Box::pin(async move { postpone_failed(conn, &failed, age, now).await })
         });
-        put_off.await
+        postpone_failed.await
     }
 }
 
-async fn put_off(
+async fn postpone_failed(
     conn: &mut MySqlConnection,
-    refused: &[EndedOrder],
+    failed: &[EndedOrder],
     age: Duration,
     now: Timestamp,
 ) -> Result<(), DbError> {
-    let refused = ended_orders::unchanged(conn, refused).await?;
-    let later: Vec<_> = refused.into_iter().map(|ended| later(ended, ended.tells, age, now)).collect();
-    ended_orders::postpone(conn, &later).await
+    let failed = ended_orders::unchanged(conn, failed).await?;
+    let postponed: Vec<_> = failed.into_iter().map(|ended| postponed(ended, ended.tells, age, now)).collect();
+    ended_orders::postpone(conn, &postponed).await
 }
 
 async fn tell_again(
@@ -139,7 +136,7 @@ async fn tell_again(
     age: Duration,
     now: Timestamp,
 ) -> Result<u64, DbError> {
-    // The payments first, as whoever notes the end of an order locks them.
+    // The payments first: the lock order of the consumer that inserts ended orders.
     let mut payments = WorkingSet::lock(conn, due.iter().map(|ended| ended.payment_id)).await?;
     let mut round = Round::default();
     for ended in ended_orders::unchanged(conn, due).await? {
@@ -156,33 +153,33 @@ impl Round {
     fn take(&mut self, payments: &mut WorkingSet, ended: EndedOrder, age: Duration, now: Timestamp) {
         let id = ended.payment_id;
         let Some(payment) = payments.get_mut(id) else {
-            // One that cannot be read waits for who can; one that is not there is not waited for.
+            // An unreadable payment waits for a replica that can read it; a missing one is dropped.
             let waits = payments.readable(id).is_err();
             if waits {
-                self.postponed.push(later(ended, ended.tells, age, now));
+                self.postponed.push(postponed(ended, ended.tells, age, now));
             } else {
                 self.settled.push(id);
             }
             return;
         };
-        if !payment.may_be_captured() || ended.tells >= MAX_TELLS {
+        if !payment.may_be_captured() || ended.tells >= MAX_REPEATS {
             self.settled.push(id);
             return;
         }
-        let step = payment.tell_captured(now);
-        self.postponed.push(later(ended, ended.tells + i32::from(step.is_some()), age, now));
+        let step = payment.republish_capture(now);
+        self.postponed.push(postponed(ended, ended.tells + i32::from(step.is_some()), age, now));
         payments.record(step);
     }
 }
 
-/// Returns the order with the time of its next look, after so many repeats.
-fn later(ended: EndedOrder, tells: i32, age: Duration, now: Timestamp) -> EndedOrder {
-    EndedOrder { due_at: now.plus(pause(age, tells)), tells, ..ended }
+/// Returns the order with its next due time, after so many repeats.
+fn postponed(ended: EndedOrder, tells: i32, age: Duration, now: Timestamp) -> EndedOrder {
+    EndedOrder { due_at: now.plus(backoff(age, tells)), tells, ..ended }
 }
 
-/// Returns the pause after so many repeats.
-fn pause(age: Duration, tells: i32) -> Duration {
-    age.saturating_mul(LONGER.saturating_pow(tells.unsigned_abs()))
+/// Returns the back-off after so many repeats.
+fn backoff(age: Duration, tells: i32) -> Duration {
+    age.saturating_mul(BACKOFF_FACTOR.saturating_pow(tells.unsigned_abs()))
 }
 
 #[cfg(test)]
@@ -192,8 +189,8 @@ mod tests {
     #[test]
     fn pauses_grow_and_end_somewhere() {
         let age = Duration::from_secs(600);
-        assert_eq!([0, 1, 2].map(|tells| pause(age, tells).as_secs()), [600, 3_600, 21_600]);
-        assert!(pause(age, MAX_TELLS) > Duration::from_secs(86_400));
-        assert!(pause(Duration::MAX, i32::MAX) >= age);
+        assert_eq!([0, 1, 2].map(|tells| backoff(age, tells).as_secs()), [600, 3_600, 21_600]);
+        assert!(backoff(age, MAX_REPEATS) > Duration::from_secs(86_400));
+        assert!(backoff(Duration::MAX, i32::MAX) >= age);
     }
 }

@@ -33,11 +33,11 @@ impl Handler for Consumer {
         Box::pin(async move { Ok(self.follow.apply(conn, decode(batch, messages::decode)?).await?) })
     }
 
-    /// Begins the charges that were taken over, each with its permit. They run on tasks of their own; the charge pool
-    /// waits for their permits before it stops.
+    /// Begins the charges that were taken over, each with its permit, on a task of its own. The charge pool waits for
+    /// these permits before it stops.
     fn committed(&self, followed: Followed) -> Boxed<'_, ()> {
-        for (order, permit) in self.follow.committed(followed) {
-            pool::begin(&self.charge, order, permit);
+        for (charge, permit) in self.follow.committed(followed) {
+            pool::begin(&self.charge, charge, permit);
         }
         Box::pin(std::future::ready(()))
     }

@@ -1,5 +1,5 @@
-//! Processes a queue in the database: claims as many jobs as there are free permits, and runs them concurrently. A job
-//! whose process is killed is claimed again by another process when its lease has expired.
+//! Processes a queue in the database: claims as many jobs as there are free permits, and runs them concurrently. If a
+//! process is killed, another one claims its jobs when their leases have expired.
 
 use crate::usecase::Permits;
 use stampede_db::DbError;
@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Most jobs of one claim.
 const MAX_CLAIM: usize = 256;
-/// Longest wait for more permits after a claim that used all of them: one claim for all that become free by then costs
-/// as much as one for the first of them.
+/// Longest wait for more permits after a claim that used all of them: one claim for all that become free meanwhile is
+/// cheaper than one for each.
 const PERMIT_WAIT: Duration = Duration::from_millis(10);
-/// Time-out of one claim: more than its transaction takes with every retry, so that none is committed for nobody.
+/// Time-out of one claim: longer than its transaction takes with every retry, so that no claim is committed after its
+/// caller has given up.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A queue of jobs in the database.
@@ -21,13 +22,13 @@ pub trait Queue: Clone + Send + Sync + 'static {
     /// A claimed job.
     type Job: Send + 'static;
 
-    /// Takes at most `limit` jobs for this process; the claim is committed when this returns.
+    /// Claims at most `limit` jobs for this process; the claim is committed when this returns.
     fn claim(&self, limit: u32) -> impl Future<Output = Result<Vec<Self::Job>, DbError>> + Send;
 
     /// Does one job.
     fn perform(&self, job: Self::Job) -> impl Future<Output = ()> + Send;
 
-    /// Waits for a hint that there are new jobs. Hints may be missing: the queue is polled as well.
+    /// Waits for a hint that there are new jobs. Hints may be lost: the queue is polled as well.
     fn woken(&self) -> impl Future<Output = ()> + Send;
 }
 
@@ -42,10 +43,10 @@ pub struct PoolConfig {
 
 /// Works until `stop`, then finishes the jobs under way.
 ///
-/// These include jobs that the consumer has begun with permits of this pool. After the stop no permit is free for the
-/// consumer, and permits that it holds for a batch in its commit are waited for. So taken-over jobs are done, and jobs
-/// without a permit stay queued, for another replica or the next start. If the process is killed before that, its jobs
-/// are claimed again when their leases have expired.
+/// These include jobs that the consumer has begun with permits of this pool: it gets no more permits after the stop,
+/// and those that it holds for a batch in its commit are waited for. So taken-over jobs are finished, and jobs without
+/// a permit stay queued, for another replica or the next start. If the process is killed before, its jobs are claimed
+/// again when their leases have expired.
 pub async fn run<Q: Queue>(
     name: &'static str,
     queue: Q,
@@ -53,7 +54,7 @@ pub async fn run<Q: Queue>(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let PoolConfig { permits, poll_interval } = config;
-    let pool = Pool { queue, permits: permits.clone(), poll_interval, free: None, is_short: false };
+    let pool = Pool { queue, permits: permits.clone(), poll_interval, free: None, has_backlog: false };
     work(name, CLAIM_TIMEOUT, pool, stop).await;
     permits.drain().await;
     Ok(())
@@ -66,15 +67,15 @@ struct Pool<Q> {
     poll_interval: Duration,
     /// The permits of the next claim.
     free: Option<OwnedSemaphorePermit>,
-    /// Whether the permits did not suffice for all that was queued.
-    is_short: bool,
+    /// Whether the last claim used all permits, so that more jobs may be queued.
+    has_backlog: bool,
 }
 
 impl<Q: Queue> Worker for Pool<Q> {
     type Error = DbError;
 
     async fn acquire(&mut self) {
-        if self.is_short {
+        if self.has_backlog {
             self.permits.wait_for(MAX_CLAIM, PERMIT_WAIT).await;
         }
         self.free = Some(self.permits.acquire_up_to(MAX_CLAIM).await);
@@ -82,9 +83,9 @@ impl<Q: Queue> Worker for Pool<Q> {
 
     async fn round(&mut self) -> Result<Duration, DbError> {
         let free = self.free.take().expect("a round begins after the permits are acquired");
-        self.is_short = false;
-        self.is_short = !claim(&self.queue, free).await?;
-        Ok(if self.is_short { Duration::ZERO } else { self.poll_interval })
+        self.has_backlog = false;
+        self.has_backlog = !claim(&self.queue, free).await?;
+        Ok(if self.has_backlog { Duration::ZERO } else { self.poll_interval })
     }
 
     async fn woken(&mut self) {
@@ -105,7 +106,7 @@ pub fn begin<Q: Queue>(queue: &Q, job: Q::Job, permit: OwnedSemaphorePermit) {
 async fn claim<Q: Queue>(queue: &Q, mut free: OwnedSemaphorePermit) -> Result<bool, DbError> {
     let limit = u32::try_from(free.num_permits()).expect("it is at most the largest claim");
     let claimed = queue.claim(limit).await?;
-    // Fewer than there are permits for: the others are released when `free` is dropped.
+    // The other permits are released when `free` is dropped.
     let is_empty = claimed.len() < free.num_permits();
     for job in claimed {
         let permit = free.split(1).expect("no more is claimed than there are permits");

@@ -1,21 +1,21 @@
 //! The three queues: attempts to charge, charges of unknown outcome, refunds to send.
 
 use crate::{
-    domain::{ChargeOrder, Refund},
+    domain::{ChargeRequest, Refund},
     usecase::{ChargeAttempts, ReconcileAttempts, RefundPayments},
     worker::pool::Queue,
 };
 use stampede_db::DbError;
 
-/// Queued attempts. Those that the consumer takes over run like them, without a claim.
+/// Queued attempts. Attempts that the consumer takes over run in the same way, without a claim.
 impl Queue for ChargeAttempts {
-    type Job = ChargeOrder;
+    type Job = ChargeRequest;
 
-    async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
+    async fn claim(&self, limit: u32) -> Result<Vec<ChargeRequest>, DbError> {
         Self::claim(self, limit).await
     }
 
-    async fn perform(&self, job: ChargeOrder) {
+    async fn perform(&self, job: ChargeRequest) {
         self.run(job).await;
     }
 
@@ -26,17 +26,17 @@ impl Queue for ChargeAttempts {
 
 /// Charges of unknown outcome.
 impl Queue for ReconcileAttempts {
-    type Job = ChargeOrder;
+    type Job = ChargeRequest;
 
-    async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
+    async fn claim(&self, limit: u32) -> Result<Vec<ChargeRequest>, DbError> {
         Self::claim(self, limit).await
     }
 
-    async fn perform(&self, job: ChargeOrder) {
+    async fn perform(&self, job: ChargeRequest) {
         self.run(job).await;
     }
 
-    /// Time alone makes them due.
+    /// Never wakes: they become due by time.
     async fn woken(&self) {
         std::future::pending::<()>().await;
     }

@@ -1,4 +1,4 @@
-//! What somebody gives back at the provider without asking this service.
+//! Refunds that were made by hand at the provider.
 
 use super::*;
 
