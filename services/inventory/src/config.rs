@@ -1,4 +1,4 @@
-//! How the process is configured: flags and environment, nothing else.
+//! Configuration of the process, by flags and environment variables only.
 
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
@@ -74,18 +74,18 @@ impl Config {
         Duration::from_millis(self.sweep_interval_ms)
     }
 
-    /// How old a hold must be to be taken for stale.
+    /// Age from which on a hold counts as stale.
     pub const fn stale_hold_age(&self) -> Duration {
         Duration::from_millis(self.stale_hold_age_ms)
     }
 
-    /// How old a reservation must be whose order was never written. Fails if it would be given back while its order may
-    /// still be written.
+    /// Age from which on a reservation without a written order is given back. Fails if its order may still be written
+    /// at that age.
     pub fn unwritten_order_age(&self) -> anyhow::Result<Duration> {
         self.write_limit.unwritten_age("--unwritten-order-age-ms", self.unwritten_order_age_ms)
     }
 
-    /// How long an order must have ended until its units are given back without its message.
+    /// Time since its end after which the units of an order are given back without its message.
     pub const fn ended_order_age(&self) -> Duration {
         Duration::from_millis(self.ended_order_age_ms)
     }
@@ -95,7 +95,7 @@ impl Config {
         Duration::from_millis(self.reconcile_interval_ms)
     }
 
-    /// Time before its opening from which on an event is checked to be staged.
+    /// Time before its opening at which an event is first checked to be staged.
     pub const fn staging_lead(&self) -> Duration {
         Duration::from_millis(self.staging_lead_ms)
     }

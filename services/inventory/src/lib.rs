@@ -38,17 +38,17 @@ use usecase::{
 };
 use worker::{Consumer, Gauges};
 
-/// Longest time of one round of a worker. The next one goes on where it was cut.
+/// Time-out of one round of a worker. The next round resumes where this one was cut.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two measurements of the gauges.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
-/// Time between two checks of what opens soon.
+/// Time between two checks of the events that open soon.
 const STAGING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
-/// Fails if a server does not answer in time, the schema does not fit this program, Redis is set up in a way in which
-/// stock would be lost, or units would be given back too early.
+/// Fails if a server does not answer in time, the schema does not fit this program, Redis is configured so that stock
+/// would be lost, or the configured ages would give units back too early.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let unwritten_age = config.unwritten_order_age()?;
     let parts = Parts::connect(Service::Inventory, &config.service, workers).await?;
@@ -75,7 +75,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
-/// Looks for orders that were never written, and less often for those that have ended and kept their units.
+/// Starts the sweep for orders that were never written, and, less often, for ended orders that kept their units.
 fn start_order_sweep(
     parts: &Parts,
     config: &Config,
@@ -90,7 +90,7 @@ fn start_order_sweep(
         let (unwritten, ended) = (unwritten.clone(), ended.clone());
         async move {
             let unwritten = unwritten.run().await;
-            // Also if one that was never written cannot be given back.
+            // Runs even if a reservation of an unwritten order could not be given back.
             ended.run().await?;
             unwritten
         }
@@ -112,10 +112,10 @@ fn start_rounds(parts: &Parts, config: &Config, reconcile: &Reconcile, view: &Vi
         let all = all.clone();
         async move { all.run().await }
     });
-    let near = reconcile.clone();
+    let active = reconcile.clone();
     parts.every("reconciler", config.reconcile_interval(), ROUND_TIMEOUT, move || {
-        let near = near.clone();
-        async move { near.run_near().await }
+        let active = active.clone();
+        async move { active.run_active().await }
     });
     let staging = Arc::new(CheckStaging::new(reconcile.clone(), config.staging_lead()));
     parts.every("staging check", STAGING_CHECK_INTERVAL, ROUND_TIMEOUT, move || {

@@ -1,8 +1,8 @@
-//! Kafka messages: those of event and order into the domain, the ledger's answers out of it.
+//! Converts Kafka messages: those of event and order to the domain, the ledger's answers to protobuf.
 
 use crate::domain::{
-    Answer, Ask, Offered, OrderedLine, OrderedUnits, OutgoingMessage, RejectReason, Shelf, ShelfItem, Titles, Window,
-    Withdrawal,
+    Answer, LedgerCommand, Offered, OrderedLine, OrderedUnits, OutgoingMessage, RejectReason, Shelf, ShelfItem, Titles,
+    Window, Withdrawal,
 };
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
@@ -13,56 +13,60 @@ use stampede_proto::{
 };
 use stampede_vocab::{InvalidField, ItemId, OrderId, field};
 
-/// Version of the answer to a late payment; 1 was the answer to a placed order, which earlier releases sent.
+/// Aggregate version of the answer to a late payment. Version 1 was the answer to a placed order, which earlier
+/// releases sent.
 const LATE_ANSWER_VERSION: i64 = 2;
-/// Version of the answer to one whose units were committed and given back since: it comes behind the first answer.
+/// Aggregate version of the answer to a late payment whose units were committed and given back since: it follows the
+/// first answer.
 const GIVEN_BACK_VERSION: i64 = 3;
 
 /// A message that concerns the stock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// An event puts its items on the shelf, or moves its window.
+    /// An event offers its items, or moves its window.
     Shelve(Shelf),
     /// An event was cancelled.
     Withdraw(Withdrawal),
-    /// An order asks the ledger for something.
-    Ledger(Ask),
+    /// An order requests a change of the ledger.
+    Ledger(LedgerCommand),
 }
 
-/// A payload that cannot be what its type says.
+/// A payload that does not decode as its type.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// It is not this message at all.
+    /// The bytes are not this message.
     #[error(transparent)]
     Payload(#[from] prost::DecodeError),
-    /// A field has a value that cannot be.
+    /// A field has an invalid value.
     #[error(transparent)]
     Field(#[from] InvalidField),
 }
 
-/// Reads a message; `None` if it does not concern the stock.
+/// Decodes a message; `None` if it does not concern the stock.
 pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, DecodeError> {
-    let unpaid = |order_id: String| field::id("order_id", &order_id).map(|id| Incoming::Ledger(Ask::ReleaseUnpaid(id)));
+    let unpaid = |order_id: String| {
+        field::id("order_id", &order_id).map(|id| Incoming::Ledger(LedgerCommand::ReleaseUnpaid(id)))
+    };
     let incoming = match messages::name(message_type) {
         Some(proto::EventScheduled::NAME) => Incoming::Shelve(shelf(proto::EventScheduled::decode(payload)?)?),
         Some(proto::EventCancelled::NAME) => Incoming::Withdraw(withdrawal(&proto::EventCancelled::decode(payload)?)?),
         Some(proto::OrderPaidLate::NAME) => {
             let paid = proto::OrderPaidLate::decode(payload)?;
             let order = (paid.order_id, paid.user_id, paid.event_id);
-            Incoming::Ledger(Ask::CommitAgain(ordered_units(order, paid.lines)?))
+            Incoming::Ledger(LedgerCommand::CommitAgain(ordered_units(order, paid.lines)?))
         }
         Some(proto::OrderCancelled::NAME) => unpaid(proto::OrderCancelled::decode(payload)?.order_id)?,
         Some(proto::OrderExpired::NAME) => unpaid(proto::OrderExpired::decode(payload)?.order_id)?,
         Some(proto::OrderRefunded::NAME) => {
             let refunded = proto::OrderRefunded::decode(payload)?;
-            Incoming::Ledger(Ask::Release(field::id("order_id", &refunded.order_id)?))
+            Incoming::Ledger(LedgerCommand::Release(field::id("order_id", &refunded.order_id)?))
         }
         _ => return Ok(None),
     };
     Ok(Some(incoming))
 }
 
-/// The row of the outbox for this answer.
+/// Returns the outbox row of this answer.
 pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     let order_id = message.order_id.to_string();
     let reject = |reason: RejectReason, item_id: ItemId| {
@@ -172,10 +176,12 @@ mod tests {
     fn every_end_of_an_order_gives_its_units_back() {
         let payload = proto::OrderCancelled { order_id: ORDER.into(), coupon_id: String::new() }.encode_to_vec();
         let order_id: OrderId = ORDER.parse().unwrap();
-        let unpaid = Ask::ReleaseUnpaid(order_id);
-        for (end, ask) in [("Cancelled", unpaid.clone()), ("Expired", unpaid), ("Refunded", Ask::Release(order_id))] {
+        let unpaid = LedgerCommand::ReleaseUnpaid(order_id);
+        for (end, command) in
+            [("Cancelled", unpaid.clone()), ("Expired", unpaid), ("Refunded", LedgerCommand::Release(order_id))]
+        {
             let incoming = decode(&format!("stampede.message.v1.Order{end}"), &payload).unwrap();
-            assert_eq!(incoming, Some(Incoming::Ledger(ask)), "{end}");
+            assert_eq!(incoming, Some(Incoming::Ledger(command)), "{end}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The ledger as a value: a batch of messages is applied to what was read under lock, and yields what to write.
+//! The ledger as a value: applies a batch to rows that were read under lock, and returns the changes to write.
 
 use crate::domain::{
     Answer, Committed, Grant, Item, Refusal, RefusalReason, RejectReason, ReservationOutcome, ReservedUnits,
@@ -6,19 +6,19 @@ use crate::domain::{
 use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Timestamp, UserId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// The request of a message to the ledger.
+/// A change of the ledger that a message requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Commit the units of an order that was paid late, which gave them back.
+pub enum LedgerCommand {
+    /// Commit the units of an order again that was paid late and had given them back.
     CommitAgain(OrderedUnits),
-    /// Give back what an order has that ended without a payment.
+    /// Give back the units of an order that ended without a payment.
     ReleaseUnpaid(OrderId),
-    /// Give back whatever the order has.
+    /// Give back all units of the order.
     Release(OrderId),
 }
 
-impl Ask {
-    /// The order that asks.
+impl LedgerCommand {
+    /// The order of the command.
     pub const fn order_id(&self) -> OrderId {
         match self {
             Self::CommitAgain(order) => order.order_id,
@@ -27,15 +27,15 @@ impl Ask {
     }
 }
 
-/// The units that an order wants committed, all or nothing.
+/// The units that an order requests, all or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderedUnits {
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
-    /// Event that all lines are of.
+    /// Event of all lines.
     pub event_id: EventId,
-    /// The lines, no item twice.
+    /// Unique by item.
     pub lines: Vec<OrderedLine>,
 }
 
@@ -44,52 +44,47 @@ pub struct OrderedUnits {
 pub struct OrderedLine {
     pub item_id: ItemId,
     pub units: i32,
-    /// Gifts that were promised with them.
+    /// Gifts promised with them.
     pub gift_units: i32,
 }
 
-/// One row: the units of one item in one order.
+/// A row of the ledger: the units of one item in one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
     pub event_id: EventId,
-    /// Order of arrival in the event; 0 if it is not known.
+    /// Place of arrival in the event; 0 if unknown.
     pub arrival: i64,
-    /// When it was granted, by the clock of Redis; none in a row of before the ledger kept it, and in one whose order
-    /// was never written.
+    /// When it was granted, by the clock of Redis; `None` if its order was never written, and in rows of earlier
+    /// releases.
     pub granted_at: Option<Timestamp>,
-    /// What the buyer asked for; none in a row of before the ledger kept it.
+    /// Fingerprint of the request; `None` in rows of earlier releases.
     pub fingerprint: Option<Fingerprint>,
-    /// What was bought.
     pub line: OrderedLine,
-    /// Taken or given back.
     pub state: EntryState,
-    /// The answer to its order when it was paid late; none if it never was.
+    /// The answer to the late payment of its order; `None` without one.
     pub late_answer: Option<LateAnswer>,
 }
 
-/// The answer to an order that was paid late: given once, whatever is repeated.
+/// The answer to an order that was paid late. A repeat gets the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LateAnswer {
     /// Its units were committed again.
     Committed,
-    /// They were not, for this row.
+    /// They were not, because of this row.
     Rejected(RejectReason),
 }
 
-/// Whether the units of a row are taken.
+/// Whether the units of a row are committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryState {
     /// Taken.
-    Committed {
-        /// Since when.
-        at: Timestamp,
-    },
+    Committed { at: Timestamp },
     /// Given back.
     Released {
-        /// When they were last taken.
+        /// When they were last committed.
         committed_at: Timestamp,
         /// When they were given back.
         released_at: Timestamp,
@@ -97,21 +92,22 @@ pub enum EntryState {
 }
 
 impl Entry {
-    /// Whether its units are taken.
+    /// Returns whether its units are committed.
     pub fn is_committed(&self) -> bool {
         matches!(self.state, EntryState::Committed { .. })
     }
 
-    /// Whether its units went back because its order was never written, so that the order may be placed anew.
+    /// Returns whether its units were given back because its order was never written, so that the order may be placed
+    /// anew.
     pub fn is_void(&self) -> bool {
         !self.is_committed() && self.granted_at.is_none() && self.fingerprint.is_some()
     }
 }
 
-/// Units that buyers have in the ledger, by item and buyer.
+/// Committed units by item and buyer.
 pub type Buyers = HashMap<(ItemId, UserId), i32>;
 
-/// The rows that were read under the lock of the items, with the changes of the batch so far.
+/// The rows that were read under the item locks, with the changes of the batch so far.
 #[derive(Debug)]
 pub struct LedgerBatch {
     items: BTreeMap<ItemId, Item>,
@@ -128,32 +124,30 @@ pub struct LedgerBatch {
 /// The changes of the batch, to be written in the same transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Each item that changed.
     pub items: Vec<ItemChange>,
-    /// What the ledger has of items and buyers that were granted what it refuses: Redis has something else.
+    /// Units of items and buyers whose grants the ledger refused: the copy in Redis is wrong.
     pub corrections: Vec<ItemChange>,
-    /// Each row that is new or changed, as it is at the end.
+    /// New and changed rows in their final state.
     pub entries: Vec<Entry>,
 }
 
-/// The change of one item by the batch.
+/// The change of an item by the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemChange {
     pub item_id: ItemId,
-    /// Event that offers it.
     pub event_id: EventId,
-    /// Units taken; negative if more came back.
+    /// Units committed; negative if more were given back.
     pub units: i32,
-    /// Gifts taken; negative if more came back.
+    /// Gifts committed; negative if more were given back.
     pub gift_units: i32,
-    /// What the ledger has committed of it at the end.
+    /// Its committed units after the batch.
     pub after: Committed,
-    /// What each buyer whose units changed has of it at the end.
+    /// Units after the batch of each buyer whose units changed.
     pub buyers: Vec<(UserId, i32)>,
 }
 
 impl LedgerBatch {
-    /// The batch over these items, with the rows of all orders of the batch and what their buyers have.
+    /// Returns a batch over these items, with the rows of its orders and the units of their buyers.
     pub fn new(items: Vec<Item>, entries: Vec<Entry>, buyers: Buyers) -> Self {
         let read = entries.iter().map(|entry| ((entry.order_id, entry.line.item_id), *entry)).collect();
         let mut by_order: BTreeMap<OrderId, Vec<Entry>> = BTreeMap::new();
@@ -172,45 +166,45 @@ impl LedgerBatch {
         }
     }
 
-    /// Items of rows that were read without their item, with the buyers of those rows. While there are any, the batch
-    /// may give nothing back.
+    /// Returns the items that were not read though rows of them were, with the buyers of those rows. While there are
+    /// any, the batch may give nothing back.
     pub fn items_missing(&self) -> BTreeSet<(ItemId, UserId)> {
         let is_missing = |entry: &&Entry| !self.items.contains_key(&entry.line.item_id);
         self.read.values().filter(is_missing).map(|entry| (entry.line.item_id, entry.user_id)).collect()
     }
 
-    /// Does what one message asks. An answer is given to every order that asks for units.
-    pub fn apply(&mut self, ask: &Ask, now: Timestamp) -> Option<Answer> {
-        match ask {
-            Ask::CommitAgain(order) => Some(self.answer_late(order, now)),
-            Ask::ReleaseUnpaid(order_id) => {
-                // What comes behind the payment is a repeat of what came before it.
+    /// Executes a command. Returns the answer to a late payment.
+    pub fn apply(&mut self, command: &LedgerCommand, now: Timestamp) -> Option<Answer> {
+        match command {
+            LedgerCommand::CommitAgain(order) => Some(self.answer_late(order, now)),
+            LedgerCommand::ReleaseUnpaid(order_id) => {
+                // Behind the late payment, an end without payment is a repeat of the one before it.
                 if self.late_answer(*order_id).is_none() {
                     self.release(*order_id, now);
                 }
                 None
             }
-            Ask::Release(order_id) => {
+            LedgerCommand::Release(order_id) => {
                 self.release(*order_id, now);
                 None
             }
         }
     }
 
-    /// Commits what the script has granted, all or nothing. An order that is in the ledger already is answered as it is
-    /// there, to the request that it is there for. A gift that is gone is no reason to refuse the units.
+    /// Commits a grant, all or nothing. An order that is in the ledger already gets the answer of its rows, if the
+    /// request is the same. Missing gifts are no reason to refuse the units.
     pub fn reserve(&mut self, grant: &Grant, now: Timestamp) -> ReservationOutcome {
         let known: Vec<Entry> = self.live_entries(grant.order_id).copied().collect();
         if !known.is_empty() {
             return ReservationOutcome::of_entries(grant, &known);
         }
         if grant.is_repeat {
-            // Its units went back since it was seen: nothing was granted, so it is to be asked for anew.
+            // Its units were given back since it was looked up, and nothing was granted: the caller has to retry.
             return ReservationOutcome::Refused(Refusal::of_order(RefusalReason::NotReady));
         }
         if let Some(refusal) = grant.lines.iter().find_map(|line| self.refusal(grant, line)) {
-            let of_stock = |line: &&OrderedLine| self.items.contains_key(&line.item_id);
-            let items = grant.lines.iter().filter(of_stock).map(|line| (line.item_id, grant.user_id));
+            let is_in_stock = |line: &&OrderedLine| self.items.contains_key(&line.item_id);
+            let items = grant.lines.iter().filter(is_in_stock).map(|line| (line.item_id, grant.user_id));
             self.refused_buyers.extend(items);
             return ReservationOutcome::Refused(refusal);
         }
@@ -226,14 +220,14 @@ impl LedgerBatch {
             state: EntryState::Committed { at: now },
             late_answer: None,
         };
-        self.put(grant.order_id, lines.iter().map(entry).collect());
+        self.replace_rows(grant.order_id, lines.iter().map(entry).collect());
         for line in &lines {
-            self.take(grant.user_id, *line, 1);
+            self.add_units(grant.user_id, *line, 1);
         }
         ReservationOutcome::Reserved(ReservedUnits { lines, arrival: grant.arrival, committed_at: now, is_new: true })
     }
 
-    /// The price of one unit of each of these lines, of items that were read.
+    /// Returns the unit price of each of these lines. Their items must have been read.
     pub fn unit_prices(&self, lines: &[OrderedLine]) -> Vec<Money> {
         lines.iter().map(|line| self.items[&line.item_id].shelf.unit_price).collect()
     }
@@ -247,7 +241,7 @@ impl LedgerBatch {
         released
     }
 
-    /// Returns what is to be written.
+    /// Returns the changes to write.
     pub fn changes(self) -> Changes {
         let mut buyers: BTreeMap<ItemId, Vec<(UserId, i32)>> = BTreeMap::new();
         for (item_id, user_id) in &self.changed_buyers {
@@ -256,13 +250,14 @@ impl LedgerBatch {
         }
         let items: Vec<_> = buyers.into_iter().map(|(item_id, buyers)| self.item_change(item_id, buyers)).collect();
         let entries = self.changed_orders.iter().flat_map(|order_id| &self.entries[order_id]);
-        // A row of an item that this batch has not locked is as it was read, and not for us to write.
+        // A row whose item this batch has not locked is unchanged, and must not be written.
         let is_changed = |entry: &&Entry| self.read.get(&(entry.order_id, entry.line.item_id)) != Some(*entry);
         let entries = entries.filter(is_changed).copied().collect();
         Changes { items, corrections: self.corrections(), entries }
     }
 
-    /// Buyers whose item has changed too are copied under its new version, which covers no change of theirs.
+    /// Returns the copies that undo refused grants in Redis. They carry the new version of an item that changed too,
+    /// and cover no change of it.
     fn corrections(&self) -> Vec<ItemChange> {
         let correction = |&(item_id, user_id): &(ItemId, UserId)| {
             let (item, before) = (&self.items[&item_id], self.before[&item_id]);
@@ -287,38 +282,38 @@ impl LedgerBatch {
         live.peek().is_some() && live.all(Entry::is_committed)
     }
 
-    /// The answer that the order has been given to its late payment, with the item of the row.
+    /// Returns the stored answer to the late payment of the order, with the item of its row.
     fn late_answer(&self, order_id: OrderId) -> Option<(LateAnswer, ItemId)> {
         let answers = self.live_entries(order_id).filter_map(|entry| Some((entry.late_answer?, entry.line.item_id)));
-        // The rows of an order are in no certain order.
+        // The order of the rows is undefined.
         answers.min_by_key(|(_, item_id)| *item_id)
     }
 
-    /// Answers a late payment as it was answered the first time, to the byte: the order may wait for it again. One that
-    /// has given its units back since, because it was refunded, gets that as its answer.
+    /// Answers a late payment. A repeat gets the first answer, byte for byte: the order may wait for it again. An order
+    /// that was refunded and gave its units back since gets that as its answer.
     fn answer_late(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
         match self.late_answer(order.order_id) {
             Some((LateAnswer::Rejected(reason), item_id)) => Answer::Rejected { reason, item_id },
             Some((LateAnswer::Committed, item_id)) if !self.has_units(order.order_id) => Answer::GivenBack { item_id },
             None if !self.has_units(order.order_id) => self.commit_again(order, now),
-            // It has them, and from now on keeps them until it is refunded.
+            // It has its units, and keeps them until it is refunded.
             Some((LateAnswer::Committed, _)) | None => {
                 let late_answer = Some(LateAnswer::Committed);
                 let rows: Vec<_> =
                     self.live_entries(order.order_id).map(|entry| Entry { late_answer, ..*entry }).collect();
-                // In the order of the first answer, whatever that of the rows is.
+                // Ordered like the first answer: the order of the rows is undefined.
                 let of_item = |line: &OrderedLine| rows.iter().find(|row| row.line.item_id == line.item_id);
                 let lines = order.lines.iter().filter_map(of_item).map(|row| row.line).collect();
-                self.put(order.order_id, rows);
+                self.replace_rows(order.order_id, rows);
                 Answer::Committed { lines }
             }
         }
     }
 
-    /// A gift that went to somebody else meanwhile is no reason to refuse the units: the buyer gets them without it.
+    /// Commits an order again. If a gift went to another buyer meanwhile, the units are committed without it.
     fn commit_again(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
-        if let Some((reason, item_id)) = order.lines.iter().find_map(|line| self.objection(order.user_id, line)) {
-            let item_id = self.note_rejection(order, (reason, item_id), now);
+        if let Some((reason, item_id)) = order.lines.iter().find_map(|line| self.rejection(order.user_id, line)) {
+            let item_id = self.store_rejection(order, (reason, item_id), now);
             return Answer::Rejected { reason, item_id };
         }
         let before = self.live_entries(order.order_id).next();
@@ -336,17 +331,17 @@ impl LedgerBatch {
             state: EntryState::Committed { at: now },
             late_answer: Some(LateAnswer::Committed),
         };
-        self.put(order.order_id, lines.iter().map(entry).collect());
+        self.replace_rows(order.order_id, lines.iter().map(entry).collect());
         for line in &lines {
-            self.take(order.user_id, *line, 1);
+            self.add_units(order.user_id, *line, 1);
         }
         Answer::Committed { lines }
     }
 
-    /// Notes the answer in the row of the item, so that a repeat takes no units that are free by then. An item that the
-    /// ledger has never had for this order gets a row; if there is no such item at all, another row of the order keeps
-    /// the answer. Returns the item of the row, which a repeat names too.
-    fn note_rejection(
+    /// Stores the answer in the row of the item, so that a repeat takes no units that are free by then. Adds a row if
+    /// the order has none of the item; if the item does not exist, another row of the order keeps the answer. Returns
+    /// the item of the row, which the answer to a repeat names too.
+    fn store_rejection(
         &mut self,
         order: &OrderedUnits,
         (reason, item_id): (RejectReason, ItemId),
@@ -369,18 +364,18 @@ impl LedgerBatch {
         };
         let row = known.or_else(|| line.map(new)).or(other).map(|entry| Entry { late_answer, ..entry });
         if let Some(row) = row {
-            self.put(order.order_id, vec![row]);
+            self.replace_rows(order.order_id, vec![row]);
         }
         row.map_or(item_id, |row| row.line.item_id)
     }
 
-    /// The rows of an order that was written or may still be.
+    /// Returns the rows of an order that was written or may still be.
     fn live_entries(&self, order_id: OrderId) -> impl Iterator<Item = &Entry> {
         self.entries.get(&order_id).into_iter().flatten().filter(|entry| !entry.is_void())
     }
 
-    /// Puts an order's rows in place of those of the same items.
-    fn put(&mut self, order_id: OrderId, rows: Vec<Entry>) {
+    /// Replaces the rows of the same items in an order.
+    fn replace_rows(&mut self, order_id: OrderId, rows: Vec<Entry>) {
         let entries = self.entries.entry(order_id).or_default();
         entries.retain(|old| rows.iter().all(|row| row.line.item_id != old.line.item_id));
         entries.extend(rows);
@@ -392,7 +387,7 @@ impl LedgerBatch {
         OrderedLine { gift_units: line.gift_units.min(left), ..line }
     }
 
-    /// Why a granted line can't be committed: what the script decided on may have been an old copy.
+    /// Returns why a granted line can't be committed: the script may have decided on a stale copy.
     fn refusal(&self, grant: &Grant, line: &OrderedLine) -> Option<Refusal> {
         let refusal = |reason, allowed_units: i32| {
             Some(Refusal { reason, item_id: Some(line.item_id), allowed_units: allowed_units.max(0) })
@@ -417,8 +412,8 @@ impl LedgerBatch {
         self.buyers.get(&(item_id, user_id)).copied().unwrap_or(0)
     }
 
-    /// Why the line can't be committed again. An item that is not in the stock has no units.
-    fn objection(&self, user_id: UserId, line: &OrderedLine) -> Option<(RejectReason, ItemId)> {
+    /// Returns why a line can't be committed again. An item that is not in the stock has no units.
+    fn rejection(&self, user_id: UserId, line: &OrderedLine) -> Option<(RejectReason, ItemId)> {
         let Some(item) = self.items.get(&line.item_id) else { return Some((RejectReason::SoldOut, line.item_id)) };
         if line.units > item.shelf.limit_per_buyer - self.units_of(line.item_id, user_id) {
             Some((RejectReason::LimitReached, line.item_id))
@@ -429,7 +424,7 @@ impl LedgerBatch {
         }
     }
 
-    /// Gives back whatever the order has. Returns whether it had any.
+    /// Gives back all units of the order. Returns whether it had any.
     fn release(&mut self, order_id: OrderId, now: Timestamp) -> bool {
         let mut released = Vec::new();
         for entry in self.entries.get_mut(&order_id).into_iter().flatten() {
@@ -440,14 +435,14 @@ impl LedgerBatch {
         }
         for (user_id, line) in &released {
             self.changed_orders.insert(order_id);
-            self.take(*user_id, *line, -1);
+            self.add_units(*user_id, *line, -1);
         }
         !released.is_empty()
     }
 
-    /// Moves the units of a line into the ledger (`sign` 1) or out of it (-1).
-    fn take(&mut self, user_id: UserId, line: OrderedLine, sign: i32) {
-        let item = self.items.get_mut(&line.item_id).expect("what gives rows back has read all their items");
+    /// Adds the units of a line to the committed ones (`sign` 1) or subtracts them (-1).
+    fn add_units(&mut self, user_id: UserId, line: OrderedLine, sign: i32) {
+        let item = self.items.get_mut(&line.item_id).expect("releasing needs all items of the rows to be read");
         item.committed.units += sign * line.units;
         item.committed.gift_units += sign * line.gift_units;
         *self.buyers.entry((line.item_id, user_id)).or_insert(0) += sign * line.units;

@@ -1,4 +1,4 @@
-//! Stock and its ledger as values: what there is, who has what, which orders it is enough for. No I/O, no clock.
+//! The stock and its ledger as values, and the decisions on them. No I/O, no clock.
 
 mod ledger;
 mod outgoing;
@@ -9,10 +9,10 @@ mod stock;
 mod titles;
 
 pub use ledger::{
-    Ask, Buyers, Changes, Entry, EntryState, ItemChange, LateAnswer, LedgerBatch, OrderedLine, OrderedUnits,
+    Buyers, Changes, Entry, EntryState, ItemChange, LateAnswer, LedgerBatch, LedgerCommand, OrderedLine, OrderedUnits,
 };
 pub use outgoing::{Answer, OutgoingMessage, RejectReason};
-pub use repair::{Copied, CopiedItem, CopyWork, Drift, Position, Repairs, Restore};
+pub use repair::{CopyCursor, Drift, EventCopy, ItemCopy, Position, Repairs, Restore};
 pub use reservation::{Grant, Label, Refusal, RefusalReason, ReservationOutcome, ReservedUnits};
 pub use shelf::{Offered, Shelf, ShelfItem, Window, Withdrawal};
 pub use stock::{Committed, Item, StockLevel, StockView};

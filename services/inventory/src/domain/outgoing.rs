@@ -1,9 +1,9 @@
-//! The messages that the ledger publishes.
+//! The messages that the service publishes.
 
 use super::OrderedLine;
 use stampede_vocab::{ItemId, OrderId};
 
-/// Why the ledger does not commit an order again.
+/// Why an order that was paid late was not committed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectReason {
     /// Not enough units are left.
@@ -13,7 +13,7 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// As the ledger keeps it.
+    /// Returns the name that the ledger stores.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SoldOut => "SOLD_OUT",
@@ -21,7 +21,7 @@ impl RejectReason {
         }
     }
 
-    /// The reason of this name.
+    /// Returns the reason of this name; `None` if there is none.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::SoldOut, Self::LimitReached].into_iter().find(|reason| reason.as_str() == name)
     }
@@ -32,28 +32,27 @@ impl RejectReason {
 pub enum Answer {
     /// All units are committed.
     Committed {
-        /// What is taken: a gift that had gone to somebody else is missing.
+        /// The committed lines, without gifts that another buyer got meanwhile.
         lines: Vec<OrderedLine>,
     },
     /// Nothing is committed.
     Rejected {
-        /// Why.
         reason: RejectReason,
-        /// Item at fault.
+        /// Item that was refused.
         item_id: ItemId,
     },
-    /// Nothing is committed any more: it was, until the money was given back.
+    /// Nothing is committed any more: the order was refunded and gave its units back.
     GivenBack {
         /// One of its items.
         item_id: ItemId,
     },
 }
 
-/// One message of the service: the answer to one order.
+/// A message: the answer to one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
     pub order_id: OrderId,
     pub answer: Answer,
-    /// Trace of the message that asked.
+    /// Trace of the message that is answered.
     pub traceparent: Option<String>,
 }

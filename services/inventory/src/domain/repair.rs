@@ -1,39 +1,39 @@
-//! Where Redis differs from the ledger, and what sets it right.
+//! Compares Redis with the ledger, and lists the repairs.
 
 use crate::domain::Item;
 use stampede_vocab::{ItemId, UserId};
 
 /// The state of one event in Redis, at one instant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Copied {
-    /// Version of the event that is staged; none if it is not, or may be an old copy.
+pub struct EventCopy {
+    /// Version of the staged event; `None` if it is not staged, or may be an old copy.
     pub event_version: Option<i64>,
-    /// Items of which the units on hold of single buyers may be other than the holds say.
+    /// Items whose held units of single buyers may differ from the holds.
     pub miscounted: Vec<ItemId>,
-    /// The items, in the order in which they are compared; none for one that is not staged.
-    pub items: Vec<Option<CopiedItem>>,
+    /// The items, in the order of the ledger's; `None` for one that is not staged.
+    pub items: Vec<Option<ItemCopy>>,
 }
 
 /// The state of one item in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CopiedItem {
+pub struct ItemCopy {
     /// Units in the ledger, by the last copy.
     pub committed_units: i32,
     /// Gifts in the ledger, by the last copy.
     pub gift_committed_units: i32,
     /// Version of the stock row that was copied.
     pub version: i64,
-    /// The first version as of which it is in doubt what single buyers have; none if nothing is.
+    /// The first version from which on the units of single buyers may be stale; `None` if they are not.
     pub stale_from: Option<i64>,
 }
 
-/// An item of which Redis had other units than the ledger.
+/// An item whose units in Redis differed from the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drift {
     pub item_id: ItemId,
     /// Committed units by the ledger.
     pub ledger_units: i32,
-    /// Committed units as Redis had them; none if it had nothing.
+    /// Committed units in Redis; `None` if it did not have the item.
     pub redis_units: Option<i32>,
 }
 
@@ -47,33 +47,32 @@ pub struct Restore {
     pub is_staged: bool,
 }
 
-/// What has to be copied to Redis again.
+/// The repairs of one event in Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repairs {
-    /// Whether the shelf is missing or old.
+    /// Whether the event has to be staged: it is missing or old.
     pub stage: bool,
     /// Items whose units and buyers are to be copied.
     pub restore: Vec<Restore>,
     /// Items whose buyers with units on hold are to be counted.
     pub recount: Vec<ItemId>,
-    /// What differed.
+    /// The differences that were found.
     pub drifts: Vec<Drift>,
 }
 
 impl Repairs {
-    /// Compares the items of one event with what Redis has of them, in the same order.
+    /// Compares the items of one event with their copies in Redis, given in the same order.
     ///
-    /// A copy is behind only if it misses a change that is as old as `settled` says: one that has just been committed
-    /// may still be on its way.
-    pub fn find(items: &[Item], copied: &Copied, settled: impl Fn(&Item) -> i64) -> Self {
+    /// A copy is behind only if it misses a change up to the version `watermark`: a later one may still be in flight.
+    pub fn find(items: &[Item], event_copy: &EventCopy, watermark: impl Fn(&Item) -> i64) -> Self {
         let newest = items.iter().map(|item| item.event_version).max();
-        let mut repairs = Self { stage: copied.event_version < newest, ..Self::default() };
-        for (item, copy) in items.iter().zip(&copied.items) {
+        let mut repairs = Self { stage: event_copy.event_version < newest, ..Self::default() };
+        for (item, copy) in items.iter().zip(&event_copy.items) {
             repairs.stage |= copy.is_none();
-            if let Some(from) = first_missing(item, copy.as_ref(), settled(item)) {
+            if let Some(from) = first_missing(item, copy.as_ref(), watermark(item)) {
                 repairs.restore.push(Restore { item_id: item.id(), from, is_staged: copy.is_some() });
             }
-            if copied.miscounted.contains(&item.id()) {
+            if event_copy.miscounted.contains(&item.id()) {
                 repairs.recount.push(item.id());
             }
             repairs.drifts.extend(drift(item, copy.as_ref()));
@@ -81,14 +80,14 @@ impl Repairs {
         repairs
     }
 
-    /// Whether Redis is as it should be.
+    /// Returns whether there is nothing to repair.
     pub fn is_empty(&self) -> bool {
         !self.stage && self.restore.is_empty() && self.recount.is_empty()
     }
 }
 
-/// The first version whose changes the copy misses; 0 if nothing of it can be relied on, none if it misses nothing.
-fn first_missing(item: &Item, copy: Option<&CopiedItem>, settled: i64) -> Option<i64> {
+/// Returns the first version whose changes the copy misses; 0 if it is wholly unreliable, `None` if it is complete.
+fn first_missing(item: &Item, copy: Option<&ItemCopy>, watermark: i64) -> Option<i64> {
     let Some(copy) = copy else { return (item.committed.version > 0).then_some(0) };
     let same_version = copy.version == item.committed.version;
     let same_units =
@@ -96,43 +95,43 @@ fn first_missing(item: &Item, copy: Option<&CopiedItem>, settled: i64) -> Option
     if same_version && !same_units {
         return Some(0);
     }
-    let doubted = copy.stale_from.filter(|from| *from <= settled);
-    let behind = (copy.version < settled).then_some(copy.version + 1);
-    let first = [doubted, behind].into_iter().flatten().min()?;
+    let stale = copy.stale_from.filter(|from| *from <= watermark);
+    let behind = (copy.version < watermark).then_some(copy.version + 1);
+    let first = [stale, behind].into_iter().flatten().min()?;
     Some(if item.is_numbered { first } else { 0 })
 }
 
-/// A copy that is newer than the row that was read here is not a difference.
-fn drift(item: &Item, copy: Option<&CopiedItem>) -> Option<Drift> {
+/// Returns the difference in units. A copy that is newer than the row read here is none.
+fn drift(item: &Item, copy: Option<&ItemCopy>) -> Option<Drift> {
     let redis_units = copy.map(|copy| copy.committed_units);
     let newer = copy.is_some_and(|copy| copy.version > item.committed.version);
     let differs = redis_units != Some(item.committed.units) && !newer;
     differs.then_some(Drift { item_id: item.id(), ledger_units: item.committed.units, redis_units })
 }
 
-/// A place between two buyers of an item: behind this version, if they go by the version of their last change, and
-/// behind this buyer.
+/// A position in the buyers of an item: after this version, if they are ordered by the version of their last change,
+/// and this buyer.
 pub type Position = (i64, UserId);
 
-/// The copying of an item's buyers, and how far it is.
+/// The cursor of a copy of an item's buyers, with the versions that it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CopyWork {
+pub struct CopyCursor {
     /// The first version of the stock row whose changes are copied; 0 for all buyers.
     pub from: i64,
-    /// The last one: later changes are copied on their own.
+    /// The last version: later changes are copied on their own.
     pub to: i64,
     /// The last buyer that was copied.
     pub after: Option<Position>,
 }
 
-impl CopyWork {
-    /// The work as text, to be kept beside what was copied.
-    pub fn cursor(&self) -> String {
+impl CopyCursor {
+    /// Returns the cursor as text, to be stored beside the copy.
+    pub fn encode(&self) -> String {
         let (version, user) = self.after.map_or((0, String::new()), |(version, user)| (version, user.to_string()));
         format!("{}|{}|{version}|{user}", self.from, self.to)
     }
 
-    /// Reads such a text; `None` if it is none, as of another release.
+    /// Parses such a text; `None` if it is in the format of another release.
     pub fn parse(cursor: &str) -> Option<Self> {
         let mut parts = cursor.split('|');
         let mut version = || parts.next()?.parse::<i64>().ok();
@@ -153,14 +152,14 @@ mod tests {
         Item { committed: Committed { units, gift_units: 0, version }, ..item(1, 10) }
     }
 
-    fn copy(committed_units: i32, version: i64) -> CopiedItem {
-        CopiedItem { committed_units, gift_committed_units: 0, version, stale_from: None }
+    fn copy(committed_units: i32, version: i64) -> ItemCopy {
+        ItemCopy { committed_units, gift_committed_units: 0, version, stale_from: None }
     }
 
-    fn find(item: Item, copy: CopiedItem, settled: i64) -> Repairs {
+    fn find(item: Item, copy: ItemCopy, watermark: i64) -> Repairs {
         let copied =
-            Copied { event_version: Some(item.event_version), miscounted: Vec::new(), items: vec![Some(copy)] };
-        Repairs::find(&[item], &copied, |_| settled)
+            EventCopy { event_version: Some(item.event_version), miscounted: Vec::new(), items: vec![Some(copy)] };
+        Repairs::find(&[item], &copied, |_| watermark)
     }
 
     fn restore(from: i64) -> [Restore; 1] {
@@ -197,14 +196,14 @@ mod tests {
 
     #[test]
     fn buyers_in_doubt_are_copied_again_once_their_change_has_had_time_to_come() {
-        let stale = CopiedItem { stale_from: Some(4), ..copy(3, 5) };
+        let stale = ItemCopy { stale_from: Some(4), ..copy(3, 5) };
         assert_eq!(find(sold(3, 5), stale, 5).restore, restore(4));
         assert!(find(sold(3, 5), stale, 3).is_empty());
     }
 
     #[test]
     fn what_redis_lost_is_copied_and_staged() {
-        let lost = Copied { items: vec![None], ..Copied::default() };
+        let lost = EventCopy { items: vec![None], ..EventCopy::default() };
         let repairs = Repairs::find(&[sold(3, 5)], &lost, |_| 5);
         assert!(repairs.stage);
         assert_eq!(repairs.restore, [Restore { is_staged: false, ..restore(0)[0] }]);
@@ -213,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_item_that_nobody_bought_is_only_staged() {
-        let lost = Copied { items: vec![None], ..Copied::default() };
+        let lost = EventCopy { items: vec![None], ..EventCopy::default() };
         let repairs = Repairs::find(&[sold(0, 0)], &lost, |_| 0);
         assert!(repairs.stage && repairs.restore.is_empty());
     }
@@ -222,7 +221,7 @@ mod tests {
     fn buyers_who_may_be_miscounted_are_counted_again() {
         let item = item(1, 10);
         let miscounted = vec![item.id()];
-        let copied = Copied { event_version: Some(item.event_version), miscounted, items: vec![Some(copy(0, 0))] };
+        let copied = EventCopy { event_version: Some(item.event_version), miscounted, items: vec![Some(copy(0, 0))] };
         let repairs = Repairs::find(&[item], &copied, |_| 0);
         assert_eq!(repairs.recount, [item.id()]);
         assert!(!repairs.is_empty());
@@ -230,13 +229,13 @@ mod tests {
 
     #[test]
     fn the_place_of_a_copy_reads_back_and_another_text_does_not() {
-        let begin = CopyWork { from: 0, to: 7, after: None };
-        let further = CopyWork { from: 3, after: Some((5, UserId::from_uuid(Uuid::from_u128(9)))), ..begin };
-        for work in [begin, further] {
-            assert_eq!(CopyWork::parse(&work.cursor()), Some(work));
+        let begin = CopyCursor { from: 0, to: 7, after: None };
+        let further = CopyCursor { from: 3, after: Some((5, UserId::from_uuid(Uuid::from_u128(9)))), ..begin };
+        for cursor in [begin, further] {
+            assert_eq!(CopyCursor::parse(&cursor.encode()), Some(cursor));
         }
         for text in ["", "1|2|3", "a|2|3|", "1|2|3|usr_"] {
-            assert_eq!(CopyWork::parse(text), None, "{text}");
+            assert_eq!(CopyCursor::parse(text), None, "{text}");
         }
     }
 }

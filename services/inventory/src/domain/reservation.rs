@@ -1,31 +1,31 @@
-//! A reservation on its way into the ledger, and what the ledger answers to it.
+//! A granted reservation, and the ledger's answer to it.
 
 use crate::domain::{Entry, OrderedLine, Titles, ledger::EntryState};
 use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Timestamp, UserId};
 use std::sync::Arc;
 
-/// The units that the script has granted to one order, to be committed before the caller is answered.
+/// Units that the script has granted to an order, to be committed before the caller is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
-    /// Event that all lines are of.
+    /// Event of all lines.
     pub event_id: EventId,
-    /// What the buyer asked for in all.
+    /// Fingerprint of the request.
     pub fingerprint: Fingerprint,
-    /// Order of arrival in the event.
+    /// Place of arrival in the event.
     pub arrival: i64,
-    /// When it was granted, by the clock of Redis: the window is checked as of then, however late it is committed.
+    /// When it was granted, by the clock of Redis: the window is checked at this time, however late it is committed.
     pub granted_at: Timestamp,
-    /// The lines, no item twice.
+    /// Unique by item.
     pub lines: Vec<OrderedLine>,
-    /// Whether nothing was granted, because the ledger was seen to have the order.
+    /// Whether nothing was granted because the order was found in the ledger.
     pub is_repeat: bool,
 }
 
 impl Grant {
-    /// Whether one of its lines is of this item.
+    /// Returns whether one of its lines is of this item.
     pub fn names(&self, item_id: ItemId) -> bool {
         self.lines.iter().any(|line| line.item_id == item_id)
     }
@@ -40,12 +40,12 @@ pub enum ReservationOutcome {
     Refused(Refusal),
 }
 
-/// The units of an order as they are in the ledger.
+/// The committed units of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReservedUnits {
-    /// The lines, in the order asked for.
+    /// The lines, ordered as requested.
     pub lines: Vec<OrderedLine>,
-    /// Order of arrival in the event.
+    /// Place of arrival in the event.
     pub arrival: i64,
     /// When they were committed.
     pub committed_at: Timestamp,
@@ -53,7 +53,7 @@ pub struct ReservedUnits {
     pub is_new: bool,
 }
 
-/// What the item of a line costs and is called, as staged.
+/// Price and titles of the item of a line, as staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
     /// Price of one unit.
@@ -66,16 +66,16 @@ pub struct Label {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: RefusalReason,
-    /// Item at fault; none where it is the event or the order.
+    /// Item that was refused; `None` if the event or the order was.
     pub item_id: Option<ItemId>,
-    /// Units that are left, or that the limit still allows; 0 where it does not apply.
+    /// Units that are left, or that the limit still allows; 0 for other reasons.
     pub allowed_units: i32,
 }
 
-/// The reasons for which units are refused, by the script or by the ledger.
+/// Reasons of refusals, by the script or by the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// The order has or had units for a request that asked for something else.
+    /// The order has or had units for a request with another body.
     RequestIdReused,
     /// The order was written, and has ended and given its units back.
     Released,
@@ -96,14 +96,14 @@ pub enum RefusalReason {
 }
 
 impl Refusal {
-    /// A refusal for this reason where no item is at fault.
+    /// Returns a refusal of the event or the whole order.
     pub const fn of_order(reason: RefusalReason) -> Self {
         Self { reason, item_id: None, allowed_units: 0 }
     }
 }
 
 impl ReservationOutcome {
-    /// What a repeat is answered to which the ledger has rows.
+    /// Returns the answer to a repeat from the rows in the ledger.
     pub(super) fn of_entries(grant: &Grant, entries: &[Entry]) -> Self {
         let Some(first) = entries.first() else { return Self::Refused(Refusal::of_order(RefusalReason::Released)) };
         if first.fingerprint.is_some_and(|fingerprint| fingerprint != grant.fingerprint) {
@@ -118,7 +118,7 @@ impl ReservationOutcome {
         };
         match grant.lines.iter().map(line).collect::<Option<Vec<_>>>() {
             Some(lines) => Self::Reserved(ReservedUnits { lines, arrival: first.arrival, committed_at, is_new: false }),
-            // A row of before the ledger kept fingerprints, for other items.
+            // A row of an earlier release without a fingerprint, for other items.
             None => Self::Refused(Refusal::of_order(RefusalReason::RequestIdReused)),
         }
     }

@@ -1,4 +1,4 @@
-//! What an event puts on the shelf: its window and its items. Valid by construction.
+//! The offer of an event: its window and its items. Valid by construction.
 
 use crate::domain::{RefusalReason, Titles};
 use stampede_vocab::{EventId, InvalidField, ItemId, Money, Timestamp};
@@ -7,9 +7,9 @@ use std::collections::HashSet;
 /// When an event takes reservations: from `open_time` until before `close_time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// From here on ...
+    /// Inclusive.
     pub open_time: Timestamp,
-    /// ... until before here. A cancelled event may close before it opens.
+    /// Exclusive. A cancelled event may close before it opens.
     pub close_time: Timestamp,
 }
 
@@ -17,37 +17,35 @@ pub struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShelfItem {
     pub item_id: ItemId,
-    /// Units there are to sell.
     pub total_units: i32,
-    /// Units that one buyer may have.
     pub limit_per_buyer: i32,
-    /// Gifts there are; 0 for none.
+    /// 0 for none.
     pub gift_total_units: i32,
     pub unit_price: Money,
 }
 
-/// An item of an event, and what it is called.
+/// An item of an event with its titles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
-    /// What there is, for how much, and for whom.
+    /// Quantities, limit and price.
     pub item: ShelfItem,
-    /// What it is called. Titles that are empty leave those that are known.
+    /// Empty titles leave the stored ones as they are.
     pub titles: Titles,
 }
 
-/// Everything that an event offers.
+/// The window and all items of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shelf {
     pub event_id: EventId,
-    /// Its version; the newest wins.
+    /// The newest wins.
     pub event_version: i64,
     /// When it takes reservations.
     pub window: Window,
-    /// Its items, none twice.
+    /// Unique by item id.
     pub items: Vec<Offered>,
 }
 
-/// A cancelled event: nothing more may be sold.
+/// A cancellation: nothing more may be sold of the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Withdrawal {
     pub event_id: EventId,
@@ -57,7 +55,7 @@ pub struct Withdrawal {
 }
 
 impl Window {
-    /// A window that opens before it closes.
+    /// Returns a window. Fails unless it opens before it closes.
     pub fn new(open_time: Timestamp, close_time: Timestamp) -> Result<Self, InvalidField> {
         if open_time < close_time {
             Ok(Self { open_time, close_time })
@@ -66,13 +64,13 @@ impl Window {
         }
     }
 
-    /// The window of an event that was cancelled at this time.
+    /// Returns the window of an event that was cancelled at this time.
     #[must_use]
     pub fn ended_at(self, cancel_time: Timestamp) -> Self {
         Self { close_time: self.close_time.min(cancel_time), ..self }
     }
 
-    /// Why nothing is sold at this time; `None` inside the window.
+    /// Returns why nothing is sold at this time; `None` inside the window.
     pub fn refusal_at(&self, time: Timestamp) -> Option<RefusalReason> {
         if time >= self.close_time {
             Some(RefusalReason::EventClosed)
@@ -85,7 +83,7 @@ impl Window {
 }
 
 impl ShelfItem {
-    /// The item itself, if its numbers can be.
+    /// Validates its numbers.
     pub fn checked(self) -> Result<Self, InvalidField> {
         at_least("total_units", self.total_units.into(), 1)?;
         at_least("limit_per_buyer", self.limit_per_buyer.into(), 1)?;
@@ -96,7 +94,7 @@ impl ShelfItem {
 }
 
 impl Shelf {
-    /// The shelf of an event. Fails for no items, an item twice, or a version below 1.
+    /// Returns the offer of an event. Fails without items, with an item twice, or with a version below 1.
     pub fn new(
         event_id: EventId,
         event_version: i64,

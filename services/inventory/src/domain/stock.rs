@@ -1,30 +1,29 @@
-//! One item's stock as the ledger has it, and as it is shown.
+//! The stock of an item in the ledger, and as callers see it.
 
 use crate::domain::{ShelfItem, Window};
 use stampede_vocab::{EventId, ItemId};
 
-/// One item: how it is on the shelf, and what the ledger has committed of it.
+/// An item: its offer and its committed units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
     /// Event that offers it.
     pub event_id: EventId,
-    /// Version of the event by which it was put on the shelf.
+    /// Version of the event that staged it.
     pub event_version: i64,
-    /// When it may be bought.
     pub window: Window,
-    /// What there is, for how much, and for whom.
+    /// Quantities, limit and price.
     pub shelf: ShelfItem,
-    /// What the ledger has committed.
+    /// Its committed units.
     pub committed: Committed,
-    /// Places of arrival in the event go on from here at least; none before it was put into Redis for the first time.
+    /// Floor of the next places of arrival in the event; `None` before it was first staged in Redis.
     pub arrivals_floor: Option<i64>,
-    /// Whether each change of the committed units has its version in the ledger, so that what was changed since a
-    /// version can be found.
+    /// Whether each change of the committed units has its version in the ledger, so that changes since a version can be
+    /// found.
     pub is_numbered: bool,
 }
 
 impl Item {
-    /// Whether nothing was ever sold of it, and its places of arrival were never raised: it may not have been in Redis
+    /// Returns whether none of it was ever sold and its arrivals floor was never raised: it may not have been in Redis
     /// yet.
     pub fn is_new(&self) -> bool {
         self.committed.version == 0 && self.arrivals_floor.unwrap_or(0) == 0
@@ -34,40 +33,38 @@ impl Item {
         self.shelf.item_id
     }
 
-    /// Units that the ledger has not committed.
+    /// Returns the units that are not committed.
     pub const fn left_units(&self) -> i32 {
         self.shelf.total_units - self.committed.units
     }
 
-    /// Gifts that the ledger has not committed.
+    /// Returns the gifts that are not committed.
     pub const fn left_gift_units(&self) -> i32 {
         self.shelf.gift_total_units - self.committed.gift_units
     }
 }
 
-/// What the ledger has committed of an item.
+/// Units of an item that the ledger has committed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Committed {
     pub units: i32,
     pub gift_units: i32,
-    /// Grows by one with each change of the units.
+    /// Incremented by each change of the units.
     pub version: i64,
 }
 
-/// What is shown of an event's stock.
+/// The stock of an event as callers see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StockView {
     /// Whether the event has closed, so that nothing more can be bought.
     pub closed: bool,
-    /// Every item.
     pub levels: Vec<StockLevel>,
 }
 
-/// What is shown of one item.
+/// The stock of an item as callers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StockLevel {
     pub item_id: ItemId,
-    /// Units there are to sell.
     pub total_units: i32,
     /// Units that can still be bought.
     pub left_units: i32,
@@ -80,7 +77,7 @@ pub struct StockLevel {
 }
 
 impl StockLevel {
-    /// As the ledger alone has it, once nothing can be on hold any more.
+    /// Returns the stock by the ledger alone, for when nothing can be on hold any more.
     pub fn of_ledger(item: &Item) -> Self {
         Self {
             item_id: item.id(),

@@ -1,4 +1,4 @@
-//! What items and their gifts are called. Nothing is decided by it: orders show it.
+//! Titles of items and their gifts. Nothing depends on them: orders show them.
 
 use stampede_vocab::{InvalidField, limits::MAX_NAME_CHARS};
 
@@ -12,7 +12,7 @@ pub struct Titles {
 }
 
 impl Titles {
-    /// Fails for a title that is too long; the error names the field.
+    /// Returns the titles. Fails if one is too long; the error names the field.
     pub fn new(item: String, gift: String) -> Result<Self, InvalidField> {
         for (field, title) in [("title", &item), ("gift_title", &gift)] {
             if title.chars().count() > MAX_NAME_CHARS {

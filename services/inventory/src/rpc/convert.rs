@@ -1,4 +1,4 @@
-//! Between the contract and the domain: requests in, stock and problems out. Says which field is at fault.
+//! Converts between the contract and the domain. Errors name the invalid field.
 
 use crate::{
     domain::{
@@ -18,17 +18,17 @@ use stampede_vocab::{
 };
 use std::{collections::HashSet, ops::RangeInclusive};
 
-/// How many lines an order may have.
+/// Allowed number of lines of an order.
 const LINES: RangeInclusive<usize> = 1..=MAX_ORDER_LINES;
-/// How many reservations one call may have.
+/// Allowed number of reservations in one call.
 const PER_CALL: RangeInclusive<usize> = 1..=MAX_RESERVATIONS;
 
-/// The id in the field `event_id`.
+/// Parses the field `event_id`.
 pub fn event_id(text: &str) -> Result<EventId, Problem> {
     Ok(field::id("event_id", text)?)
 }
 
-/// The items to stage.
+/// Converts a request to stage an event.
 pub fn shelf(request: proto::StageStockRequest) -> Result<Shelf, Problem> {
     let event_id = event_id(&request.event_id)?;
     let mut window = Window::new(time("open_time", request.open_time)?, time("close_time", request.close_time)?)?;
@@ -39,13 +39,13 @@ pub fn shelf(request: proto::StageStockRequest) -> Result<Shelf, Problem> {
     Ok(Shelf::new(event_id, request.event_version, window, items)?)
 }
 
-/// The reservations of one call.
+/// Converts the reservations of one call.
 pub fn reservations(request: proto::ReserveRequest) -> Result<Vec<EventReservation>, Problem> {
     field::ensure_count("reservations", request.reservations.len(), PER_CALL)?;
     Ok(field::each("reservations", request.reservations, reservation)?)
 }
 
-/// The reservations to give back.
+/// Converts the reservations to give back.
 pub fn reservation_refs(request: &proto::ReleaseRequest) -> Result<Vec<(OrderId, Timestamp)>, Problem> {
     field::ensure_count("reservations", request.reservations.len(), PER_CALL)?;
     Ok(field::each("reservations", &request.reservations, reservation_ref)?)
@@ -55,7 +55,7 @@ fn reservation_ref(reservation: &proto::ReservationRef) -> Result<(OrderId, Time
     Ok((field::id("order_id", &reservation.order_id)?, time("request_time", reservation.request_time)?))
 }
 
-/// The answer to one reservation.
+/// Converts the outcome of one reservation.
 pub fn result(reserved: Reserved) -> proto::ReservationResult {
     let outcome = match reserved {
         Reserved::Units { units, labels, request_time } => {
@@ -66,12 +66,12 @@ pub fn result(reserved: Reserved) -> proto::ReservationResult {
     proto::ReservationResult { outcome: Some(outcome) }
 }
 
-/// What is left of each item.
+/// Converts the stock of each item.
 pub fn stocks(view: StockView) -> Vec<proto::Stock> {
     view.levels.into_iter().map(stock).collect()
 }
 
-/// An item that differed.
+/// Converts an item whose units differed.
 pub fn drift(drift: Drift) -> proto::Drift {
     proto::Drift {
         item_id: drift.item_id.to_string(),

@@ -1,25 +1,25 @@
-//! Counts what reservations are answered: a refusal is no failure of the call, so the metrics of calls do not show it.
+//! Counts reservations by outcome: a refusal is no failed call, so the metrics of calls do not show it.
 
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use stampede_proto::inventory::v1::{ReservationResult, reservation_result::Outcome};
 
 const REFUSAL_PREFIX: &str = "REFUSAL_REASON_";
 
-/// Counts answers by outcome: RESERVED, or the reason of the refusal.
+/// The counter of answers by outcome: RESERVED, or the reason of the refusal.
 #[derive(Clone)]
 pub struct Outcomes {
     reservations: Counter<u64>,
 }
 
 impl Outcomes {
-    /// Counts through the global meter, as it is now.
+    /// Registers the counter at the current global meter.
     pub fn new() -> Self {
         let reservations = global::meter("stampede.inventory")
             .u64_counter("stampede_reservations")
             .with_description("Reservations, by what was answered")
             .build();
         let outcomes = Self { reservations };
-        // From the start: a series that begins with its first count hides that count from who looks at increases.
+        // Start at zero: the increase of a series does not include its first value.
         for outcome in ["RESERVED", "NOT_READY"] {
             outcomes.add(outcome, 0);
         }

@@ -1,4 +1,4 @@
-//! The one table from errors of the service to the problems that callers get.
+//! Maps the errors of the service to the problems that callers get, all in one place.
 
 use crate::usecase::Error;
 use stampede_status::{Problem, Reason};

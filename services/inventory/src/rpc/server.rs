@@ -1,4 +1,4 @@
-//! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
+//! The RPC handlers: check the caller, convert the request, call the use case, convert the answer. They decide nothing.
 
 use super::{convert, outcomes::Outcomes};
 use crate::usecase::{Reconcile, ReleaseReservations, ReserveUnits, StageStock, ViewStock};
@@ -10,15 +10,11 @@ use tonic::{Request, Response, Status};
 
 /// The use cases behind the RPCs.
 pub struct InventoryRpc {
-    /// Stages events.
     pub stage: StageStock,
     pub reserve: ReserveUnits,
     pub release: ReleaseReservations,
-    /// Shows what is left.
     pub view: ViewStock,
-    /// Compares Redis with the ledger.
     pub reconcile: Reconcile,
-    /// Counts what reservations are answered.
     pub outcomes: Outcomes,
 }
 

@@ -34,7 +34,7 @@ struct BuyerRow {
     units: i64,
 }
 
-/// The rows of these orders.
+/// Returns the rows of these orders.
 pub async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Entry>, DbError> {
     let mut statements = Statements::new();
     let place = push_of_orders(&mut statements, orders);
@@ -46,18 +46,18 @@ pub fn push_of_orders(statements: &mut Statements, orders: &[OrderId]) -> Option
     push_select(statements, orders, "")
 }
 
-/// The same once nobody else is writing them.
+/// Adds the same statement with a shared lock on the rows: it waits for transactions that write them.
 pub fn push_of_orders_locked(statements: &mut Statements, orders: &[OrderId]) -> Option<Place> {
     push_select(statements, orders, " LOCK IN SHARE MODE")
 }
 
-/// The rows that such a statement has read.
+/// Returns the rows that such a statement has read.
 pub fn entries(answers: &Answers, place: Option<Place>) -> Result<Vec<Entry>, DbError> {
     answers.rows(place)?.into_iter().map(Row::entry).collect()
 }
 
-/// The key is forced: for a long list both servers go by statistics, and take a table that has just grown for one that
-/// is quickly read through.
+/// Forces the primary key: for a long list both servers plan by statistics, which after quick growth still suggest a
+/// full scan.
 fn push_select(statements: &mut Statements, orders: &[OrderId], how: &'static str) -> Option<Place> {
     if orders.is_empty() {
         return None;
@@ -71,10 +71,10 @@ fn push_select(statements: &mut Statements, orders: &[OrderId], how: &'static st
     Some(statements.push(query))
 }
 
-/// A row by its key, and when its units were committed; none if they are not.
+/// The key of a row, and when its units were committed; `None` if they are not.
 pub type CommittedAt = (OrderId, ItemId, Option<Timestamp>);
 
-/// Up to `limit` rows of all orders behind the row `after`, by their key.
+/// Returns up to `limit` rows after the row `after`, in key order, of all orders.
 pub async fn page(
     conn: &mut MySqlConnection,
     after: Option<(OrderId, ItemId)>,
@@ -97,20 +97,20 @@ pub async fn page(
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// Units that these buyers have; one who has none is left out.
+/// Returns the units of these buyers; a buyer without any is left out.
 pub async fn units_of(conn: &mut MySqlConnection, buyers: &BTreeSet<(ItemId, UserId)>) -> Result<Buyers, DbError> {
     let mut statements = Statements::new();
     let place = push_units_of(&mut statements, buyers);
     buyers_of_rows(&statements.run(conn).await?, place)
 }
 
-/// Adds the statement that reads the units that these buyers have.
+/// Adds the statement that reads the units of these buyers.
 pub fn push_units_of(statements: &mut Statements, buyers: &BTreeSet<(ItemId, UserId)>) -> Option<Place> {
     if buyers.is_empty() {
         return None;
     }
-    // A search of the index by item and buyer for each item: both servers plan this well, unlike a list of pairs, whose
-    // planning grows with the square of its length.
+    // One index search for each item: both servers plan this well, unlike a list of (item, buyer) pairs, whose planning
+    // time grows with the square of its length.
     let buyers: Vec<_> = buyers.iter().collect();
     let mut query = Statement::new("");
     let mut searches = query.separated(" UNION ALL ");
@@ -125,7 +125,7 @@ pub fn push_units_of(statements: &mut Statements, buyers: &BTreeSet<(ItemId, Use
     Some(statements.push(query))
 }
 
-/// The units that such a statement has read; one who has none is left out.
+/// Returns the units that such a statement has read; a buyer without any is left out.
 pub fn buyers_of_rows(answers: &Answers, place: Option<Place>) -> Result<Buyers, DbError> {
     let buyer = |row: BuyerRow| {
         let units = units(row.units)?;
@@ -134,8 +134,8 @@ pub fn buyers_of_rows(answers: &Answers, place: Option<Place>) -> Result<Buyers,
     answers.rows(place)?.into_iter().map(buyer).collect()
 }
 
-/// Up to `limit` buyers that the item ever had, after the buyer `after`, in the order of their ids; with 0 units those
-/// who gave all back. The index is forced: it has all that is read, in this order.
+/// Returns up to `limit` buyers that the item ever had, after the buyer `after`, ordered by id; those who gave all back
+/// have 0 units. Forces the index, which covers the query in this order.
 pub async fn buyers_of(
     conn: &mut MySqlConnection,
     item: ItemId,
@@ -155,8 +155,8 @@ pub async fn buyers_of(
     rows.into_iter().map(|row| Ok((UserId::from_uuid(row.user_id), units(row.units)?))).collect()
 }
 
-/// Up to `limit` rows of the item that were last changed with these versions, `from` to `to`, behind the place `after`:
-/// the version and the buyer of each, in this order.
+/// Returns the version and buyer of up to `limit` rows of the item that were last changed in the versions `from` to
+/// `to`, after the position `after`, in this order.
 pub async fn changes_of(
     conn: &mut MySqlConnection,
     item: ItemId,
@@ -181,8 +181,8 @@ pub async fn changes_of(
     Ok(rows.into_iter().map(|(version, user)| (version, UserId::from_uuid(user))).collect())
 }
 
-/// The last order of arrival that the ledger has seen of an event; 0 if none. Its items know, unless an earlier release
-/// may have written rows: then there is an index for it.
+/// Returns the last place of arrival in the ledger of an event; 0 if there is none. The stock rows have it, unless an
+/// earlier release may have written ledger rows: the index for the slower query exists only then.
 pub async fn last_arrival(conn: &mut MySqlConnection, event: EventId) -> Result<i64, DbError> {
     let indexed: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = DATABASE() \
@@ -199,8 +199,8 @@ pub async fn last_arrival(conn: &mut MySqlConnection, event: EventId) -> Result<
     Ok(last.unwrap_or(0))
 }
 
-/// Adds the statement that writes rows as they are now, each with the version that its item has by these changes. Their
-/// items are locked, so nobody else writes them.
+/// Adds the statement that upserts rows, each with the version that its item gets by these changes. The caller has
+/// locked their items, so nobody else writes them.
 pub fn push_write(statements: &mut Statements, entries: &[Entry], items: &[ItemChange]) {
     if entries.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! The table `reservations`: who has asked for units in the ledger, of orders that are not known to be written.
+//! The table `reservations`: requests for units in the ledger whose orders are not known to be written.
 
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement, Statements};
@@ -6,10 +6,10 @@ use stampede_vocab::{OrderId, Timestamp};
 use std::collections::HashSet;
 use uuid::Uuid;
 
-/// A request for the units of an order, by the order and when it was asked.
+/// A request for the units of an order: the order and the request time.
 pub type Reservation = (OrderId, Timestamp);
 
-/// Adds the statement that writes who has asked. It fails if an order was asked for twice at one instant.
+/// Adds the statement that inserts these reservations. It fails if two have the same order and request time.
 pub fn push_insert(statements: &mut Statements, reservations: &[Reservation]) {
     if reservations.is_empty() {
         return;
@@ -21,12 +21,12 @@ pub fn push_insert(statements: &mut Statements, reservations: &[Reservation]) {
     statements.push_expecting(query, "writing who has asked", reservations.len());
 }
 
-/// Those of these orders that somebody has asked for and that are not known to be written.
-pub async fn asked_for(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<HashSet<OrderId>, DbError> {
+/// Returns those of these orders that have a reservation, so that they are not known to be written.
+pub async fn unconfirmed(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<HashSet<OrderId>, DbError> {
     Ok(of_orders(conn, orders).await?.into_iter().map(|(order_id, _)| order_id).collect())
 }
 
-/// Up to `limit` reservations that were asked for before `before`, behind `after`, the oldest first.
+/// Returns up to `limit` reservations requested before `before`, after the reservation `after`, the oldest first.
 pub async fn aged(
     conn: &mut MySqlConnection,
     before: Timestamp,
@@ -40,14 +40,14 @@ pub async fn aged(
         query.push(" AND (asked_at_us > ").push_bind(request_time.micros());
         query.push(" OR order_id > ").push_bind(order_id.uuid()).push(")");
     }
-    // As the index by age has them, which ends with the primary key.
+    // The order of the index by age, which ends with the primary key.
     query.push(" ORDER BY asked_at_us, order_id LIMIT ").push_bind(limit);
     let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
     Ok(rows.into_iter().map(reservation).collect())
 }
 
-/// Adds the statements that delete these reservations, those that are still there. Returns the orders of which none
-/// will be left, so that nobody needs their units. The items of all are locked, so nobody asks for more in between.
+/// Adds the statements that delete these reservations, as far as they are still there. Returns the orders without a
+/// reservation left, whose units nobody needs. The caller has locked the items, so nobody adds one in between.
 pub async fn take(
     conn: &mut MySqlConnection,
     writes: &mut Statements,
@@ -55,15 +55,16 @@ pub async fn take(
 ) -> Result<Vec<OrderId>, DbError> {
     let orders: HashSet<OrderId> = reservations.iter().map(|(order_id, _)| *order_id).collect();
     let stored = of_orders(conn, &orders.iter().copied().collect::<Vec<_>>()).await?;
-    let meant: HashSet<&Reservation> = reservations.iter().collect();
-    let (taken, left): (Vec<Reservation>, Vec<Reservation>) = stored.into_iter().partition(|one| meant.contains(one));
+    let requested: HashSet<&Reservation> = reservations.iter().collect();
+    let (taken, left): (Vec<Reservation>, Vec<Reservation>) =
+        stored.into_iter().partition(|one| requested.contains(one));
     let left: HashSet<OrderId> = left.into_iter().map(|(order_id, _)| order_id).collect();
     let (shared, last): (Vec<Reservation>, Vec<Reservation>) =
         taken.into_iter().partition(|(order_id, _)| left.contains(order_id));
     let last: HashSet<OrderId> = last.into_iter().map(|(order_id, _)| order_id).collect();
     let last: Vec<OrderId> = last.into_iter().collect();
     push_delete(writes, &last);
-    // Rare: another request for the same order is under way. So this may be a statement for each.
+    // One statement each will do: it is rare that another request for the same order is under way.
     for (order_id, request_time) in shared {
         let mut query = Statement::new("DELETE FROM reservations WHERE order_id = ");
         query.push_bind(order_id.uuid()).push(" AND asked_at_us = ").push_bind(request_time.micros());

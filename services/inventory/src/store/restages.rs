@@ -1,4 +1,4 @@
-//! The table `restages`: events whose items or window have changed and of which Redis may not have been told.
+//! The table `restages`: events whose items or window have changed and may not have been copied to Redis yet.
 
 use crate::domain::{Shelf, Withdrawal};
 use sqlx::MySqlConnection;
@@ -7,11 +7,11 @@ use stampede_vocab::EventId;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// Notes that Redis is to be told of these versions, in the transaction that writes them.
+/// Notes that these versions are to be copied to Redis, in the transaction that writes them.
 pub async fn insert(conn: &mut MySqlConnection, shelves: &[Shelf], withdrawals: &[Withdrawal]) -> Result<(), DbError> {
     let staged = shelves.iter().map(|shelf| (shelf.event_id, shelf.event_version));
     let withdrawn = withdrawals.iter().map(|withdrawal| (withdrawal.event_id, withdrawal.event_version));
-    // In the order of the keys, as everybody locks them.
+    // In key order, in which all transactions lock them.
     let mut newest: BTreeMap<EventId, i64> = BTreeMap::new();
     for (event, version) in staged.chain(withdrawn) {
         let known = newest.entry(event).or_insert(version);
@@ -29,14 +29,14 @@ pub async fn insert(conn: &mut MySqlConnection, shelves: &[Shelf], withdrawals: 
     Ok(())
 }
 
-/// Up to `limit` events of which Redis is to be told.
-pub async fn waiting(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<EventId>, DbError> {
+/// Returns up to `limit` events that are to be copied to Redis.
+pub async fn pending(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<EventId>, DbError> {
     let rows: Vec<(Uuid,)> =
         sqlx::query_as("SELECT event_id FROM restages ORDER BY event_id LIMIT ?").bind(limit).fetch_all(conn).await?;
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// Strikes an event off, of which Redis was told at this version.
+/// Deletes an event that was copied to Redis at this version.
 pub async fn delete(conn: &mut MySqlConnection, event: EventId, version: i64) -> Result<(), DbError> {
     sqlx::query("DELETE FROM restages WHERE event_id = ? AND event_version <= ?")
         .bind(event.uuid())

@@ -30,7 +30,7 @@ struct Row {
     numbered_changes: i64,
 }
 
-/// What the columns have beside those of [`Row`].
+/// The title columns, which are not in [`Row`].
 #[derive(FromRow)]
 struct TitlesRow {
     item_id: Uuid,
@@ -38,15 +38,15 @@ struct TitlesRow {
     gift_title: Option<String>,
 }
 
-/// Writes the items of events. Of two versions of an event the newer stays; a total never falls below what is
-/// committed.
+/// Upserts the items of events. The newer of two versions of an event wins; a total never falls below the committed
+/// units.
 pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), DbError> {
     let mut rows: Vec<_> =
         shelves.iter().flat_map(|shelf| shelf.items.iter().map(move |offered| (shelf, offered))).collect();
     if rows.is_empty() {
         return Ok(());
     }
-    // The order of the keys, as everybody locks them.
+    // In key order, in which all transactions lock them.
     rows.sort_by_key(|(_, offered)| offered.item.item_id);
     let mut query = Statement::new(
         "INSERT INTO stock (item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, limit_per_buyer, \
@@ -80,7 +80,7 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
         ("title", "COALESCE(VALUES(title), title)"),
         ("gift_title", "COALESCE(VALUES(gift_title), gift_title)"),
         ("is_over", "FALSE"),
-        // Last, since the others compare with it and are set from left to right.
+        // Last: the others compare with it, and columns are set from left to right.
         ("event_version", "VALUES(event_version)"),
     ] {
         let newer = " = IF(VALUES(event_version) > event_version, ";
@@ -91,12 +91,12 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
     Ok(())
 }
 
-/// A title as it is stored: NULL if it is not known.
+/// Returns the stored form of a title: NULL if it is not known.
 fn if_known(title: &str) -> Option<&str> {
     (!title.is_empty()).then_some(title)
 }
 
-/// Lets places of arrival in an event go on from `floor` at least, from now on.
+/// Raises the floor of the places of arrival in an event: the next ones are above it.
 pub async fn raise_arrivals_floor(conn: &mut MySqlConnection, event: EventId, floor: i64) -> Result<(), DbError> {
     sqlx::query("UPDATE stock SET arrivals_floor = GREATEST(COALESCE(arrivals_floor, 0), ?) WHERE event_id = ?")
         .bind(floor)
@@ -106,7 +106,7 @@ pub async fn raise_arrivals_floor(conn: &mut MySqlConnection, event: EventId, fl
     Ok(())
 }
 
-/// Closes the windows of cancelled events at the instant of their cancellation, unless they had closed before.
+/// Ends the windows of cancelled events at their cancellation, unless they had closed before.
 pub async fn withdraw(conn: &mut MySqlConnection, withdrawals: &[Withdrawal]) -> Result<(), DbError> {
     if withdrawals.is_empty() {
         return Ok(());
@@ -130,7 +130,7 @@ pub async fn withdraw(conn: &mut MySqlConnection, withdrawals: &[Withdrawal]) ->
     Ok(())
 }
 
-/// The items of these events, each event's together and in the order of their ids.
+/// Returns the items of these events, grouped by event and ordered by id.
 pub async fn of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result<Vec<Item>, DbError> {
     if events.is_empty() {
         return Ok(Vec::new());
@@ -142,7 +142,7 @@ pub async fn of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result
     fetch(conn, query).await
 }
 
-/// When those of these events close of which stock was ever staged.
+/// Returns the close times of those of these events of which stock was ever staged.
 pub async fn closings(conn: &mut MySqlConnection, events: &[EventId]) -> Result<HashMap<EventId, Timestamp>, DbError> {
     if events.is_empty() {
         return Ok(HashMap::new());
@@ -153,7 +153,7 @@ pub async fn closings(conn: &mut MySqlConnection, events: &[EventId]) -> Result<
     Ok(rows.into_iter().map(|(id, close_time)| (EventId::from_uuid(id), Timestamp::from_micros(close_time))).collect())
 }
 
-/// The events that open before `soon` and had not closed at `closing_after`, in the order of their ids.
+/// Returns the events that open before `soon` and had not closed at `closing_after`, ordered by id.
 pub async fn open_events(
     conn: &mut MySqlConnection,
     soon: Timestamp,
@@ -170,8 +170,8 @@ pub async fn open_events(
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// Up to `limit` events that open within these times, with when they do, the first to open first. One that was
-/// cancelled before its opening never opens.
+/// Returns up to `limit` events that open between these times, with their open times, the earliest first. An event that
+/// was cancelled before its opening never opens.
 pub async fn opening(
     conn: &mut MySqlConnection,
     (from, until): (Timestamp, Timestamp),
@@ -191,7 +191,7 @@ pub async fn opening(
 }
 
 /// Marks up to `limit` items as over, of events that opened before `soon` and had closed at `closed_at`. Returns how
-/// many. They are read without a lock first: the others, which are on sale, must not be waited for.
+/// many. Reads them without a lock first, so that it does not wait for items that are on sale.
 pub async fn mark_over(
     conn: &mut MySqlConnection,
     soon: Timestamp,
@@ -216,7 +216,7 @@ pub async fn mark_over(
     Ok(rows.len())
 }
 
-/// Up to `limit` events that had not closed at `closing_after`, behind `after` in the order of their ids.
+/// Returns up to `limit` events that had not closed at `closing_after`, after `after`, ordered by id.
 pub async fn page_of_events(
     conn: &mut MySqlConnection,
     closing_after: Timestamp,
@@ -235,7 +235,7 @@ pub async fn page_of_events(
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// These items, as they are now.
+/// Returns these items.
 pub async fn of_items(conn: &mut MySqlConnection, items: &[ItemId]) -> Result<Vec<Item>, DbError> {
     if items.is_empty() {
         return Ok(Vec::new());
@@ -243,8 +243,7 @@ pub async fn of_items(conn: &mut MySqlConnection, items: &[ItemId]) -> Result<Ve
     fetch(conn, select_items(items)).await
 }
 
-/// Adds the statement that locks these items, in the order of their ids, so that two who lock the same wait for each
-/// other.
+/// Adds the statement that locks these items, ordered by id, so that two transactions do not deadlock.
 pub fn push_lock(statements: &mut Statements, items: &[ItemId]) -> Option<Place> {
     if items.is_empty() {
         return None;
@@ -254,12 +253,12 @@ pub fn push_lock(statements: &mut Statements, items: &[ItemId]) -> Option<Place>
     Some(statements.push(query))
 }
 
-/// The items that such a statement has read.
+/// Returns the items that such a statement has read.
 pub fn items(answers: &Answers, place: Option<Place>) -> Result<Vec<Item>, DbError> {
     answers.rows(place)?.into_iter().map(Row::item).collect()
 }
 
-/// What the items that such a statement has read are called.
+/// Returns the titles of the items that such a statement has read.
 pub fn titles(answers: &Answers, place: Option<Place>) -> Result<HashMap<ItemId, Arc<Titles>>, DbError> {
     let titles = |row: TitlesRow| {
         let titles = Titles { item: row.title.unwrap_or_default(), gift: row.gift_title.unwrap_or_default() };
@@ -268,9 +267,9 @@ pub fn titles(answers: &Answers, place: Option<Place>) -> Result<HashMap<ItemId,
     Ok(answers.rows(place)?.into_iter().map(titles).collect())
 }
 
-/// Adds the statement that adds what was taken and takes off what came back, for locked items, and keeps the last place
-/// of arrival among these rows of the ledger. The rows are written with the versions that the items have by it. It
-/// fails unless each item stays between nothing and its total.
+/// Adds the statement that changes the committed units of locked items, and stores the last place of arrival among
+/// these ledger rows. It increments the versions of the items, with which the rows are written. It fails unless the
+/// committed units of each item stay between 0 and its total.
 pub fn push_add(statements: &mut Statements, changes: &[ItemChange], entries: &[Entry]) {
     if changes.is_empty() {
         return;
@@ -299,7 +298,7 @@ pub fn push_add(statements: &mut Statements, changes: &[ItemChange], entries: &[
     statements.push_expecting(query, "committing units", changes.len());
 }
 
-/// The last place of arrival in these rows of an item; 0 without any.
+/// Returns the last place of arrival in these rows of an item; 0 without any.
 fn last_arrival(entries: &[Entry], item: ItemId) -> i64 {
     let of_item = entries.iter().filter(|entry| entry.line.item_id == item);
     of_item.map(|entry| entry.arrival).max().unwrap_or(0)
@@ -311,7 +310,7 @@ fn select() -> Statement {
     select
 }
 
-/// The items that are on sale at `now` or will be by `soon`, each event's together.
+/// Returns the items that are on sale at `now` or will be by `soon`, grouped by event.
 pub async fn on_sale(conn: &mut MySqlConnection, now: Timestamp, soon: Timestamp) -> Result<Vec<Item>, DbError> {
     let mut query = select();
     query.push(" FORCE INDEX (stock_by_opening) WHERE is_over = FALSE AND opens_at_us <= ").push_bind(soon.micros());

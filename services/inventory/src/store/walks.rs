@@ -1,6 +1,7 @@
-//! The table `walks`: how far walks through whole tables are, and whose turn it is to go on.
+//! The table `walks`: cursors and leases of walks through whole tables.
 //!
-//! `next_us` is the token of a turn: whoever sets it has the turn, and writes nothing once somebody else has set it.
+//! A turn is a lease, and `next_us` is its fencing token: a replica that sets it has the turn, and its writes have no
+//! effect once another replica has set it.
 
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
@@ -11,20 +12,19 @@ use uuid::Uuid;
 /// The walk through the ledger for orders that have ended.
 pub const ENDED_ORDERS: &str = "ended_orders";
 
-/// Nobody sets `next_us` further ahead. What is there was set by a clock that was wrong, and would stop the walk until
-/// then without a sign.
-const LONGEST: Duration = Duration::from_secs(3_600);
+/// Longest time that `next_us` may be ahead. A later one was set by a wrong clock, and would stop the walk silently.
+const MAX_AHEAD: Duration = Duration::from_secs(3_600);
 
 /// A turn of a walk.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
-    /// When it ends by itself, which names it.
+    /// When it expires; also its fencing token.
     pub until: Timestamp,
-    /// The row that was looked at last; none before the first.
+    /// The last row that was read; `None` before the first.
     pub after: Option<(OrderId, ItemId)>,
 }
 
-/// Takes a turn until `until`, if it is free.
+/// Acquires the turn until `until`, if it is free.
 pub async fn begin(
     conn: &mut MySqlConnection,
     walk: &'static str,
@@ -35,11 +35,11 @@ pub async fn begin(
         .bind(until.micros())
         .bind(walk)
         .bind(now.micros())
-        .bind(now.plus(LONGEST).micros())
+        .bind(now.plus(MAX_AHEAD).micros())
         .execute(&mut *conn)
         .await?;
     if taken.rows_affected() == 0 {
-        // Without a row this is the first turn ever.
+        // Without a row this is the first turn.
         let first = sqlx::query("INSERT IGNORE INTO walks (name, next_us) VALUES (?, ?)");
         let is_first = first.bind(walk).bind(until.micros()).execute(conn).await?.rows_affected() > 0;
         return Ok(is_first.then_some(Turn { until, after: None }));
@@ -50,7 +50,8 @@ pub async fn begin(
     Ok(Some(Turn { until, after }))
 }
 
-/// Ends a turn at the row `reached`, unless somebody else has the next one already. That may begin at `next`.
+/// Ends a turn at the row `reached`, unless another replica has the next one already. The next turn may begin at
+/// `next`.
 pub async fn end(
     conn: &mut MySqlConnection,
     walk: &'static str,

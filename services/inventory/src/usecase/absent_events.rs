@@ -1,5 +1,5 @@
-//! Finds out why Redis does not have an event: no stock of it was ever staged, it is over and forgotten, or it was lost
-//! or is on its way there. The script can't: a key that is missing may have been lost.
+//! Looks up why Redis does not have an event: its stock was never staged, it is over and forgotten, or it was lost or
+//! is still being staged. The script can't tell: a missing key may have been lost.
 
 use super::COMPARED_AFTER_CLOSING;
 use crate::store;
@@ -12,40 +12,38 @@ use std::{
 };
 use tokio::time::{Instant, timeout};
 
-/// How long an event is not looked for again that was found to be in no way ready. Once it is staged, Redis knows it
-/// and nobody asks here.
-const REMEMBERED: Duration = Duration::from_secs(1);
-/// How long a batch of reservations waits for the look.
+/// Time to live of a cached absence. Once the event is staged, Redis has it and nobody looks here.
+const CACHE_TTL: Duration = Duration::from_secs(1);
+/// How long a batch of reservations waits for the look-up.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_millis(100);
-/// Most events remembered; whoever makes up more costs one query a batch.
-const MAX_REMEMBERED: usize = 4_096;
+/// Most cached events. A caller who makes up more costs one query a batch.
+const MAX_CACHED: usize = 4_096;
 
-/// Why Redis will not have an event soon.
+/// Why Redis does not have an event, and will not have it soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absence {
     /// No stock of it was ever staged.
     NeverStaged,
-    /// It has closed so long ago that nobody compares it any more.
+    /// It closed so long ago that it is not compared any more.
     Over,
 }
 
 type Absences = HashMap<EventId, Absence>;
 
-/// Looks for the events that Redis does not have. Clones share what they remember.
+/// Looks up events that Redis does not have. Clones share the cache.
 #[derive(Clone)]
 pub(super) struct AbsentEvents {
     db: Database,
-    remembered: Arc<Mutex<HashMap<EventId, (Absence, Instant)>>>,
+    cache: Arc<Mutex<HashMap<EventId, (Absence, Instant)>>>,
 }
 
 impl AbsentEvents {
     pub(super) fn new(db: Database) -> Self {
-        Self { db, remembered: Arc::default() }
+        Self { db, cache: Arc::default() }
     }
 
-    /// Why Redis does not have these events; those are left out that are on their way there. The database is asked
-    /// once, about those that were not asked about just now, and for a moment only: what it does not answer by then is
-    /// taken for one that is on its way.
+    /// Returns why Redis does not have these events, without those that are being staged. Queries the database once for
+    /// events that are not cached. After a failure or time-out they count as being staged.
     pub(super) async fn explain(&self, absent: HashSet<EventId>) -> Absences {
         if absent.is_empty() {
             return Absences::new();
@@ -61,13 +59,13 @@ impl AbsentEvents {
     }
 
     async fn look_up(&self, mut events: HashSet<EventId>) -> Result<Absences, DbError> {
-        let mut absences = self.recall(&events);
+        let mut absences = self.cached(&events);
         events.retain(|event| !absences.contains_key(event));
         if !events.is_empty() {
-            let asked: Vec<EventId> = events.iter().copied().collect();
+            let ids: Vec<EventId> = events.iter().copied().collect();
             let closings: HashMap<EventId, Timestamp> = self
                 .db
-                .run("closings", |mut conn| async move { store::stock::closings(&mut conn, &asked).await })
+                .run("closings", |mut conn| async move { store::stock::closings(&mut conn, &ids).await })
                 .await?;
             let now = Timestamp::now();
             let absence = |event: EventId| match closings.get(&event) {
@@ -76,27 +74,27 @@ impl AbsentEvents {
                 Some(_) => None,
             };
             let found: Absences = events.into_iter().filter_map(absence).collect();
-            self.remember(&found);
+            self.cache(&found);
             absences.extend(found);
         }
         Ok(absences)
     }
 
-    fn recall(&self, events: &HashSet<EventId>) -> Absences {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+    fn cached(&self, events: &HashSet<EventId>) -> Absences {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = |event: &EventId| {
-            let (absence, since) = remembered.get(event)?;
-            (since.elapsed() < REMEMBERED).then_some((*event, *absence))
+            let (absence, since) = cache.get(event)?;
+            (since.elapsed() < CACHE_TTL).then_some((*event, *absence))
         };
         events.iter().filter_map(fresh).collect()
     }
 
-    fn remember(&self, absences: &Absences) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() + absences.len() > MAX_REMEMBERED {
-            remembered.clear();
+    fn cache(&self, absences: &Absences) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() + absences.len() > MAX_CACHED {
+            cache.clear();
         }
         let now = Instant::now();
-        remembered.extend(absences.iter().map(|(event, absence)| (*event, (*absence, now))));
+        cache.extend(absences.iter().map(|(event, absence)| (*event, (*absence, now))));
     }
 }

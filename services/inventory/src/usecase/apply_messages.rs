@@ -1,4 +1,4 @@
-//! Applies a batch of messages to the ledger inside one transaction, and copies the outcome to Redis after it.
+//! Applies a batch of messages to the ledger in one transaction, and copies the outcome to Redis after the commit.
 
 use super::{
     Reconcile, SyncRedis,
@@ -6,7 +6,7 @@ use super::{
     sync_redis::EventSync,
 };
 use crate::{
-    domain::{Ask, Item, LedgerBatch, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
+    domain::{Item, LedgerBatch, LedgerCommand, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
     store,
 };
 use futures_util::future::join_all;
@@ -16,27 +16,25 @@ use stampede_outbox::Outbox;
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
 use std::collections::BTreeSet;
 
-/// What an order asks, with the trace in which it did.
+/// A command with the trace of its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerRequest {
-    /// What it asks of the ledger.
-    pub ask: Ask,
-    /// Trace of the message.
+    pub command: LedgerCommand,
     pub traceparent: Option<String>,
 }
 
-/// A batch of messages, sorted by what it concerns. Asks keep their order.
+/// A batch of messages, grouped by kind. The requests keep their order.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Events that are staged, or whose window has moved.
     pub shelves: Vec<Shelf>,
     /// Events that were cancelled.
     pub withdrawals: Vec<Withdrawal>,
-    /// What orders ask of the ledger.
+    /// Commands of orders to the ledger.
     pub requests: Vec<LedgerRequest>,
 }
 
-/// What is left to do once the transaction has committed.
+/// The effects that follow the commit of the transaction.
 #[derive(Debug, Default)]
 pub struct Effects {
     restage: BTreeSet<EventId>,
@@ -53,13 +51,13 @@ pub struct ApplyMessages {
 }
 
 impl ApplyMessages {
-    /// Applies messages, and copies the outcome to Redis.
+    /// Returns the use case. It reports to Redis by `sync` and `reconcile`.
     pub fn new(outbox: Outbox, sync: SyncRedis, reconcile: Reconcile) -> Self {
         Self { outbox, sync, reconcile }
     }
 
-    /// Applies a batch inside the caller's transaction: events staged, then cancellations, then what orders ask, in the
-    /// order given. Writes the answers to the outbox.
+    /// Applies a batch inside the caller's transaction: first staged events, then cancellations, then the commands in
+    /// their order. Writes the answers to the outbox.
     pub async fn apply(&self, conn: &mut MySqlConnection, batch: Batch) -> Result<Effects, DbError> {
         if !batch.shelves.is_empty() || !batch.withdrawals.is_empty() {
             lock_items(conn, &batch).await?;
@@ -98,12 +96,12 @@ impl ApplyMessages {
     }
 }
 
-/// Locks the items of events and orders in the order of their ids, before they are staged, withdrawn, and read for what
-/// orders ask. The second goes by events, and a later one may go back to an item before those of an earlier one.
+/// Locks the items of events and orders in the order of their ids, before they are staged, withdrawn, and read for the
+/// commands. The second goes by events, and a later one may go back to an item before those of an earlier one.
 async fn lock_items(conn: &mut MySqlConnection, batch: &Batch) -> Result<(), DbError> {
     let withdrawn: Vec<EventId> = batch.withdrawals.iter().map(|withdrawal| withdrawal.event_id).collect();
-    let orders: Vec<OrderId> = batch.requests.iter().map(|request| request.ask.order_id()).collect();
-    let late = batch.requests.iter().filter_map(|request| ordered(&request.ask));
+    let orders: Vec<OrderId> = batch.requests.iter().map(|request| request.command.order_id()).collect();
+    let late = batch.requests.iter().filter_map(|request| ordered(&request.command));
     let mut items: BTreeSet<ItemId> = late.flat_map(|order| &order.lines).map(|line| line.item_id).collect();
     items.extend(batch.shelves.iter().flat_map(|shelf| &shelf.items).map(|offered| offered.item.item_id));
     items.extend(store::stock::of_events(conn, &withdrawn).await?.iter().map(Item::id));
@@ -113,27 +111,27 @@ async fn lock_items(conn: &mut MySqlConnection, batch: &Batch) -> Result<(), DbE
     locks.run(conn).await.map(drop)
 }
 
-/// Locks what the batch asks of the ledger.
+/// Locks the items that the commands concern, and reads the ledger.
 async fn lock_requested(conn: &mut MySqlConnection, requests: &[LedgerRequest]) -> Result<LedgerBatch, DbError> {
-    let orders: BTreeSet<OrderId> = requests.iter().map(|request| request.ask.order_id()).collect();
+    let orders: BTreeSet<OrderId> = requests.iter().map(|request| request.command.order_id()).collect();
     let mut buyers: BTreeSet<(ItemId, UserId)> = BTreeSet::new();
-    for order in requests.iter().filter_map(|request| ordered(&request.ask)) {
+    for order in requests.iter().filter_map(|request| ordered(&request.command)) {
         buyers.extend(order.lines.iter().map(|line| (line.item_id, order.user_id)));
     }
     lock_ledger(conn, orders, buyers).await
 }
 
 fn answer(ledger: &mut LedgerBatch, requests: &[LedgerRequest], now: Timestamp) -> Vec<OutgoingMessage> {
-    let answer = |LedgerRequest { ask, traceparent }: &LedgerRequest| {
-        let answer = ledger.apply(ask, now)?;
-        Some(OutgoingMessage { order_id: ask.order_id(), answer, traceparent: traceparent.clone() })
+    let answer = |LedgerRequest { command, traceparent }: &LedgerRequest| {
+        let answer = ledger.apply(command, now)?;
+        Some(OutgoingMessage { order_id: command.order_id(), answer, traceparent: traceparent.clone() })
     };
     requests.iter().filter_map(answer).collect()
 }
 
-fn ordered(ask: &Ask) -> Option<&OrderedUnits> {
-    match ask {
-        Ask::CommitAgain(order) => Some(order),
-        Ask::ReleaseUnpaid(_) | Ask::Release(_) => None,
+fn ordered(command: &LedgerCommand) -> Option<&OrderedUnits> {
+    match command {
+        LedgerCommand::CommitAgain(order) => Some(order),
+        LedgerCommand::ReleaseUnpaid(_) | LedgerCommand::Release(_) => None,
     }
 }

@@ -1,11 +1,12 @@
-//! Checks that what opens soon is staged: a minute ahead, so that there is time to mend it, and again at the opening.
+//! Checks that events that open soon are staged: a minute ahead, so that there is time for repair, and again at the
+//! opening.
 //!
-//! The check mends nothing itself: what is missing it hands to the rounds of the reconciler, counts it and says so.
+//! The check repairs nothing: it queues missing events for the reconciler, counts and logs them.
 
 use super::{
     Error, Reconcile,
     reconcile::{EVENTS_PER_PAGE, MAX_CONCURRENT_EVENTS},
-    staging_watch::{Stage, StagingWatch},
+    staging_watch::{Phase, StagingWatch},
 };
 use crate::{domain::Item, store};
 use futures_util::{StreamExt, stream};
@@ -21,12 +22,12 @@ use std::{
     time::Duration,
 };
 
-/// How long after its opening an event is still looked at.
+/// How long after its opening an event is still checked.
 const AFTER_OPENING: Duration = Duration::from_secs(60);
-/// Most events that are watched at a time, the first to open first.
+/// Most events that are watched at a time: the ones that open first.
 const MAX_WATCHED: u32 = 10_000;
 
-/// Checks that what opens soon is staged.
+/// Checks that events that open soon are staged.
 pub struct CheckStaging {
     reconcile: Reconcile,
     lead: Duration,
@@ -36,7 +37,7 @@ pub struct CheckStaging {
 }
 
 impl CheckStaging {
-    /// Looks at events from `lead` before their opening on, and has them repaired by `reconcile`.
+    /// Returns the check of events from `lead` before their opening on, with repairs by `reconcile`.
     pub fn new(reconcile: Reconcile, lead: Duration) -> Self {
         let meter = global::meter("stampede.inventory");
         Self {
@@ -54,21 +55,20 @@ impl CheckStaging {
         }
     }
 
-    /// Makes one round. Events that were seen to be staged cost one read of an index. An event that cannot be looked at
-    /// does not end the round for those behind it; where that is a whole page of them, Redis is away. Fails at the end
-    /// then.
+    /// Makes one round. Events that are known to be staged cost one index read. An event that cannot be checked does
+    /// not end the round; a whole page of them does, since Redis is away then. Fails at the end if any check failed.
     pub async fn run(&self) -> Result<(), Error> {
         let now = Timestamp::now();
-        let near = self.near(now).await?;
-        let events = self.watch().next(&near, now);
+        let upcoming = self.opening_soon(now).await?;
+        let events = self.watch().due(&upcoming, now);
         let mut outcome = Ok(());
         for page in events.chunks(EVENTS_PER_PAGE) {
             let items = self.reconcile.items_of_each(page).await?;
-            let looks = items.into_iter().map(|items| self.look_at(items));
-            let looked: Vec<Result<(), Error>> =
-                stream::iter(looks).buffer_unordered(MAX_CONCURRENT_EVENTS).collect().await;
-            let is_away = !looked.is_empty() && looked.iter().all(Result::is_err);
-            outcome = looked.into_iter().fold(outcome, Result::and);
+            let checks = items.into_iter().map(|items| self.check(items));
+            let checked: Vec<Result<(), Error>> =
+                stream::iter(checks).buffer_unordered(MAX_CONCURRENT_EVENTS).collect().await;
+            let is_away = !checked.is_empty() && checked.iter().all(Result::is_err);
+            outcome = checked.into_iter().fold(outcome, Result::and);
             if is_away {
                 break;
             }
@@ -77,7 +77,7 @@ impl CheckStaging {
         outcome
     }
 
-    async fn near(&self, now: Timestamp) -> Result<Vec<(EventId, Timestamp)>, DbError> {
+    async fn opening_soon(&self, now: Timestamp) -> Result<Vec<(EventId, Timestamp)>, DbError> {
         let (from, until) = (now.minus(AFTER_OPENING), now.plus(self.lead));
         self.reconcile
             .db
@@ -87,28 +87,28 @@ impl CheckStaging {
             .await
     }
 
-    async fn look_at(&self, items: Vec<Item>) -> Result<(), Error> {
+    async fn check(&self, items: Vec<Item>) -> Result<(), Error> {
         let Some(event) = items.first().map(|item| item.event_id) else { return Ok(()) };
         let ids: Vec<ItemId> = items.iter().map(Item::id).collect();
         let snapshot = self.reconcile.redis.snapshot(event, &ids).await?;
         let is_staged = is_staged(&items, &snapshot);
         if !is_staged {
-            self.reconcile.ask(event);
+            self.reconcile.request_recheck(event);
         }
-        let news = self.watch().note(event, is_staged, Timestamp::now());
-        if let Some(stage) = news {
-            self.failures.add(1, &[label(stage)]);
-            tracing::warn!(event.id = %event, event.stage = stage.as_str(), "the stock of an event is not staged");
+        let newly_missing = self.watch().record(event, is_staged, Timestamp::now());
+        if let Some(phase) = newly_missing {
+            self.failures.add(1, &[label(phase)]);
+            tracing::warn!(event.id = %event, event.stage = phase.as_str(), "the stock of an event is not staged");
         }
         Ok(())
     }
 
     fn measure(&self) {
         let watch = self.watch();
-        for stage in Stage::ALL {
-            self.unstaged.record(watch.missing(stage), &[label(stage)]);
-            // So that there is a count before the first failure.
-            self.failures.add(0, &[label(stage)]);
+        for phase in Phase::ALL {
+            self.unstaged.record(watch.missing(phase), &[label(phase)]);
+            // Adds 0, so that the counter exists before the first failure.
+            self.failures.add(0, &[label(phase)]);
         }
     }
 
@@ -117,11 +117,11 @@ impl CheckStaging {
     }
 }
 
-fn label(stage: Stage) -> KeyValue {
-    KeyValue::new("stage", stage.as_str())
+fn label(phase: Phase) -> KeyValue {
+    KeyValue::new("stage", phase.as_str())
 }
 
-/// Whether Redis has these items of one event, at the version that the ledger has, and may sell them.
+/// Returns whether Redis has all these items of one event, at the ledger's version or newer, and may sell them.
 fn is_staged(items: &[Item], snapshot: &Snapshot) -> bool {
     let version = items.iter().map(|item| item.event_version).max();
     let is_current = |event_version: i64| Some(event_version) >= version;

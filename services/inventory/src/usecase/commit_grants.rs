@@ -1,5 +1,5 @@
-//! Commits in the ledger what the script has granted, before anybody is answered. Grants of one event that queue while
-//! its transactions are under way go into the next one together.
+//! Commits grants of the script in the ledger, before the callers are answered. Grants of an event that queue while its
+//! transactions are under way go into the next one together.
 
 use super::{
     Error, SyncRedis,
@@ -23,24 +23,23 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// Two at a time: the second reads its connection and queues for the lock while the first one commits. What is behind
-/// four full ones waits for so long that it is better refused. A grant that nobody waits for any more is not committed:
-/// its hold is dropped as one that the ledger does not have, sooner than the units of an order that is never written go
-/// back.
+/// Two in flight: the second gets its connection and queues for the lock while the first one commits. A grant behind
+/// four full batches would wait for so long that it is better refused. A grant whose caller is gone is not committed:
+/// the sweep drops its hold, which is sooner than the units of an unwritten order go back.
 const COMMIT: BatchConfig =
     BatchConfig { name: "commit_grants", max_batch: 512, max_in_flight: 2, max_queued: 2_048, must_run: false };
-/// Longest wait for the ledger. Whoever waits in the same call is kept no longer by an event whose rows are locked.
+/// Time-out of a commit. It bounds how long an event with locked rows delays the others of the same call.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
-/// How often a batch is tried that meets an order which is being reserved in another event.
-const ROUNDS: u32 = 4;
+/// Attempts for a batch with an order that is being reserved in another event.
+const MAX_ATTEMPTS: u32 = 4;
 
 /// The answer of the ledger.
 #[derive(Debug, Clone)]
 pub(super) struct Committed {
     pub outcome: ReservationOutcome,
-    /// Names this request when the units are given back; none if the order is known to be written.
+    /// Names this request in a release; `None` if the order is known to be written.
     pub request_time: Option<Timestamp>,
-    /// What each line of a reservation costs and is called, as staged.
+    /// Price and titles of each line, as staged.
     pub labels: Vec<Label>,
 }
 
@@ -52,14 +51,14 @@ enum CommitError {
     #[error(transparent)]
     Db(#[from] DbError),
     #[error("an order of the batch was reserved in another event at the same time")]
-    Shared,
+    ReservedElsewhere,
 }
 
 impl WorkError for CommitError {
     fn as_db_error(&self) -> Option<&DbError> {
         match self {
             Self::Db(error) => Some(error),
-            Self::Shared => None,
+            Self::ReservedElsewhere => None,
         }
     }
 }
@@ -71,7 +70,7 @@ pub(super) struct CommitGrants {
 }
 
 impl CommitGrants {
-    /// Commits in this schema, and copies the changes to Redis after it. Needs a tokio runtime.
+    /// Returns the use case on this schema. It copies the changes to Redis after the commit. Needs a tokio runtime.
     pub(super) fn new(db: Database, sync: SyncRedis) -> Self {
         let queue = move || {
             let (db, sync) = (db.clone(), sync.clone());
@@ -80,8 +79,8 @@ impl CommitGrants {
         Self { queues: EventQueues::new(queue) }
     }
 
-    /// Commits one grant, or finds that the ledger has its order. After a failure the units may be committed all the
-    /// same: asking again gives the same answer, and what nobody asks for again is swept.
+    /// Commits one grant, or finds its order in the ledger. After a failure the units may be committed all the same: a
+    /// retry gets the same answer, and without one a sweep gives them back.
     pub(super) async fn commit(&self, grant: Grant) -> Result<Committed, Error> {
         let queue = self.queues.of(grant.event_id);
         let timed_out = |_| DbError::TimedOut { name: COMMIT.name, after: ANSWER_TIMEOUT };
@@ -89,14 +88,14 @@ impl CommitGrants {
     }
 }
 
-/// Commits all in one transaction. Where that fails for what is in it, and not for the database, each half is tried, so
-/// that a row that can't be read fails nobody but whoever asked for it.
+/// Commits all in one transaction. If that fails because of the data, and not of the database, commits each half, so
+/// that an unreadable row fails only its own request.
 fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'static, Answers> {
     Box::pin(async move {
         let grants = Arc::new(grants);
         let error = match commit_together(&db, &grants).await {
             Ok((committed, syncs)) => {
-                // Nobody waits for Redis: until it has the copy, the holds stand for the units.
+                // In the background: until Redis has the copy, the holds stand for the units.
                 sync.start(syncs);
                 return committed.into_iter().map(Ok).collect();
             }
@@ -115,7 +114,7 @@ fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'s
 }
 
 async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ATTEMPTS {
         let (reads, ledger) = reads(grants);
         let batch = grants.clone();
         let work = db.transact_after("commit_grants", reads, move |conn, read| {
@@ -125,14 +124,14 @@ async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec
         match work.await {
             Ok(committed) => return Ok(committed),
             Err(CommitError::Db(error)) => return Err(error),
-            // The other one has committed: the next round finds its rows.
-            Err(CommitError::Shared) => {}
+            // The other transaction has committed: the next attempt finds its rows.
+            Err(CommitError::ReservedElsewhere) => {}
         }
     }
     Err(DbError::inconsistent("orders of the same ids kept being reserved in other events"))
 }
 
-/// Locks the items of the grants and reads the ledger under the lock.
+/// Returns the statements that lock the items of the grants and read the ledger under the lock.
 fn reads(grants: &[Grant]) -> (Statements, LedgerPlaces) {
     let orders: BTreeSet<OrderId> = grants.iter().map(|grant| grant.order_id).collect();
     let orders: Vec<OrderId> = orders.into_iter().collect();
@@ -142,8 +141,8 @@ fn reads(grants: &[Grant]) -> (Statements, LedgerPlaces) {
     (reads, ledger)
 }
 
-/// Decides by what was read with the BEGIN, and writes. With the COMMIT these are three round trips, and four where an
-/// order of the batch is there already.
+/// Decides by the rows that were read with the BEGIN, and writes. With the COMMIT these are three round trips, and four
+/// if an order of the batch is in the ledger already.
 async fn commit(
     conn: &mut MySqlConnection,
     grants: &[Grant],
@@ -156,17 +155,17 @@ async fn commit(
     let titles = places.titles(read)?;
     let labels: Vec<Vec<Label>> = outcomes.iter().map(|outcome| labels(&ledger, &titles, outcome)).collect();
     let changes = ledger.changes();
-    // Only of repeats it matters whether somebody has asked before, and most orders are new.
-    let open = store::reservations::asked_for(conn, &repeated(grants, &outcomes)).await?;
-    let asked = request_time(grants, &outcomes, open, now);
-    write(conn, grants, &outcomes, &changes, &asked).await?;
-    let committed = outcomes.into_iter().zip(asked).zip(labels);
+    // Only repeats need it, and most orders are new.
+    let unconfirmed = store::reservations::unconfirmed(conn, &repeated(grants, &outcomes)).await?;
+    let request_times = request_times(grants, &outcomes, unconfirmed, now);
+    write(conn, grants, &outcomes, &changes, &request_times).await?;
+    let committed = outcomes.into_iter().zip(request_times).zip(labels);
     let committed =
         committed.map(|((outcome, request_time), labels)| Committed { outcome, request_time, labels }).collect();
     Ok((committed, syncs(&changes, grants.iter().map(answered))))
 }
 
-/// The orders that were reserved before, in the ledger or earlier in the batch.
+/// Returns the orders that were reserved before, in the ledger or earlier in the batch.
 fn repeated(grants: &[Grant], outcomes: &[ReservationOutcome]) -> Vec<OrderId> {
     let all = grants.iter().zip(outcomes);
     let repeats = all.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if !units.is_new));
@@ -174,31 +173,36 @@ fn repeated(grants: &[Grant], outcomes: &[ReservationOutcome]) -> Vec<OrderId> {
     orders.into_iter().collect()
 }
 
-/// Writes what was decided and who has asked. Fails if another transaction has rows of an order that is new here: the
-/// same request_id with another body that names other items, perhaps of another event. Only items are locked before, so
-/// each sees the rows of the other no earlier than behind its own. Whichever reads last meets those of the other, and
-/// waits for its end; of two that wait for each other the database ends one.
+/// Writes the changes and the reservations. Fails if another transaction has rows of an order that is new here: the
+/// same request_id with another body that names other items, perhaps of another event. Both have locked only their
+/// items, so each sees the rows of the other only after it has written its own. The one that reads last finds them, and
+/// waits for the other's end; the database ends one of two that deadlock.
 async fn write(
     conn: &mut MySqlConnection,
     grants: &[Grant],
     outcomes: &[ReservationOutcome],
     changes: &Changes,
-    asked: &[Option<Timestamp>],
+    request_times: &[Option<Timestamp>],
 ) -> Result<(), CommitError> {
     let new = grants.iter().zip(outcomes);
     let new = new.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new));
     let new: HashMap<OrderId, &Grant> = new.map(|(grant, _)| (grant.order_id, grant)).collect();
-    let asked = grants.iter().zip(asked).filter_map(|(grant, request_time)| Some((grant.order_id, (*request_time)?)));
+    let request_times =
+        grants.iter().zip(request_times).filter_map(|(grant, request_time)| Some((grant.order_id, (*request_time)?)));
     let mut writes = Statements::new();
     push_changes(&mut writes, changes);
     let rows = store::ledger::push_of_orders_locked(&mut writes, &new.keys().copied().collect::<Vec<_>>());
-    store::reservations::push_insert(&mut writes, &asked.collect::<Vec<_>>());
+    store::reservations::push_insert(&mut writes, &request_times.collect::<Vec<_>>());
     let answers = writes.run(conn).await?;
     let is_foreign = |entry: &Entry| {
         let wanted = new.get(&entry.order_id).is_some_and(|grant| grant.names(entry.line.item_id));
         !wanted && !entry.is_void()
     };
-    if store::ledger::entries(&answers, rows)?.iter().any(is_foreign) { Err(CommitError::Shared) } else { Ok(()) }
+    if store::ledger::entries(&answers, rows)?.iter().any(is_foreign) {
+        Err(CommitError::ReservedElsewhere)
+    } else {
+        Ok(())
+    }
 }
 
 fn labels(ledger: &LedgerBatch, titles: &HashMap<ItemId, Arc<Titles>>, outcome: &ReservationOutcome) -> Vec<Label> {
@@ -210,21 +214,21 @@ fn labels(ledger: &LedgerBatch, titles: &HashMap<ItemId, Arc<Titles>>, outcome: 
     units.lines.iter().zip(ledger.unit_prices(&units.lines)).map(label).collect()
 }
 
-/// When each has asked for what is reserved, each at an instant of its own: of new orders, and of repeats unless their
-/// order is known to be written, which those in `open` are not.
-fn request_time(
+/// Returns the unique request time of each reservation: of new orders, and of repeats whose orders are not known to be
+/// written, those in `unconfirmed`.
+fn request_times(
     grants: &[Grant],
     outcomes: &[ReservationOutcome],
-    open: HashSet<OrderId>,
+    unconfirmed: HashSet<OrderId>,
     now: Timestamp,
 ) -> Vec<Option<Timestamp>> {
-    let mut open = open;
+    let mut unconfirmed = unconfirmed;
     let new = grants.iter().zip(outcomes);
     let new = new.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new));
-    open.extend(new.map(|(grant, _)| grant.order_id));
+    unconfirmed.extend(new.map(|(grant, _)| grant.order_id));
     let request_time = |(index, (grant, outcome)): (u64, (&Grant, &ReservationOutcome))| {
         let is_reserved = matches!(outcome, ReservationOutcome::Reserved(_));
-        (is_reserved && open.contains(&grant.order_id)).then(|| now.plus(Duration::from_micros(index)))
+        (is_reserved && unconfirmed.contains(&grant.order_id)).then(|| now.plus(Duration::from_micros(index)))
     };
     (0..).zip(grants.iter().zip(outcomes)).map(request_time).collect()
 }

@@ -1,16 +1,16 @@
-//! Looks after the events that are far from their window, of which nothing changes by itself: those that were staged,
-//! moved or cancelled and of which Redis was not told; those that somebody found not to be ready; and each of them
-//! once, after Redis was lost or has started anew.
+//! Reconciles the events outside of their window, which do not change by themselves: those that were staged, moved or
+//! cancelled without a copy to Redis; those that were found not to be ready; and all of them once, after Redis was lost
+//! or restarted.
 //!
-//! One replica at a time makes the pass over all of them, by a claim in Redis (see `lua/stock/claim.lua`). How far it
-//! is stands beside the claim, so it goes on from there in the next round or on another replica, and is lost with all
-//! else.
+//! One replica at a time makes the pass over all of them, by a claim in Redis (see `lua/stock/claim.lua`). The cursor
+//! is stored with the claim, so the pass resumes in the next round or on another replica, and is lost with all other
+//! data of Redis.
 
 use super::{
     COMPARED_AFTER_CLOSING, Error, Reconcile,
+    active_events::BEFORE_OPENING,
     copy_buyers::owner,
-    near_events::BEFORE_OPENING,
-    reconcile::{EVENTS_PER_PAGE, MAX_CONCURRENT_EVENTS, Settled},
+    reconcile::{EVENTS_PER_PAGE, MAX_CONCURRENT_EVENTS, Watermark},
 };
 use crate::{domain::Item, store};
 use futures_util::{StreamExt, stream};
@@ -24,44 +24,44 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// How long the pass is another replica's to go on with: more than the longest page takes.
-const TERM: Duration = Duration::from_secs(15);
-/// How long one round goes on with the pass.
-const ROUND: Duration = Duration::from_secs(8);
-/// The cursor of a pass that has not come to an event yet.
-const BEGIN: &str = "begin";
-/// Events that one round stages of those of which Redis was not told.
-const RESTAGED_AT_A_TIME: u32 = 1_000;
-/// How long one round stages them, so that what comes behind has its turn.
+/// Lease of the claim on the pass: more than the longest page takes.
+const CLAIM_TERM: Duration = Duration::from_secs(15);
+/// Time of one round for the pass.
+const PASS_TIMEOUT: Duration = Duration::from_secs(8);
+/// The cursor at the start of a pass.
+const START: &str = "begin";
+/// Most events that one round restages.
+const RESTAGE_LIMIT: u32 = 1_000;
+/// Time-out for restaging them, so that the rest of the round is not starved.
 const RESTAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one round goes on with those that somebody found not to be ready.
-const ASKED_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time of one round for the events that were found not to be ready.
+const RECHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Items that one statement marks as over.
-const MARKED_AT_A_TIME: u32 = 1_000;
+const MARK_LIMIT: u32 = 1_000;
 
-/// Looks after the events that are far from their window.
+/// Reconciles the events outside of their window.
 pub struct CompareAll {
     reconcile: Reconcile,
     owner: String,
-    /// The events of which Redis was not told when the round before looked.
-    waiting: Mutex<HashSet<EventId>>,
+    /// The pending restages that the previous round found.
+    pending: Mutex<HashSet<EventId>>,
 }
 
 impl CompareAll {
-    /// Repairs events by `reconcile`.
+    /// Returns the use case, which repairs by `reconcile`.
     pub fn new(reconcile: Reconcile) -> Self {
-        Self { reconcile, owner: owner(), waiting: Mutex::default() }
+        Self { reconcile, owner: owner(), pending: Mutex::default() }
     }
 
-    /// Makes one round. If nothing has happened it costs two statements that find nothing, and one script.
+    /// Makes one round. When idle it costs two empty queries and one script call.
     pub async fn run(&self) -> Result<(), Error> {
         self.mark_over().await?;
         self.restage().await?;
-        self.look_at_asked().await?;
+        self.run_rechecks().await?;
         self.pass().await
     }
 
-    /// Marks what is over, so that no round reads it any more.
+    /// Marks items as over, so that no round reads them any more.
     async fn mark_over(&self) -> Result<(), DbError> {
         let now = Timestamp::now();
         let (soon, closed_at) = (now.plus(BEFORE_OPENING), now.minus(COMPARED_AFTER_CLOSING));
@@ -69,7 +69,7 @@ impl CompareAll {
             .reconcile
             .db
             .run("mark_over", |mut conn| async move {
-                store::stock::mark_over(&mut conn, soon, closed_at, MARKED_AT_A_TIME).await
+                store::stock::mark_over(&mut conn, soon, closed_at, MARK_LIMIT).await
             })
             .await?;
         if marked > 0 {
@@ -78,16 +78,16 @@ impl CompareAll {
         Ok(())
     }
 
-    /// Stages the events of whose change Redis was not told. One that was not waiting in the round before is most
-    /// likely being told.
+    /// Stages the events whose change was not copied to Redis. One that was not pending in the previous round is most
+    /// likely being staged by its writer.
     async fn restage(&self) -> Result<(), DbError> {
-        let waiting = self.reconcile.db.run("waiting_restages", |mut conn| async move {
-            store::restages::waiting(&mut conn, RESTAGED_AT_A_TIME).await
+        let pending = self.reconcile.db.run("waiting_restages", |mut conn| async move {
+            store::restages::pending(&mut conn, RESTAGE_LIMIT).await
         });
-        let waiting: HashSet<EventId> = waiting.await?.into_iter().collect();
+        let pending: HashSet<EventId> = pending.await?.into_iter().collect();
         let before =
-            std::mem::replace(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner), waiting.clone());
-        let events: Vec<EventId> = waiting.intersection(&before).copied().collect();
+            std::mem::replace(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner), pending.clone());
+        let events: Vec<EventId> = pending.intersection(&before).copied().collect();
         let restaged = stream::iter(events).for_each_concurrent(MAX_CONCURRENT_EVENTS, |event| self.restage_one(event));
         if timeout(RESTAGE_TIMEOUT, restaged).await.is_err() {
             tracing::warn!("not all events were staged in time, trying the rest again");
@@ -101,58 +101,59 @@ impl CompareAll {
         }
     }
 
-    async fn look_at_asked(&self) -> Result<(), DbError> {
+    async fn run_rechecks(&self) -> Result<(), DbError> {
         let started = Instant::now();
-        let mut taken = self.reconcile.asked.take();
-        while started.elapsed() < ASKED_TIMEOUT {
-            let page = taken.page(EVENTS_PER_PAGE);
+        let mut batch = self.reconcile.rechecks.take();
+        while started.elapsed() < RECHECK_TIMEOUT {
+            let page = batch.page(EVENTS_PER_PAGE);
             if page.is_empty() {
                 break;
             }
-            self.look_at_page(&page).await?;
-            taken.looked_at(&page);
+            self.check_page(&page).await?;
+            batch.done(&page);
         }
         Ok(())
     }
 
-    /// What is not right after it is looked at again in the next round.
-    async fn look_at_page(&self, events: &[EventId]) -> Result<(), DbError> {
+    /// Compares the events of a page. Those that could not be repaired are queued for the next round.
+    async fn check_page(&self, events: &[EventId]) -> Result<(), DbError> {
         let items = self.reconcile.items_of_each(events).await?;
-        stream::iter(items).for_each_concurrent(MAX_CONCURRENT_EVENTS, |items| self.look_at(items)).await;
+        stream::iter(items).for_each_concurrent(MAX_CONCURRENT_EVENTS, |items| self.check(items)).await;
         Ok(())
     }
 
-    async fn look_at(&self, items: Vec<Item>) {
+    async fn check(&self, items: Vec<Item>) {
         let Some(event) = items.first().map(|item| item.event_id) else { return };
-        if items.iter().all(Item::is_new) && self.is_waiting(event) {
-            // Whoever has written it is staging it; if not, `restage` does so in a round or two.
-            return self.reconcile.ask(event);
+        if items.iter().all(Item::is_new) && self.is_pending(event) {
+            // Its writer is staging it; if not, `restage` does so in a round or two.
+            return self.reconcile.request_recheck(event);
         }
-        if !self.reconcile.look_at(items, &Settled::none()).await {
-            self.reconcile.ask(event);
+        if !self.reconcile.compare_and_repair(items, &Watermark::none()).await {
+            self.reconcile.request_recheck(event);
         }
     }
 
-    fn is_waiting(&self, event: EventId) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains(&event)
+    fn is_pending(&self, event: EventId) -> bool {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(&event)
     }
 
-    /// Goes on with the pass over all events, unless it is another replica's. One that is done begins anew if more
-    /// events were found not to be ready than are remembered: one that is under way may have passed them.
+    /// Continues the pass over all events, unless another replica has the claim. Restarts a finished pass if the
+    /// recheck queue has overflowed. A pass under way may have passed those events, so it is restarted once it is
+    /// finished.
     async fn pass(&self) -> Result<(), Error> {
         let redis = &self.reconcile.redis;
-        let mut cursor = match redis.claim(Work::Pass, &self.owner, TERM, BEGIN).await? {
+        let mut cursor = match redis.claim(Work::Pass, &self.owner, CLAIM_TERM, START).await? {
             Claim::Taken(cursor) => cursor,
-            Claim::Done if self.reconcile.asked.is_short() => return self.begin_anew().await,
+            Claim::Done if self.reconcile.rechecks.has_overflowed() => return self.restart_pass().await,
             Claim::Done | Claim::Busy | Claim::Changed => return Ok(()),
         };
         let started = Instant::now();
-        while started.elapsed() < ROUND {
-            let events = self.page_behind(&cursor).await?;
-            self.look_at_page(&events).await?;
+        while started.elapsed() < PASS_TIMEOUT {
+            let events = self.page_after(&cursor).await?;
+            self.check_page(&events).await?;
             let next = events.last().filter(|_| events.len() == EVENTS_PER_PAGE).map(EventId::to_string);
             let progress = next.as_deref().map_or(Progress::Done(None), Progress::To);
-            if !redis.advance(Work::Pass, &self.owner, TERM, &cursor, progress).await? {
+            if !redis.advance(Work::Pass, &self.owner, CLAIM_TERM, &cursor, progress).await? {
                 return Ok(());
             }
             let Some(next) = next else {
@@ -164,14 +165,14 @@ impl CompareAll {
         Ok(())
     }
 
-    async fn begin_anew(&self) -> Result<(), Error> {
+    async fn restart_pass(&self) -> Result<(), Error> {
         self.reconcile.redis.restart(Work::Pass).await?;
-        self.reconcile.asked.all_begun();
+        self.reconcile.rechecks.reset_overflow();
         tracing::warn!("more events were not ready than are remembered, comparing all with the ledger");
         Ok(())
     }
 
-    async fn page_behind(&self, cursor: &str) -> Result<Vec<EventId>, DbError> {
+    async fn page_after(&self, cursor: &str) -> Result<Vec<EventId>, DbError> {
         let after: Option<EventId> = cursor.parse().ok();
         let closing_after = Timestamp::now().minus(COMPARED_AFTER_CLOSING);
         self.reconcile

@@ -1,12 +1,12 @@
-//! Drops holds whose way into the ledger ended: the ledger has the order and Redis did not hear of it, or whoever was
-//! to commit it died in between, and nobody got the answer that the units are theirs.
+//! Drops stale holds: the ledger has the order and the copy to Redis was lost, or the process that was to commit it
+//! died, and no buyer was told that the units are theirs.
 //!
-//! Only inventory's own ledger is asked. A hold that is dropped while it is being committed after all does no harm: the
-//! ledger decides, and updates Redis. Several replicas may sweep the same holds: dropping one twice changes nothing.
+//! Reads only inventory's own ledger. Dropping a hold that is being committed after all does no harm: the ledger
+//! decides, and updates Redis. Dropping is idempotent, so several replicas may sweep the same holds.
 
 use super::{
     Error, SyncRedis,
-    near_events::NearEvents,
+    active_events::ActiveEvents,
     sync_redis::{EventSync, ledger_units},
 };
 use crate::{
@@ -24,14 +24,14 @@ use std::{
     time::Duration,
 };
 
-/// Holds that one look at Redis covers.
+/// Holds read by one call to Redis.
 const HOLDS_PER_PAGE: u32 = 500;
-/// Aged holds of one event that one pass takes on; the next pass goes on behind them.
+/// Most aged holds of one event that one pass handles; the next pass continues after them.
 const HOLDS_PER_PASS: usize = 1_000;
-/// Events that are searched at a time.
+/// Events that are swept at a time.
 const MAX_CONCURRENT_EVENTS: usize = 8;
 
-/// The findings of one pass in one event.
+/// The aged holds of one event that one pass found.
 #[derive(Debug)]
 struct AgedHolds {
     event_id: EventId,
@@ -48,29 +48,29 @@ pub struct DropStaleHolds {
     db: Database,
     redis: Stock,
     sync: SyncRedis,
-    near: NearEvents,
-    /// How old a hold must be to be looked at: a younger one is most likely being committed.
+    active: ActiveEvents,
+    /// Age from which on a hold is stale: a younger one is most likely being committed.
     age: Duration,
-    /// Where the next pass goes on in the holds of each event.
+    /// Cursors of the next pass in the holds of each event.
     cursors: Mutex<HashMap<EventId, u64>>,
 }
 
 impl DropStaleHolds {
-    /// Asks the ledger of this schema about holds of this age.
+    /// Returns the sweep of holds older than `age`, against the ledger of this schema.
     pub fn new(db: Database, redis: Stock, sync: SyncRedis, age: Duration) -> Self {
-        Self { near: NearEvents::new(db.clone()), db, redis, sync, age, cursors: Mutex::default() }
+        Self { active: ActiveEvents::new(db.clone()), db, redis, sync, age, cursors: Mutex::default() }
     }
 
-    /// Makes one pass over the aged holds of every event near its window: no other has any. One that fails is passed
-    /// over, and a pass that is cut goes on in the next round.
+    /// Makes one pass over the aged holds of every active event: no other event has any. An event that fails is
+    /// skipped, and a pass that is cut short resumes in the next round.
     pub async fn run(&self) -> anyhow::Result<()> {
-        let events = self.near.next_round().await?;
-        let near: HashSet<EventId> = events.iter().copied().collect();
-        self.cursors().retain(|event, _| near.contains(event));
+        let events = self.active.next_round().await?;
+        let active: HashSet<EventId> = events.iter().copied().collect();
+        self.cursors().retain(|event, _| active.contains(event));
         let (mut dropped, mut failures) = (0, Vec::new());
         for events in events.chunks(MAX_CONCURRENT_EVENTS) {
-            // Before it, so that one that takes too long comes last in the next round.
-            events.iter().for_each(|event| self.near.begun(*event));
+            // Before the sweep, so that an event that takes too long comes last in the next round.
+            events.iter().for_each(|event| self.active.visit(*event));
             let swept = join_all(events.iter().map(|event| self.sweep(*event))).await;
             for (event, outcome) in events.iter().zip(swept) {
                 match outcome {
@@ -93,18 +93,18 @@ impl DropStaleHolds {
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops the next aged holds of an event: those that the ledger knows, and those that it does not.
+    /// Drops the next aged holds of an event: the committed and the uncommitted ones.
     async fn sweep(&self, event: EventId) -> Result<u32, Error> {
         let aged = self.next_aged(event).await?;
         if aged.holds.is_empty() {
             return Ok(0);
         }
-        let uncommitted = self.drop_answered(aged).await?;
+        let uncommitted = self.drop_committed(aged).await?;
         self.drop_uncommitted(&uncommitted).await
     }
 
-    /// Drops holds that the ledger does not know; one that was asked for again since it was found stays. Returns how
-    /// many were dropped.
+    /// Drops uncommitted holds, but those that were requested again since they were read. Returns how many were
+    /// dropped.
     async fn drop_uncommitted(&self, aged: &AgedHolds) -> Result<u32, Error> {
         let holds = aged.holds.iter().map(|open| (open.order_id, open.hold.held_at));
         let holds: Vec<(OrderId, Timestamp)> = holds.collect();
@@ -128,7 +128,7 @@ impl DropStaleHolds {
     }
 
     /// Drops the holds of orders that are in the ledger, and returns the others.
-    async fn drop_answered(&self, aged: AgedHolds) -> Result<AgedHolds, Error> {
+    async fn drop_committed(&self, aged: AgedHolds) -> Result<AgedHolds, Error> {
         let orders = aged.orders();
         let read = |mut conn: Conn| async move {
             let entries = store::ledger::of_orders(&mut conn, &orders).await?;
@@ -136,19 +136,19 @@ impl DropStaleHolds {
             Ok::<_, DbError>((entries, ledger_copies))
         };
         let (entries, ledger_copies) = self.db.run("ledger_of_holds", read).await?;
-        let ledgered: BTreeSet<OrderId> = entries.iter().map(|entry| entry.order_id).collect();
-        if !ledgered.is_empty() {
-            let answered = aged.holds.iter().filter(|open| ledgered.contains(&open.order_id));
+        let committed: BTreeSet<OrderId> = entries.iter().map(|entry| entry.order_id).collect();
+        if !committed.is_empty() {
+            let answered = aged.holds.iter().filter(|open| committed.contains(&open.order_id));
             let answered = answered.map(|open| (open.order_id, open.hold.items())).collect();
             self.sync.run(vec![EventSync { event_id: aged.event_id, ledger_copies, answered }]).await;
         }
-        let holds = aged.holds.into_iter().filter(|open| !ledgered.contains(&open.order_id)).collect();
+        let holds = aged.holds.into_iter().filter(|open| !committed.contains(&open.order_id)).collect();
         Ok(AgedHolds { holds, ..aged })
     }
 }
 
-/// What the ledger says of the items and buyers of these rows. The versions are read before the buyers, so these are at
-/// least as new.
+/// Returns the ledger's state of the items and buyers of these rows. Reads the versions before the buyers, so these are
+/// at least as new.
 async fn ledger_copies(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<Vec<LedgerCopy>, DbError> {
     let pairs: BTreeSet<(ItemId, UserId)> = entries.iter().map(|entry| (entry.line.item_id, entry.user_id)).collect();
     let ids: BTreeSet<ItemId> = pairs.iter().map(|(item_id, _)| *item_id).collect();
@@ -161,7 +161,7 @@ async fn ledger_copies(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<
     let ledger_copy = |item: Item| LedgerCopy {
         item_id: item.id(),
         ledger: ledger_units(item.committed),
-        // It has what these buyers have, and of no change what others do.
+        // It has the units of these buyers only, and so covers no change.
         first_version: item.committed.version + 1,
         buyers: buyers.remove(&item.id()).unwrap_or_default(),
         all_buyers: false,

@@ -1,20 +1,19 @@
-//! Everything that keeps a use case from what it was asked for.
+//! The errors of the use cases.
 
 use stampede_batch::BatchError;
 use stampede_db::DbError;
 use stampede_lua::RedisError;
 use stampede_vocab::EventId;
 
-/// Why a use case did not do what it was asked for.
+/// Why a use case failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// No stock was ever staged for the event.
     #[error("there is no stock of event {0}")]
     EventNotFound(EventId),
-    /// The event's stock is on its way into Redis.
+    /// The event's stock is being staged in Redis.
     #[error("the stock of event {0} is being staged")]
     NotReady(EventId),
-    /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]
@@ -25,8 +24,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a part of what was asked for may succeed where the whole fails: a row is at fault, or only a newer
-    /// release can read it.
+    /// Returns whether the data is the cause, so that parts of a batch may succeed: a row is inconsistent, or only a
+    /// newer release can read it.
     pub fn is_of_data(&self) -> bool {
         matches!(self, Self::Db(error) if error.is_of_data())
     }

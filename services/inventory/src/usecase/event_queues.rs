@@ -1,4 +1,4 @@
-//! A queue for each event, so that one whose rows are locked keeps none of the others waiting.
+//! One queue for each event, so that an event with locked rows does not delay the others.
 
 use stampede_batch::Batcher;
 use stampede_vocab::EventId;
@@ -9,12 +9,12 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long a queue is kept that nobody uses.
-const KEPT_FOR: Duration = Duration::from_secs(60);
-/// Queues from which on those that nobody uses are looked for.
-const MANY: usize = 256;
+/// Idle time after which a queue is dropped.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Number of queues from which on idle ones are dropped.
+const PRUNE_THRESHOLD: usize = 256;
 
-/// A queue and when it was last asked for.
+/// Queues with the times of their last use.
 type Queues<Q, A> = HashMap<EventId, (Batcher<Q, A>, Instant)>;
 
 /// The queues. Clones share them.
@@ -30,19 +30,19 @@ impl<Q, A> Clone for EventQueues<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> EventQueues<Q, A> {
-    /// Queues as `make` makes them.
+    /// Returns an empty map, which creates queues by `make`.
     pub(super) fn new(make: impl Fn() -> Batcher<Q, A> + Send + Sync + 'static) -> Self {
         Self { make: Arc::new(make), queues: Arc::default() }
     }
 
-    /// The queue of this event.
+    /// Returns the queue of this event.
     pub(super) fn of(&self, event: EventId) -> Batcher<Q, A> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if queues.len() >= MANY {
-            // A batch that is under way ends long before its queue is forgotten; calls that are queued would be
-            // overtaken.
-            queues.retain(|_, (queue, used)| now - *used < KEPT_FOR || !queue.is_empty());
+        if queues.len() >= PRUNE_THRESHOLD {
+            // A batch in flight ends long before its queue is idle for so long. Calls still queued would be overtaken
+            // by those of a new queue.
+            queues.retain(|_, (queue, used)| now - *used < IDLE_TIMEOUT || !queue.is_empty());
         }
         let (queue, used) = queues.entry(event).or_insert_with(|| ((self.make)(), now));
         *used = now;

@@ -1,5 +1,5 @@
-//! What every change of the ledger does: lock the items first, read under the lock, write what the domain decided, and
-//! copy it to Redis after the commit.
+//! The steps of every change of the ledger: lock the items, read under the lock, write the decisions of the domain, and
+//! copy them to Redis after the commit.
 
 use super::sync_redis::{EventSync, ledger_copy};
 use crate::{
@@ -15,18 +15,17 @@ use std::{
     sync::Arc,
 };
 
-/// How often the items of a batch are locked whose orders gain rows meanwhile.
-const ROUNDS: u32 = 3;
+/// Attempts to lock the items of a batch whose orders gain rows meanwhile.
+const MAX_ATTEMPTS: u32 = 3;
 
-/// An order that the ledger has answered, with its event and the items that it may hold in Redis.
+/// An order that the ledger has decided, with its event and the items that it may hold in Redis.
 pub(super) type Answered = (EventId, OrderId, Vec<ItemId>);
 
-/// Locks the items of these buyers and of the rows of these orders, and reads under that lock what they have.
+/// Locks the items of these buyers and of the rows of these orders, and reads the ledger under the locks.
 ///
-/// The rows of the orders are read first without a lock, for their items: every change of a row is made under the lock
-/// of its item, so they are read again once the items are locked. An order that has gained a row of another item
-/// meanwhile has that one locked too. That is out of the order in which all lock; of two that wait for each other the
-/// database ends one, which is tried again.
+/// Reads the rows of the orders without a lock first, for their items. Every change of a row is made under the lock of
+/// its item, so they are read again once the items are locked. If an order has gained a row of another item meanwhile,
+/// that item is locked too. This breaks the lock order; the database ends one of two that deadlock, and it is retried.
 pub(super) async fn lock_ledger(
     conn: &mut MySqlConnection,
     orders: BTreeSet<OrderId>,
@@ -35,7 +34,7 @@ pub(super) async fn lock_ledger(
     let orders: Vec<OrderId> = orders.into_iter().collect();
     let written = store::ledger::of_orders(conn, &orders).await?;
     buyers.extend(written.iter().map(|entry| (entry.line.item_id, entry.user_id)));
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ATTEMPTS {
         let mut reads = Statements::new();
         let places = LedgerPlaces::push(&mut reads, &orders, &buyers);
         let ledger = places.read(&reads.run(conn).await?)?;
@@ -48,7 +47,7 @@ pub(super) async fn lock_ledger(
     Err(DbError::inconsistent("the ledger has rows of items that there are none of, or orders keep gaining rows"))
 }
 
-/// Where the answers are to the statements that lock items and read the ledger under the lock.
+/// The places of the results of the statements that lock items and read the ledger under the locks.
 #[derive(Clone, Copy)]
 pub(super) struct LedgerPlaces {
     items: Option<Place>,
@@ -57,9 +56,9 @@ pub(super) struct LedgerPlaces {
 }
 
 impl LedgerPlaces {
-    /// Adds the statements that lock the items of these buyers, and read under that lock the rows of these orders,
-    /// which have no other items, and what the buyers have. Each statement sees what was committed before it, so the
-    /// reads see what the lock has waited for.
+    /// Adds the statements that lock the items of these buyers, and read under the locks the rows of these orders,
+    /// which have no other items, and the units of the buyers. Each statement sees what was committed before it, so the
+    /// reads see the changes that the locks have waited for.
     pub(super) fn push(
         reads: &mut Statements,
         orders: &[OrderId],
@@ -73,27 +72,27 @@ impl LedgerPlaces {
         }
     }
 
-    /// The ledger as these statements have read it.
+    /// Returns the ledger as these statements have read it.
     pub(super) fn read(self, answers: &Answers) -> Result<LedgerBatch, DbError> {
         let locked = store::stock::items(answers, self.items)?;
         let entries = store::ledger::entries(answers, self.entries)?;
         Ok(LedgerBatch::new(locked, entries, store::ledger::buyers_of_rows(answers, self.units)?))
     }
 
-    /// What the items are called that these statements have read.
+    /// Returns the titles of the items that these statements have read.
     pub(super) fn titles(self, answers: &Answers) -> Result<HashMap<ItemId, Arc<Titles>>, DbError> {
         store::stock::titles(answers, self.items)
     }
 }
 
-/// Adds the statements that write what the domain decided on under the lock.
+/// Adds the statements that write the decisions of the domain.
 pub(super) fn push_changes(writes: &mut Statements, changes: &Changes) {
     store::stock::push_add(writes, &changes.items, &changes.entries);
     store::ledger::push_write(writes, &changes.entries, &changes.items);
 }
 
-/// The changes to copy to Redis, by event: the items that changed, and the orders that were answered either way, whose
-/// holds go.
+/// Returns the changes to copy to Redis, by event: the items that changed, and the orders that were committed or
+/// refused, whose holds are dropped.
 pub(super) fn syncs(changes: &Changes, answered: impl IntoIterator<Item = Answered>) -> Vec<EventSync> {
     let mut by_event: BTreeMap<EventId, EventSync> = BTreeMap::new();
     let of = |event_id| EventSync { event_id, ledger_copies: Vec::new(), answered: Vec::new() };

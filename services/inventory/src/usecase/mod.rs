@@ -1,9 +1,9 @@
-//! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
-//! neither SQL nor the contracts.
+//! The use cases, one file each. A use case opens the transaction, calls the domain for decisions and the store for
+//! SQL; it knows neither SQL nor the contracts.
 
 mod absent_events;
+mod active_events;
 mod apply_messages;
-mod asked_events;
 mod check_staging;
 mod commit_grants;
 mod compare_all;
@@ -12,7 +12,7 @@ mod drop_stale_holds;
 mod error;
 mod event_queues;
 mod ledger;
-mod near_events;
+mod recheck_queue;
 mod reconcile;
 mod release_ended;
 mod release_reservations;
@@ -40,7 +40,7 @@ pub use view_stock::ViewStock;
 
 use std::time::Duration;
 
-/// How long after its closing Redis keeps the items of an event; later the ledger alone is shown.
+/// How long after its closing Redis keeps the items of an event. Later only the ledger is shown.
 const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
-/// How long after its closing an event is still compared: every order of it has ended by then.
+/// How long after its closing an event is still compared. By then each of its orders has ended.
 const COMPARED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);

@@ -1,13 +1,11 @@
-//! Gives back the units of orders that have ended, where the message by which they should have was discarded by an
-//! operator, or was lost with a database that was restored.
+//! Gives back the units of ended orders whose message was discarded by an operator, or lost with a restored database.
 //!
-//! It walks through the whole ledger, some rows at a time, and asks the order service about those that are committed.
-//! An order that has ended is asked about again when it must have given its units back long since. What it asks of the
-//! ledger is then done as by its message, under the same lock: done twice, or before a late payment, it changes no more
-//! than the message does.
+//! It walks through the whole ledger in pages, and looks up the orders of committed rows at the order service. An order
+//! that has ended is looked up again once it must have given its units back long since. Its command is then executed as
+//! by its message, under the same locks: a repeat, or one before a late payment, changes no more than the message does.
 //!
-//! The replicas walk in turn, each from where the one before it has come to, so a walk comes to its end however often
-//! processes are replaced. What one of them has seen it settles itself; if it dies, the next walk sees it again.
+//! The replicas take turns at the walk and share its cursor, so it reaches its end however often processes are
+//! replaced. A replica settles the orders that it has found; if it dies, the next walk finds them again.
 
 use super::{
     SyncRedis,
@@ -16,7 +14,7 @@ use super::{
 };
 use crate::{
     client::Orders,
-    domain::Ask,
+    domain::LedgerCommand,
     store::{
         self,
         walks::{self, Turn},
@@ -32,17 +30,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Rows of the ledger that one round looks at, and most orders that it settles.
+/// Rows of the ledger that one round reads, and most orders that it settles.
 const ROWS_PER_ROUND: u32 = 1_024;
-/// Most orders that are remembered until they are settled. What is beyond is found by the next walk.
+/// Most orders that wait to be settled. The next walk finds the others.
 const MAX_SUSPECTS: usize = 16 * 1_024;
-/// Rounds in the time that an order has for its message.
+/// Rounds within the age at which an ended order is due.
 const ROUNDS_PER_AGE: u32 = 30;
-/// How long a turn of the walk is one replica's: longer than a round may take. If it dies with its turn, the others
-/// wait for the rest of this.
+/// Lease of a turn: longer than a round may take. If its holder dies, the others wait until it expires.
 const TURN: Duration = Duration::from_secs(60);
 
-/// Gives back what ended orders have kept.
+/// Gives back units that ended orders have kept.
 pub struct ReleaseEnded {
     db: Database,
     orders: Orders,
@@ -52,17 +49,17 @@ pub struct ReleaseEnded {
     released: Counter<u64>,
 }
 
-/// What this replica knows of the walk.
+/// The state of the walk in this replica.
 #[derive(Default)]
 struct Walk {
     last_round: Option<Instant>,
-    /// Orders that have ended and still had units, with the time since when that is known.
+    /// Ended orders that still had units, with the time at which they were first found.
     suspects: BTreeMap<OrderId, Timestamp>,
 }
 
 impl ReleaseEnded {
-    /// Asks the order service about units in this schema, and gives back what orders have kept that ended longer than
-    /// `age` ago.
+    /// Returns the sweep of the ledger of this schema. It gives back the units of orders that were found ended longer
+    /// than `age` ago.
     pub fn new(db: Database, orders: Orders, sync: SyncRedis, age: Duration) -> Self {
         let released = global::meter("stampede.inventory")
             .u64_counter("stampede_ledger_overdue_releases")
@@ -71,43 +68,43 @@ impl ReleaseEnded {
         Self { db, orders, sync, age, walk: Mutex::default(), released }
     }
 
-    /// Makes a round, unless the last one was just now. Several replicas may: giving back twice changes nothing.
+    /// Makes a round if one is due. Several replicas may: releases are idempotent.
     pub async fn run(&self) -> anyhow::Result<()> {
-        // So that there is a count before the first one.
+        // Adds 0, so that the counter exists before the first release.
         self.released.add(0, &[]);
-        let is_due = self.walk().begin_round(self.pause());
+        let is_due = self.walk().begin_round(self.interval());
         if !is_due {
             return Ok(());
         }
         self.settle().await?;
-        self.look_further().await
+        self.continue_walk().await
     }
 
-    /// Gives back what the orders have that are known to have ended long ago.
+    /// Gives back the units of due orders.
     async fn settle(&self) -> anyhow::Result<()> {
         let due = self.walk().due(Timestamp::now().minus(self.age));
         if due.is_empty() {
             return Ok(());
         }
-        let asks = self.orders.ended(&due).await?;
-        self.release_all(asks).await?;
+        let commands = self.orders.ended(&due).await?;
+        self.release_all(commands).await?;
         self.walk().forget(&due);
         Ok(())
     }
 
-    /// Time between two rounds.
-    fn pause(&self) -> Duration {
+    /// Returns the time between two rounds.
+    fn interval(&self) -> Duration {
         self.age / ROUNDS_PER_AGE
     }
 
-    /// Goes on with the walk, unless it is another replica's turn.
-    async fn look_further(&self) -> anyhow::Result<()> {
+    /// Continues the walk, unless another replica has the turn.
+    async fn continue_walk(&self) -> anyhow::Result<()> {
         let Some(turn) = self.begin_turn().await? else { return Ok(()) };
-        let looked = self.look_behind(turn.after).await;
-        // What could not be looked at is looked at again.
-        let reached = looked.as_ref().map_or(turn.after, |reached| *reached);
+        let scanned = self.scan_after(turn.after).await;
+        // After a failure the next turn reads the same rows.
+        let reached = scanned.as_ref().map_or(turn.after, |reached| *reached);
         self.end_turn(turn, reached).await?;
-        looked.map(drop)
+        scanned.map(drop)
     }
 
     async fn begin_turn(&self) -> Result<Option<Turn>, DbError> {
@@ -119,16 +116,17 @@ impl ReleaseEnded {
     }
 
     async fn end_turn(&self, turn: Turn, reached: Option<(OrderId, ItemId)>) -> Result<(), DbError> {
-        // Half, so that the next round of the same replica does not come too early.
-        let next = Timestamp::now().plus(self.pause() / 2);
+        // Half the interval, so that the next round of this replica is not too early for its turn.
+        let next = Timestamp::now().plus(self.interval() / 2);
         let end = self.db.run("end_turn", |mut conn| async move {
             walks::end(&mut conn, walks::ENDED_ORDERS, turn, reached, next).await
         });
         end.await
     }
 
-    /// Notes the ended orders of the rows behind this one. Returns the last row; none at the end of the ledger.
-    async fn look_behind(&self, after: Option<(OrderId, ItemId)>) -> anyhow::Result<Option<(OrderId, ItemId)>> {
+    /// Notes the ended orders of the next rows after this one. Returns the last row read; `None` at the end of the
+    /// ledger.
+    async fn scan_after(&self, after: Option<(OrderId, ItemId)>) -> anyhow::Result<Option<(OrderId, ItemId)>> {
         let read = self.db.run("committed_units", |mut conn| async move {
             store::ledger::page(&mut conn, after, ROWS_PER_ROUND).await
         });
@@ -138,54 +136,54 @@ impl ReleaseEnded {
         let orders: BTreeSet<OrderId> =
             rows.iter().filter(|(_, _, at)| is_old(*at)).map(|(order_id, _, _)| *order_id).collect();
         let ended = self.orders.ended(&orders.into_iter().collect::<Vec<_>>()).await?;
-        self.walk().found(&ended, Timestamp::now());
+        self.walk().add_suspects(&ended, Timestamp::now());
         let is_last = rows.len() < ROWS_PER_ROUND as usize;
         Ok(rows.last().filter(|_| !is_last).map(|(order_id, item_id, _)| (*order_id, *item_id)))
     }
 
-    /// Gives back all in one transaction. What the database refuses is split until the order that it is about is alone,
-    /// so that a row that can't be read, or only by a newer release, keeps nobody else's units.
-    async fn release_all(&self, asks: Vec<Ask>) -> Result<(), DbError> {
-        let mut parts = vec![asks];
+    /// Executes all in one transaction. If that fails because of the data, splits the batch until the order at fault is
+    /// alone, so that a row that is inconsistent or of a newer release keeps no other order's units.
+    async fn release_all(&self, commands: Vec<LedgerCommand>) -> Result<(), DbError> {
+        let mut parts = vec![commands];
         while let Some(mut part) = parts.pop() {
             let error = match self.release(part.clone()).await {
                 Ok(released) => {
-                    self.note(released);
+                    self.count(released);
                     continue;
                 }
                 Err(error) if !error.is_of_data() => return Err(error),
                 Err(error) => error,
             };
-            if let [ask] = part.as_slice() {
+            if let [command] = part.as_slice() {
                 tracing::error!(
-                    order.id = %ask.order_id(), error.cause = %error,
+                    order.id = %command.order_id(), error.cause = %error,
                     "the units of an order could not be given back"
                 );
                 continue;
             }
             let rest = part.split_off(part.len() / 2);
-            // The last one is the next.
+            // A stack: the last part is next.
             parts.extend([rest, part]);
         }
         Ok(())
     }
 
-    fn note(&self, released: u64) {
+    fn count(&self, released: u64) {
         if released > 0 {
             self.released.add(released, &[]);
             tracing::warn!(order.count = released, "the units of ended orders were given back without their message");
         }
     }
 
-    /// Does what these orders ask of the ledger, and copies it to Redis. Returns of how many orders units went back.
-    async fn release(&self, asks: Vec<Ask>) -> Result<u64, DbError> {
-        if asks.is_empty() {
+    /// Executes these commands on the ledger, and copies the changes to Redis. Returns how many orders gave units back.
+    async fn release(&self, commands: Vec<LedgerCommand>) -> Result<u64, DbError> {
+        if commands.is_empty() {
             return Ok(0);
         }
-        let asks = Arc::new(asks);
+        let commands = Arc::new(commands);
         let work = self.db.transact("release_ended_orders", move |conn| {
-            let asks = asks.clone();
-            Box::pin(async move { release(conn, &asks).await })
+            let commands = commands.clone();
+            Box::pin(async move { release(conn, &commands).await })
         });
         let (released, syncs) = work.await?;
         self.sync.run(syncs).await;
@@ -197,13 +195,13 @@ impl ReleaseEnded {
     }
 }
 
-async fn release(conn: &mut MySqlConnection, asks: &[Ask]) -> Result<(u64, Vec<EventSync>), DbError> {
-    let orders: BTreeSet<OrderId> = asks.iter().map(Ask::order_id).collect();
+async fn release(conn: &mut MySqlConnection, commands: &[LedgerCommand]) -> Result<(u64, Vec<EventSync>), DbError> {
+    let orders: BTreeSet<OrderId> = commands.iter().map(LedgerCommand::order_id).collect();
     let mut ledger = lock_ledger(conn, orders, BTreeSet::new()).await?;
     let now = Timestamp::now();
-    for ask in asks {
-        // What ends an order has no answer.
-        ledger.apply(ask, now);
+    for command in commands {
+        // A release has no answer.
+        ledger.apply(command, now);
     }
     let changes = ledger.changes();
     let mut writes = Statements::new();
@@ -214,16 +212,16 @@ async fn release(conn: &mut MySqlConnection, asks: &[Ask]) -> Result<(u64, Vec<E
 }
 
 impl Walk {
-    /// Returns whether a round is due, which begins then.
-    fn begin_round(&mut self, pause: Duration) -> bool {
-        let is_due = self.last_round.is_none_or(|last| last.elapsed() >= pause);
+    /// Returns whether a round is due, and begins it then.
+    fn begin_round(&mut self, interval: Duration) -> bool {
+        let is_due = self.last_round.is_none_or(|last| last.elapsed() >= interval);
         if is_due {
             self.last_round = Some(Instant::now());
         }
         is_due
     }
 
-    /// Returns orders that are known to have ended since before `before`, as many as one round settles.
+    /// Returns the orders that were first found before `before`, as many as one round settles.
     fn due(&self, before: Timestamp) -> Vec<OrderId> {
         let due = self.suspects.iter().filter(|(_, since)| **since < before).map(|(order_id, _)| *order_id);
         due.take(ROWS_PER_ROUND as usize).collect()
@@ -235,11 +233,11 @@ impl Walk {
         }
     }
 
-    /// Notes what was found, as much as is remembered.
-    fn found(&mut self, ended: &[Ask], now: Timestamp) {
-        for ask in ended {
+    /// Adds orders that were found, up to the limit.
+    fn add_suspects(&mut self, ended: &[LedgerCommand], now: Timestamp) {
+        for command in ended {
             if self.suspects.len() < MAX_SUSPECTS {
-                self.suspects.entry(ask.order_id()).or_insert(now);
+                self.suspects.entry(command.order_id()).or_insert(now);
             }
         }
     }
@@ -257,8 +255,8 @@ mod tests {
     fn an_ended_order_is_due_when_it_has_been_known_for_long_and_counts_from_the_first_time() {
         let mut walk = Walk::default();
         let at = Timestamp::from_micros;
-        walk.found(&[Ask::Release(order(1))], at(10));
-        walk.found(&[Ask::Release(order(1)), Ask::ReleaseUnpaid(order(2))], at(20));
+        walk.add_suspects(&[LedgerCommand::Release(order(1))], at(10));
+        walk.add_suspects(&[LedgerCommand::Release(order(1)), LedgerCommand::ReleaseUnpaid(order(2))], at(20));
         assert!(walk.due(at(10)).is_empty());
         assert_eq!(walk.due(at(11)), [order(1)]);
         assert_eq!(walk.due(at(21)), [order(1), order(2)]);

@@ -1,4 +1,4 @@
-//! Gives back the units of orders that were not written and will not be.
+//! Gives back the units of orders that were not and will not be written.
 
 use super::{
     Error, SyncRedis,
@@ -11,7 +11,7 @@ use stampede_db::{Database, DbError, Statements};
 use stampede_vocab::Timestamp;
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Gives reservations back. Cheap to clone.
+/// Releases reservations. Cheap to clone.
 #[derive(Clone)]
 pub struct ReleaseReservations {
     db: Database,
@@ -19,13 +19,13 @@ pub struct ReleaseReservations {
 }
 
 impl ReleaseReservations {
-    /// Gives back reservations in this schema, and copies the changes to Redis after it.
+    /// Returns the use case on this schema. It copies the changes to Redis after the commit.
     pub fn new(db: Database, sync: SyncRedis) -> Self {
         Self { db, sync }
     }
 
-    /// Takes back these requests. The units of an order for which nobody else has asked, and that is not known to be
-    /// written, go back. Returns of how many orders they did.
+    /// Deletes these reservations, and gives back the units of orders that have no other one and are not known to be
+    /// written. Returns how many orders gave units back.
     pub async fn run(&self, reservations: Vec<Reservation>) -> Result<u32, Error> {
         if reservations.is_empty() {
             return Ok(0);
@@ -41,7 +41,8 @@ impl ReleaseReservations {
     }
 }
 
-/// The rows in `reservations` are the right to give back, and are deleted in the same transaction: exactly once.
+/// A row in `reservations` is the right to give units back. It is deleted in the same transaction, so this happens
+/// exactly once.
 async fn release(conn: &mut MySqlConnection, reservations: &[Reservation]) -> Result<(u32, Vec<EventSync>), DbError> {
     let orders: BTreeSet<_> = reservations.iter().map(|(order_id, _)| *order_id).collect();
     let mut ledger = lock_ledger(conn, orders, BTreeSet::new()).await?;

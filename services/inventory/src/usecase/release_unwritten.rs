@@ -1,10 +1,10 @@
-//! Finds orders whose units are in the ledger and that were never written, because the order service died in between or
-//! their time was over, and gives their units back.
+//! Gives back committed units of orders that were never written, because the order service died in between or the time
+//! limit for the write had passed.
 //!
-//! Every order is asked about once, when it is older than an order may be when it is written: those that exist keep
-//! their units, which from then on only their messages give back.
+//! Looks up each order once, when its reservation is too old for the order to be written any more. Orders that exist
+//! keep their units, which from then on only their messages give back.
 //!
-//! What cannot be given back is passed over, and asked about again once all others were.
+//! Reservations that cannot be released are skipped, and retried after all others.
 
 use super::{Error, ReleaseReservations};
 use crate::{
@@ -19,50 +19,48 @@ use std::{
     time::Duration,
 };
 
-/// Reservations that are asked about in one go.
+/// Reservations in one look-up.
 const BATCH_SIZE: u32 = 1_024;
 
-/// Gives back what was reserved for orders that were never written.
+/// Gives back units of orders that were never written.
 pub struct ReleaseUnwritten {
     db: Database,
     orders: Orders,
     release: ReleaseReservations,
     age: Duration,
-    /// The last reservation that was asked about. A round that is cut off is followed by one that goes on behind it.
-    reached: Mutex<Option<Reservation>>,
+    /// The last reservation that was settled: the cursor from which a round resumes after one that was cut short.
+    cursor: Mutex<Option<Reservation>>,
 }
 
 impl ReleaseUnwritten {
-    /// Asks the order service about reservations of this age. It must be more than the time in which an order may be
-    /// written.
+    /// Returns the sweep of reservations older than `age`, which must exceed the time limit for writing an order.
     pub fn new(db: Database, orders: Orders, release: ReleaseReservations, age: Duration) -> Self {
-        Self { db, orders, release, age, reached: Mutex::default() }
+        Self { db, orders, release, age, cursor: Mutex::default() }
     }
 
-    /// Asks about every reservation that is old enough, each once. Several replicas may: giving back twice changes
-    /// nothing.
+    /// Settles every reservation that is old enough. Several replicas may: releases are idempotent.
     pub async fn run(&self) -> anyhow::Result<()> {
         loop {
-            let aged = self.aged(self.reached()).await?;
+            let aged = self.aged(self.cursor()).await?;
             let last = aged.last().copied();
             let is_last = aged.len() < BATCH_SIZE as usize;
             if !aged.is_empty() {
                 self.settle(aged).await?;
             }
             if is_last {
-                self.reach(None);
+                self.set_cursor(None);
                 return Ok(());
             }
-            self.reach(last);
+            self.set_cursor(last);
         }
     }
 
-    fn reached(&self) -> Option<Reservation> {
-        *self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cursor(&self) -> Option<Reservation> {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reach(&self, place: Option<Reservation>) {
-        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    fn set_cursor(&self, cursor: Option<Reservation>) {
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
     }
 
     async fn aged(&self, after: Option<Reservation>) -> Result<Vec<Reservation>, Error> {
@@ -73,10 +71,11 @@ impl ReleaseUnwritten {
         Ok(read.await?)
     }
 
-    /// Confirms those that are written first: they keep their units whatever becomes of the others.
+    /// Looks these orders up. Confirms the written ones first: they keep their units even if releasing the others
+    /// fails.
     async fn settle(&self, aged: Vec<Reservation>) -> anyhow::Result<()> {
-        let asked: Vec<OrderId> = aged.iter().map(|(order_id, _)| *order_id).collect();
-        let written: HashSet<OrderId> = self.orders.needing_units(&asked).await?;
+        let orders: Vec<OrderId> = aged.iter().map(|(order_id, _)| *order_id).collect();
+        let written: HashSet<OrderId> = self.orders.needing_units(&orders).await?;
         let (confirmed, unwritten): (Vec<Reservation>, Vec<Reservation>) =
             aged.into_iter().partition(|(order_id, _)| written.contains(order_id));
         let confirmed: Vec<OrderId> = confirmed.into_iter().map(|(order_id, _)| order_id).collect();
@@ -91,8 +90,8 @@ impl ReleaseUnwritten {
         Ok(())
     }
 
-    /// Gives back all in one transaction; where that fails, each on its own, so that a row that can't be read, or only
-    /// by a newer release, keeps nobody else's units.
+    /// Releases all in one transaction. If that fails because of the data, releases each on its own, so that a row that
+    /// is inconsistent or of a newer release keeps no other order's units.
     async fn release_each(&self, unwritten: Vec<Reservation>) -> anyhow::Result<u32> {
         match self.release.run(unwritten.clone()).await {
             Ok(released) => return Ok(released),
@@ -107,7 +106,7 @@ impl ReleaseUnwritten {
                 Err(error) => refused.push((reservation.0, error)),
             }
         }
-        // One line for all, since they are asked about again and again.
+        // One log line for all, since they are retried in each round.
         if let Some((order_id, error)) = refused.first() {
             tracing::error!(
                 order.id = %order_id, order.count = refused.len(), error.cause = %error,

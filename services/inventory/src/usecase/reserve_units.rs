@@ -1,9 +1,9 @@
-//! Takes units for orders: the script decides in Redis, the ledger commits what it granted, then the caller is
+//! Reserves units for orders: the script in Redis grants them, the ledger commits the grants, then the caller is
 //! answered.
 //!
-//! A batch of reservations stays one: one script call for each event in it, and the grants of all go into the ledger
-//! together. A refusal by the script never reaches the database, unless the buyer has or had units of the item: then
-//! the order may be a repeat, and the ledger knows.
+//! A batch of reservations stays together: it makes one script call an event, and its grants are committed together. A
+//! refusal by the script never reaches the database, unless the buyer has or had units of the item: then the order may
+//! be a repeat, which the ledger shows.
 
 use super::{
     Error, Reconcile, SyncRedis,
@@ -38,9 +38,9 @@ pub enum Reserved {
     /// The units are in the ledger.
     Units {
         units: ReservedUnits,
-        /// What each line costs and is called.
+        /// Price and titles of each line.
         labels: Vec<Label>,
-        /// Names this request when the units are given back; none if the order is known to be written.
+        /// Names this request in a release; `None` if the order is known to be written.
         request_time: Option<Timestamp>,
     },
     /// Nothing is taken.
@@ -59,7 +59,7 @@ pub struct ReserveUnits {
 }
 
 impl ReserveUnits {
-    /// Reserves units in this Redis and in the ledger of this schema. Needs a tokio runtime.
+    /// Returns the use case on this Redis and the ledger of this schema. Needs a tokio runtime.
     pub fn new(db: Database, redis: Stock, sync: SyncRedis, reconcile: Reconcile) -> Self {
         let commit = CommitGrants::new(db.clone(), sync);
         Self {
@@ -72,16 +72,17 @@ impl ReserveUnits {
         }
     }
 
-    /// Decides reservations, each on its own; the answers come in the order given. One that could not be decided is to
-    /// be asked for again; fails if none could. After a failure some may be in the ledger all the same: asking again
-    /// gives the same answer, and what nobody asks for again is swept.
+    /// Decides each reservation on its own. Returns the answers in the order given. One that could not be decided is
+    /// NOT_READY, and may be retried; fails if none could be. After a failure some may be in the ledger all the same: a
+    /// retry gets the same answer, and without one a sweep gives the units back.
     pub async fn run(&self, wanted: Vec<EventReservation>) -> Result<Vec<Reserved>, Error> {
         let decided = self.decide(&wanted).await;
         let all =
-            wanted.iter().zip(decided).enumerate().map(|(index, (wanted, decided))| Asked { index, wanted, decided });
-        // What the database has to be asked about first does not keep the others waiting.
-        let (known, others): (Vec<_>, Vec<_>) = all.partition(|asked| asked.decided.is_of_known_buyer());
-        let (absent, ready): (Vec<_>, Vec<_>) = others.into_iter().partition(|asked| asked.decided.is_event_absent());
+            wanted.iter().zip(decided).enumerate().map(|(index, (wanted, decided))| Pending { index, wanted, decided });
+        // Concurrently, so that look-ups in the database do not delay the others.
+        let (known, others): (Vec<_>, Vec<_>) = all.partition(|pending| pending.decided.is_of_known_buyer());
+        let (absent, ready): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|pending| pending.decided.is_event_absent());
         let (known, absent, ready) =
             join!(self.answer_known(known), self.answer_absent(absent), self.answer_ready(ready));
         let mut answers: Vec<Answered> = known.into_iter().chain(absent).chain(ready).collect();
@@ -95,7 +96,7 @@ impl ReserveUnits {
         Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|_| undecided())).collect())
     }
 
-    /// Asks the script, in one call an event.
+    /// Calls the script once for each event.
     async fn decide(&self, wanted: &[EventReservation]) -> Vec<Decided> {
         let mut by_event: HashMap<EventId, (Vec<usize>, Vec<Reservation>)> = HashMap::new();
         for (index, EventReservation { event_id, reservation }) in wanted.iter().enumerate() {
@@ -115,7 +116,7 @@ impl ReserveUnits {
         decided.into_iter().map(|(_, decided)| decided).collect()
     }
 
-    /// Fails soon if more is asked than Redis can take.
+    /// Calls the script once it has a turn. Fails soon if Redis is overloaded.
     async fn decide_event(
         &self,
         event: EventId,
@@ -125,80 +126,80 @@ impl ReserveUnits {
         Ok(self.redis.reserve(event, reservations).await?)
     }
 
-    /// Looks in the ledger for the orders of known buyers; those that are not there are put to the script again as new.
-    async fn answer_known(&self, mut known: Vec<Asked<'_>>) -> Vec<Answered> {
+    /// Answers known buyers: looks up their orders in the ledger, and calls the script again for those that are new.
+    async fn answer_known(&self, mut known: Vec<Pending<'_>>) -> Vec<Answered> {
         if known.is_empty() {
             return Vec::new();
         }
-        let orders = known.iter().map(|asked| asked.wanted.reservation.order_id).collect();
+        let orders = known.iter().map(|pending| pending.wanted.reservation.order_id).collect();
         match self.known_orders(orders).await {
             Ok(orders) => self.decide_known(&mut known, &orders).await,
-            Err(error) => known.iter_mut().for_each(|asked| asked.decided = Decided::Failed(error.clone())),
+            Err(error) => known.iter_mut().for_each(|pending| pending.decided = Decided::Failed(error.clone())),
         }
         self.answer_ready(known).await
     }
 
-    async fn decide_known(&self, known: &mut [Asked<'_>], orders: &HashSet<OrderId>) {
+    async fn decide_known(&self, known: &mut [Pending<'_>], orders: &HashSet<OrderId>) {
         let (repeats, new): (Vec<_>, Vec<_>) =
-            known.iter_mut().partition(|asked| orders.contains(&asked.wanted.reservation.order_id));
-        for asked in repeats {
-            asked.decided = Decided::InLedger;
+            known.iter_mut().partition(|pending| orders.contains(&pending.wanted.reservation.order_id));
+        for pending in repeats {
+            pending.decided = Decided::InLedger;
         }
-        let again: Vec<EventReservation> = new.iter().map(|asked| as_new(asked.wanted)).collect();
-        for (asked, decided) in new.into_iter().zip(self.decide(&again).await) {
-            asked.decided = decided;
+        let again: Vec<EventReservation> = new.iter().map(|pending| as_new(pending.wanted)).collect();
+        for (pending, decided) in new.into_iter().zip(self.decide(&again).await) {
+            pending.decided = decided;
         }
     }
 
-    /// Distinguishes events that are on their way into Redis, which are staged once more, from those that are over and
-    /// those of which no stock was ever staged.
-    async fn answer_absent(&self, absent: Vec<Asked<'_>>) -> Vec<Answered> {
-        let absences = self.absent.explain(absent.iter().map(|asked| asked.wanted.event_id).collect()).await;
-        let absence = |asked: &Asked<'_>| absences.get(&asked.wanted.event_id).copied();
+    /// Answers for events that Redis does not have: they are being staged or were lost, and are queued for comparison,
+    /// or they are over, or were never staged.
+    async fn answer_absent(&self, absent: Vec<Pending<'_>>) -> Vec<Answered> {
+        let absences = self.absent.explain(absent.iter().map(|pending| pending.wanted.event_id).collect()).await;
+        let absence = |pending: &Pending<'_>| absences.get(&pending.wanted.event_id).copied();
         let (over, others): (Vec<_>, Vec<_>) =
-            absent.into_iter().partition(|asked| absence(asked) == Some(Absence::Over));
+            absent.into_iter().partition(|pending| absence(pending) == Some(Absence::Over));
         let mut answers = self.answer_over(over).await;
-        answers.extend(others.into_iter().map(|asked| match absence(&asked) {
-            Some(_) => asked.refuse(RefusalReason::EventNotFound),
+        answers.extend(others.into_iter().map(|pending| match absence(&pending) {
+            Some(_) => pending.refuse(RefusalReason::EventNotFound),
             None => {
-                self.reconcile.ask(asked.wanted.event_id);
-                asked.refuse(RefusalReason::NotReady)
+                self.reconcile.request_recheck(pending.wanted.event_id);
+                pending.refuse(RefusalReason::NotReady)
             }
         }));
         answers
     }
 
-    /// Answers for events that are over and forgotten: an order that is in the ledger gets its answer, however late.
-    async fn answer_over(&self, over: Vec<Asked<'_>>) -> Vec<Answered> {
+    /// Answers for events that are over and forgotten: a repeat of an order in the ledger still gets its answer.
+    async fn answer_over(&self, over: Vec<Pending<'_>>) -> Vec<Answered> {
         if over.is_empty() {
             return Vec::new();
         }
-        let known = self.known_orders(over.iter().map(|asked| asked.wanted.reservation.order_id).collect()).await;
+        let known = self.known_orders(over.iter().map(|pending| pending.wanted.reservation.order_id).collect()).await;
         let (mut answers, mut ready) = (Vec::new(), Vec::new());
-        for mut asked in over {
+        for mut pending in over {
             match &known {
-                Ok(orders) if !orders.contains(&asked.wanted.reservation.order_id) => {
-                    answers.push(asked.refuse(RefusalReason::EventClosed));
+                Ok(orders) if !orders.contains(&pending.wanted.reservation.order_id) => {
+                    answers.push(pending.refuse(RefusalReason::EventClosed));
                     continue;
                 }
-                Ok(_) => asked.decided = Decided::InLedger,
-                Err(error) => asked.decided = Decided::Failed(error.clone()),
+                Ok(_) => pending.decided = Decided::InLedger,
+                Err(error) => pending.decided = Decided::Failed(error.clone()),
             }
-            ready.push(asked);
+            ready.push(pending);
         }
         answers.extend(self.answer_ready(ready).await);
         answers
     }
 
-    async fn answer_ready(&self, ready: Vec<Asked<'_>>) -> Vec<Answered> {
-        let answers = ready.into_iter().map(|asked| async move {
-            let Asked { index, wanted, decided } = asked;
+    async fn answer_ready(&self, ready: Vec<Pending<'_>>) -> Vec<Answered> {
+        let answers = ready.into_iter().map(|pending| async move {
+            let Pending { index, wanted, decided } = pending;
             (index, self.answer(wanted, decided).await)
         });
         join_all(answers).await
     }
 
-    /// Those of these orders that are in the ledger and were written, or may still be.
+    /// Returns those of these orders that are in the ledger and were written, or may still be.
     async fn known_orders(&self, orders: Vec<OrderId>) -> Result<HashSet<OrderId>, Error> {
         let entries =
             self.db.run("find_repeats", |mut conn| async move { store::ledger::of_orders(&mut conn, &orders).await });
@@ -211,7 +212,7 @@ impl ReserveUnits {
             Decided::ByScript(Decision::Held(hold)) => granted(wanted, &hold),
             Decided::InLedger => repeated(wanted),
             Decided::ByScript(Decision::Refused(refusal)) => return Ok(Reserved::Refused(refused(&refusal))),
-            // Only of an order that was put as new, which the script never says it of.
+            // Unreachable: the script never answers this to a reservation that is marked as new.
             Decided::ByScript(Decision::KnownBuyer) => {
                 return Ok(Reserved::Refused(Refusal::of_order(RefusalReason::NotReady)));
             }
@@ -225,30 +226,30 @@ impl ReserveUnits {
     }
 }
 
-/// One reservation of a call.
-struct Asked<'w> {
-    /// Its place in the call.
+/// A reservation of a call that is not answered yet.
+struct Pending<'w> {
+    /// Its index in the call.
     index: usize,
     wanted: &'w EventReservation,
     decided: Decided,
 }
 
-impl Asked<'_> {
+impl Pending<'_> {
     fn refuse(self, reason: RefusalReason) -> Answered {
         (self.index, Ok(Reserved::Refused(Refusal::of_order(reason))))
     }
 }
 
-/// The answer to the reservation in this place of the call.
+/// The answer to the reservation with this index in the call.
 type Answered = (usize, Result<Reserved, Error>);
 
 /// The state of a reservation before the ledger commits it.
 #[derive(Debug, Clone)]
 enum Decided {
     ByScript(Decision),
-    /// The ledger has the order.
+    /// The order is in the ledger.
     InLedger,
-    /// It could not be found out.
+    /// The script or the database failed.
     Failed(Error),
 }
 
@@ -257,19 +258,19 @@ impl Decided {
         decision.map_or_else(|error| Self::Failed(error.into()), Self::ByScript)
     }
 
-    /// Whether the ledger has to be asked before the script decides.
+    /// Returns whether the order has to be looked up in the ledger before the script decides.
     fn is_of_known_buyer(&self) -> bool {
         matches!(self, Self::ByScript(Decision::KnownBuyer))
     }
 
-    /// Whether Redis does not have the event at all; one of its items may be missing instead.
+    /// Returns whether Redis does not have the event at all, and not only one of its items.
     fn is_event_absent(&self) -> bool {
         let Self::ByScript(Decision::Refused(refusal)) = self else { return false };
         refusal.cause == Cause::NotReady && refusal.item_id.is_none()
     }
 }
 
-/// Why nothing could be decided; `None` if something could.
+/// Returns the first error if no reservation could be decided.
 fn common_failure(answers: &[Result<Reserved, Error>]) -> Option<Error> {
     answers.iter().map(|answer| answer.as_ref().err()).collect::<Option<Vec<_>>>()?.first().copied().cloned()
 }
@@ -293,7 +294,7 @@ fn granted(wanted: &EventReservation, hold: &Hold) -> Grant {
     Grant { arrival: hold.arrival, granted_at: hold.granted_at, is_repeat: false, ..grant(wanted, gift_units) }
 }
 
-/// A repeat takes nothing: the ledger answers with its own arrival and gifts.
+/// Returns the grant of a repeat. It takes nothing: the ledger answers with its own arrival and gifts.
 fn repeated(wanted: &EventReservation) -> Grant {
     grant(wanted, |_| 0)
 }

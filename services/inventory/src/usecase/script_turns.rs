@@ -1,6 +1,6 @@
-//! Turns at the script. Redis runs one script at a time, so calls that come faster than it takes them queue somewhere:
-//! here, for a moment, and not for seconds at the pool of connections. An event whose calls are slow, as those for a
-//! master of a cluster that is away, takes six turns at most; four such events use up those of a cluster.
+//! Turns: permits to call the script. Redis runs one script at a time, so excess calls queue: here, for a moment, and
+//! not for seconds at the connection pool. An event whose calls are slow, such as one on a cluster master that is down,
+//! takes at most six turns; four such events use up those of a cluster.
 
 use stampede_batch::BatchError;
 use stampede_vocab::EventId;
@@ -14,26 +14,26 @@ use tokio::{
     time::timeout,
 };
 
-/// Calls of the script under way at a time: as many as there are connections to one server. Who asks Redis for
-/// something else then finds a connection within a script or two.
-const AT_A_TIME: usize = 8;
-/// The same on a cluster, which has more connections: those of several events may wait for a master that is away.
-const AT_A_TIME_ON_CLUSTER: usize = 24;
-/// Those of one event.
-const OF_ONE_EVENT: usize = 6;
-/// Longest wait for a turn. Who waits longer is one of more than can be answered.
-const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// Events from which on those without a call under way are forgotten.
-const MANY: usize = 256;
+/// Most concurrent script calls: the number of connections to one server. Other commands then get a connection within a
+/// script or two.
+const MAX_CALLS: usize = 8;
+/// The same on a cluster, which has more connections: calls of several events may wait for a master that is down.
+const MAX_CALLS_ON_CLUSTER: usize = 24;
+/// Most concurrent script calls of one event.
+const MAX_CALLS_PER_EVENT: usize = 6;
+/// Longest wait for a turn. A longer queue is overload.
+const MAX_WAIT: Duration = Duration::from_millis(500);
+/// Number of events from which on those without a call in flight are dropped.
+const PRUNE_THRESHOLD: usize = 256;
 
-/// Lets calls of the script through in the order in which they came. Clones share the turns.
+/// Limits script calls, first come first served. Clones share the turns.
 #[derive(Clone)]
 pub(super) struct ScriptTurns {
     all: Arc<Semaphore>,
     by_event: Arc<Mutex<HashMap<EventId, Weak<Semaphore>>>>,
 }
 
-/// A turn. It lasts until this is dropped.
+/// A turn. It is released on drop.
 pub(super) struct ScriptTurn {
     _of_event: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
@@ -41,13 +41,13 @@ pub(super) struct ScriptTurn {
 
 impl ScriptTurns {
     pub(super) fn new(is_cluster: bool) -> Self {
-        let at_a_time = if is_cluster { AT_A_TIME_ON_CLUSTER } else { AT_A_TIME };
-        Self { all: Arc::new(Semaphore::new(at_a_time)), by_event: Arc::default() }
+        let max_calls = if is_cluster { MAX_CALLS_ON_CLUSTER } else { MAX_CALLS };
+        Self { all: Arc::new(Semaphore::new(max_calls)), by_event: Arc::default() }
     }
 
-    /// Waits for a turn of this event. Fails as [`BatchError::Overloaded`] if there is none within half a second.
+    /// Waits for a turn of this event. Fails with [`BatchError::Overloaded`] if there is none within half a second.
     pub(super) async fn take(&self, event: EventId) -> Result<ScriptTurn, BatchError> {
-        let turn = timeout(LONGEST_WAIT, self.acquire(event)).await;
+        let turn = timeout(MAX_WAIT, self.acquire(event)).await;
         turn.map_err(|_| BatchError::Overloaded)?.map_err(|_| BatchError::Closed)
     }
 
@@ -58,12 +58,12 @@ impl ScriptTurns {
 
     fn of(&self, event: EventId) -> Arc<Semaphore> {
         let mut by_event = self.by_event.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_event.len() >= MANY {
+        if by_event.len() >= PRUNE_THRESHOLD {
             by_event.retain(|_, turns| turns.strong_count() > 0);
         }
         let turns = by_event.entry(event).or_default();
         turns.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(Semaphore::new(OF_ONE_EVENT));
+            let new = Arc::new(Semaphore::new(MAX_CALLS_PER_EVENT));
             *turns = Arc::downgrade(&new);
             new
         })
@@ -84,12 +84,12 @@ mod tests {
     async fn who_would_wait_too_long_is_refused_and_the_next_one_is_not() {
         let turns = ScriptTurns::new(false);
         let mut taken = Vec::new();
-        for number in 0..AT_A_TIME {
+        for number in 0..MAX_CALLS {
             taken.push(turns.take(event(number as u128)).await.expect("a turn is free"));
         }
         let started = Instant::now();
         assert_eq!(turns.take(event(99)).await.err(), Some(BatchError::Overloaded));
-        assert!(started.elapsed() < 2 * LONGEST_WAIT, "{:?}", started.elapsed());
+        assert!(started.elapsed() < 2 * MAX_WAIT, "{:?}", started.elapsed());
         taken.pop();
         assert!(turns.take(event(99)).await.is_ok());
     }
@@ -98,7 +98,7 @@ mod tests {
     async fn one_event_leaves_turns_to_the_others() {
         let turns = ScriptTurns::new(false);
         let mut taken = Vec::new();
-        for _ in 0..OF_ONE_EVENT {
+        for _ in 0..MAX_CALLS_PER_EVENT {
             taken.push(turns.take(event(1)).await.expect("a turn is free"));
         }
         assert_eq!(turns.take(event(1)).await.err(), Some(BatchError::Overloaded));

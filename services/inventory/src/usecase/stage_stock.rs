@@ -1,5 +1,5 @@
-//! Stages an event by a call: of the event service, which waits until its change is known here, or for repair. The
-//! event's messages do it by themselves.
+//! Stages an event by an RPC: for the event service, which waits until its change is stored here, or for repair. The
+//! event's messages have the same effect.
 
 use super::{Error, Reconcile};
 use crate::{domain::Shelf, store};
@@ -17,12 +17,12 @@ pub struct StageStock {
 }
 
 impl StageStock {
-    /// Stages events in this schema and in Redis, new ones while there is room for them at `redis`.
+    /// Returns the use case on this schema. It refuses new events while `redis` has too little memory left.
     pub fn new(db: Database, redis: Redis, reconcile: Reconcile) -> Self {
         Self { db, redis, reconcile }
     }
 
-    /// Stages the items of an event, in the database and in Redis. An older version than the one at hand changes
+    /// Stages the items of an event, in the database and in Redis. An older version than the stored one changes
     /// nothing.
     pub async fn run(&self, shelf: Shelf) -> Result<(), Error> {
         let event_id = shelf.event_id;
@@ -40,8 +40,8 @@ impl StageStock {
         self.reconcile.restage(event_id).await
     }
 
-    /// Refuses a new event while Redis has too little memory left. One that was staged before is moved or put back
-    /// whatever there is left, and a Redis that cannot be asked is no reason to refuse.
+    /// Refuses a new event while Redis has too little memory left. An event that was staged before is accepted whatever
+    /// is left, and an unreachable Redis is no reason to refuse.
     async fn check_room(&self, event_id: EventId) -> Result<(), Error> {
         let error = match self.redis.require_room().await {
             Err(error) if !error.is_unreachable() => error,

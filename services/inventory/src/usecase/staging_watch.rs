@@ -1,23 +1,22 @@
-//! Which events that open soon were seen to be staged: each once ahead of its opening, and once more at it. Knows
-//! neither Redis nor the database.
+//! Tracks which events that open soon are staged: each is checked ahead of its opening and again at it. No I/O.
 
 use stampede_vocab::{EventId, Timestamp};
 use std::collections::{HashMap, HashSet};
 
-/// When an event is looked at.
+/// When an event is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(super) enum Phase {
     /// Before its opening.
     Ahead,
     /// From its opening on.
     Open,
 }
 
-impl Stage {
-    /// Both, in their order.
+impl Phase {
+    /// Both, in order.
     pub(super) const ALL: [Self; 2] = [Self::Ahead, Self::Open];
 
-    /// The name that metrics and logs have for it.
+    /// Returns its name in metrics and logs.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Ahead => "ahead",
@@ -30,32 +29,32 @@ impl Stage {
     }
 }
 
-/// One event that opens soon, or has just opened.
+/// An event that opens soon, or has just opened.
 #[derive(Debug)]
 struct Watched {
     open_time: Timestamp,
-    /// The last stage at which it was staged.
-    staged: Option<Stage>,
-    /// The stage at which it is not staged now.
-    missing: Option<Stage>,
+    /// The last phase in which it was found staged.
+    staged: Option<Phase>,
+    /// The phase in which it was found missing, until it is staged.
+    missing: Option<Phase>,
 }
 
-/// The events that open soon.
+/// The watched events.
 #[derive(Debug, Default)]
 pub(super) struct StagingWatch {
     events: HashMap<EventId, Watched>,
 }
 
 impl StagingWatch {
-    /// Takes the events near their opening as they are now, and returns those that are to be looked at. One that is new
-    /// here waits for the next call: whoever has just written it is staging it.
-    pub(super) fn next(&mut self, near: &[(EventId, Timestamp)], now: Timestamp) -> Vec<EventId> {
-        let known: HashSet<(EventId, Timestamp)> = near.iter().copied().collect();
+    /// Replaces the watched events, and returns those that have to be checked. A new one waits for the next call: its
+    /// writer is staging it.
+    pub(super) fn due(&mut self, upcoming: &[(EventId, Timestamp)], now: Timestamp) -> Vec<EventId> {
+        let known: HashSet<(EventId, Timestamp)> = upcoming.iter().copied().collect();
         self.events.retain(|event, watched| known.contains(&(*event, watched.open_time)));
-        let mut due = Vec::new();
-        for (event, open_time) in near {
+        let mut events = Vec::new();
+        for (event, open_time) in upcoming {
             match self.events.get(event) {
-                Some(watched) if watched.staged < Some(Stage::of(*open_time, now)) => due.push(*event),
+                Some(watched) if watched.staged < Some(Phase::of(*open_time, now)) => events.push(*event),
                 Some(_) => {}
                 None => {
                     let watched = Watched { open_time: *open_time, staged: None, missing: None };
@@ -63,25 +62,25 @@ impl StagingWatch {
                 }
             }
         }
-        due
+        events
     }
 
-    /// Notes whether an event was staged at `now`. Returns the stage at which it is not, when that is news.
-    pub(super) fn note(&mut self, event: EventId, is_staged: bool, now: Timestamp) -> Option<Stage> {
+    /// Records whether an event was staged at `now`. Returns the phase if it is newly missing in it.
+    pub(super) fn record(&mut self, event: EventId, is_staged: bool, now: Timestamp) -> Option<Phase> {
         let watched = self.events.get_mut(&event)?;
-        let stage = Stage::of(watched.open_time, now);
+        let phase = Phase::of(watched.open_time, now);
         if is_staged {
-            (watched.staged, watched.missing) = (Some(stage), None);
+            (watched.staged, watched.missing) = (Some(phase), None);
             return None;
         }
-        let is_news = watched.missing != Some(stage);
-        watched.missing = Some(stage);
-        is_news.then_some(stage)
+        let is_newly_missing = watched.missing != Some(phase);
+        watched.missing = Some(phase);
+        is_newly_missing.then_some(phase)
     }
 
-    /// How many events are not staged at this stage.
-    pub(super) fn missing(&self, stage: Stage) -> u64 {
-        self.events.values().filter(|watched| watched.missing == Some(stage)).map(|_| 1).sum()
+    /// Returns how many events are missing in this phase.
+    pub(super) fn missing(&self, phase: Phase) -> u64 {
+        self.events.values().filter(|watched| watched.missing == Some(phase)).map(|_| 1).sum()
     }
 }
 
@@ -103,40 +102,40 @@ mod tests {
     #[test]
     fn an_event_is_looked_at_ahead_and_at_its_opening_once_each() {
         let mut watch = StagingWatch::default();
-        let near = [(event(), OPENS)];
-        assert_eq!(watch.next(&near, at(1)), [], "it may be on its way");
-        assert_eq!(watch.next(&near, at(2)), [event()]);
-        assert_eq!(watch.note(event(), true, at(2)), None);
-        assert_eq!(watch.next(&near, at(3)), []);
-        assert_eq!(watch.next(&near, at(60)), [event()]);
-        assert_eq!(watch.note(event(), true, at(60)), None);
-        assert_eq!(watch.next(&near, at(61)), []);
+        let upcoming = [(event(), OPENS)];
+        assert_eq!(watch.due(&upcoming, at(1)), [], "it may be on its way");
+        assert_eq!(watch.due(&upcoming, at(2)), [event()]);
+        assert_eq!(watch.record(event(), true, at(2)), None);
+        assert_eq!(watch.due(&upcoming, at(3)), []);
+        assert_eq!(watch.due(&upcoming, at(60)), [event()]);
+        assert_eq!(watch.record(event(), true, at(60)), None);
+        assert_eq!(watch.due(&upcoming, at(61)), []);
     }
 
     #[test]
     fn what_is_missing_is_told_once_a_stage_and_looked_at_until_it_is_there() {
         let mut watch = StagingWatch::default();
-        let near = [(event(), OPENS)];
-        watch.next(&near, at(1));
-        for (second, told) in [(2, Some(Stage::Ahead)), (3, None), (60, Some(Stage::Open)), (61, None)] {
-            assert_eq!(watch.next(&near, at(second)), [event()]);
-            assert_eq!(watch.note(event(), false, at(second)), told);
+        let upcoming = [(event(), OPENS)];
+        watch.due(&upcoming, at(1));
+        for (second, told) in [(2, Some(Phase::Ahead)), (3, None), (60, Some(Phase::Open)), (61, None)] {
+            assert_eq!(watch.due(&upcoming, at(second)), [event()]);
+            assert_eq!(watch.record(event(), false, at(second)), told);
         }
-        assert_eq!(Stage::ALL.map(|stage| watch.missing(stage)), [0, 1]);
-        watch.note(event(), true, at(62));
-        assert_eq!(Stage::ALL.map(|stage| watch.missing(stage)), [0, 0]);
+        assert_eq!(Phase::ALL.map(|phase| watch.missing(phase)), [0, 1]);
+        watch.record(event(), true, at(62));
+        assert_eq!(Phase::ALL.map(|phase| watch.missing(phase)), [0, 0]);
     }
 
     #[test]
     fn what_moves_is_looked_at_anew_and_what_is_gone_is_forgotten() {
         let mut watch = StagingWatch::default();
-        watch.next(&[(event(), OPENS)], at(1));
-        watch.note(event(), false, at(2));
+        watch.due(&[(event(), OPENS)], at(1));
+        watch.record(event(), false, at(2));
         let moved = [(event(), at(70))];
-        assert_eq!(watch.next(&moved, at(3)), []);
-        assert_eq!(watch.missing(Stage::Ahead), 0);
-        assert_eq!(watch.next(&moved, at(4)), [event()]);
-        watch.next(&[], at(5));
-        assert_eq!(watch.note(event(), false, at(5)), None);
+        assert_eq!(watch.due(&moved, at(3)), []);
+        assert_eq!(watch.missing(Phase::Ahead), 0);
+        assert_eq!(watch.due(&moved, at(4)), [event()]);
+        watch.due(&[], at(5));
+        assert_eq!(watch.record(event(), false, at(5)), None);
     }
 }

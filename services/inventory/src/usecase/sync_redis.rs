@@ -1,27 +1,27 @@
-//! Copies the ledger to Redis: what a transaction has changed, and a whole event when it is staged.
+//! Copies the ledger to Redis: the changes of transactions, and whole events when they are staged.
 //!
-//! What transactions have changed goes through one queue an event, in their order: an item's copy that overtakes
-//! another leaves its buyers in doubt until they are compared. What queues while a copy is under way goes out as one.
+//! The changes of transactions go through one queue an event, in order: a copy of an item that overtakes another leaves
+//! its buyers stale until they are compared. Copies that queue while one is in flight are merged.
 
 use super::{Error, KEPT_AFTER_CLOSING, event_queues::EventQueues};
-use crate::domain::{Committed, CopiedItem, Item, ItemChange};
+use crate::domain::{Committed, Item, ItemChange, ItemCopy};
 use futures_util::future::join_all;
 use stampede_batch::{BatchConfig, Batcher};
 use stampede_lua::stock::{LedgerCopy, LedgerUnits, ShelfItem as RedisItem, StagedItem, Staging, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
 use std::collections::BTreeMap;
 
-/// One at a time keeps the order. What does not fit is left to the reconciler. A change is copied though nobody waits
-/// for it any more: it has been committed.
+/// One in flight keeps the order. The reconciler copies what does not fit into the queue. A change is copied even if
+/// its caller is gone: it has been committed.
 const SYNC: BatchConfig =
     BatchConfig { name: "sync_redis", max_batch: 8, max_in_flight: 1, max_queued: 1_024, must_run: true };
 
-/// The changes to copy to Redis for one event, once the transaction that changed it has committed.
+/// The changes of a committed transaction to copy to Redis, for one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EventSync {
     pub event_id: EventId,
     pub ledger_copies: Vec<LedgerCopy>,
-    /// Orders that the ledger has answered, with the items that they may hold.
+    /// Orders that the ledger has decided, with the items that they may hold.
     pub answered: Vec<(OrderId, Vec<ItemId>)>,
 }
 
@@ -33,18 +33,18 @@ pub struct SyncRedis {
 }
 
 impl SyncRedis {
-    /// Copies to this Redis. Needs a tokio runtime.
+    /// Returns the use case on this Redis. Needs a tokio runtime.
     pub fn new(redis: Stock) -> Self {
-        let copied = redis.clone();
+        let shared = redis.clone();
         let queue = move || {
-            let redis = copied.clone();
+            let redis = shared.clone();
             Batcher::new(SYNC, move |syncs| copy_all(redis.clone(), syncs))
         };
         Self { redis, queues: EventQueues::new(queue) }
     }
 
-    /// Copies changes, after those that were queued before. One that fails is logged: the sweep drops its holds, the
-    /// reconciler copies its units.
+    /// Queues changes, and waits until they are copied. Logs failures: the sweep then drops the holds, and the
+    /// reconciler copies the units.
     pub(super) async fn run(&self, syncs: Vec<EventSync>) {
         let queued = syncs.into_iter().map(|sync| async move {
             let event_id = sync.event_id;
@@ -57,7 +57,7 @@ impl SyncRedis {
         }
     }
 
-    /// Queues changes and does not wait for them.
+    /// Copies changes in the background.
     pub(super) fn start(&self, syncs: Vec<EventSync>) {
         if !syncs.is_empty() {
             let this = self.clone();
@@ -71,7 +71,7 @@ impl SyncRedis {
         Ok(())
     }
 
-    /// Stages an event as the database has it, after what Redis has of it was compared on this run of the server.
+    /// Stages an event with the items of the database, once it was compared on this run of the server.
     pub(super) async fn stage(&self, items: &[Item], arrivals_at_least: i64, run_id: &str) -> Result<(), Error> {
         let Some(newest) = items.iter().max_by_key(|item| item.event_version) else { return Ok(()) };
         let staging = Staging {
@@ -91,7 +91,7 @@ impl SyncRedis {
     }
 }
 
-/// Copies what has queued, in one call: all of it is of one event.
+/// Copies the changes that have queued in one call: all are of one event.
 async fn copy_all(redis: Stock, syncs: Vec<EventSync>) -> Vec<()> {
     let count = syncs.len();
     let mut by_event: BTreeMap<EventId, MergedSync> = BTreeMap::new();
@@ -111,10 +111,10 @@ async fn copy_all(redis: Stock, syncs: Vec<EventSync>) -> Vec<()> {
     vec![(); count]
 }
 
-/// Changes of one event that go out as one.
+/// The merged changes of one event.
 #[derive(Default)]
 struct MergedSync {
-    /// Of each item, in the order in which they are copied.
+    /// By item, in the order in which they are copied.
     copies: BTreeMap<ItemId, Vec<LedgerCopy>>,
     answered: Vec<(OrderId, Vec<ItemId>)>,
 }
@@ -132,13 +132,14 @@ impl MergedSync {
     }
 }
 
-/// Whether a copy has all changes since the one before: only then its buyers may be copied under its version.
+/// Returns whether a copy has all changes since the earlier one: only then the buyers of both may be copied under its
+/// version.
 fn follows(earlier: &LedgerCopy, later: &LedgerCopy) -> bool {
     let covers_changes = |copy: &LedgerCopy| copy.first_version <= copy.ledger.version;
     covers_changes(earlier) && covers_changes(later) && later.first_version == earlier.ledger.version + 1
 }
 
-/// Two copies of which the later follows the earlier, as one; the later units of each buyer are in it.
+/// Merges two copies of which the later follows the earlier. The later units of each buyer win.
 fn merged(earlier: LedgerCopy, later: LedgerCopy) -> LedgerCopy {
     let mut buyers: BTreeMap<UserId, i32> = earlier.buyers.into_iter().collect();
     buyers.extend(later.buyers);
@@ -146,7 +147,7 @@ fn merged(earlier: LedgerCopy, later: LedgerCopy) -> LedgerCopy {
     LedgerCopy { first_version, buyers: buyers.into_iter().collect(), all_buyers: false, ..later }
 }
 
-/// A change as it is copied to Redis.
+/// Returns the copy of a change.
 pub(super) fn ledger_copy(change: &ItemChange) -> LedgerCopy {
     LedgerCopy {
         item_id: change.item_id,
@@ -157,7 +158,7 @@ pub(super) fn ledger_copy(change: &ItemChange) -> LedgerCopy {
     }
 }
 
-/// The committed units as arguments of `stampede_lua`.
+/// Converts the committed units for `stampede_lua`.
 pub(super) fn ledger_units(committed: Committed) -> LedgerUnits {
     LedgerUnits {
         committed_units: committed.units,
@@ -166,9 +167,9 @@ pub(super) fn ledger_units(committed: Committed) -> LedgerUnits {
     }
 }
 
-/// The state of an item in Redis, as the domain compares it.
-pub(super) fn copied(item: &RedisItem) -> CopiedItem {
-    CopiedItem {
+/// Converts the state of an item in Redis for the domain.
+pub(super) fn item_copy(item: &RedisItem) -> ItemCopy {
+    ItemCopy {
         committed_units: item.committed_units,
         gift_committed_units: item.gift_committed_units,
         version: item.ledger_version,

@@ -1,4 +1,4 @@
-//! What is left of each item: shown once, or as it changes.
+//! Reads the stock of each item, once or as a stream of changes.
 
 use super::{COMPARED_AFTER_CLOSING, Error, Reconcile};
 use crate::{
@@ -16,24 +16,24 @@ use std::{collections::HashMap, time::Duration};
 /// How long before its opening an event counts as on sale, for the gauges.
 const SOON: Duration = Duration::from_secs(3_600);
 
-/// Shows what is left. Cheap to clone.
+/// Reads the stock. Cheap to clone.
 #[derive(Clone)]
 pub struct ViewStock {
     reader: Reader,
     hub: Hub<EventId, StockView>,
 }
 
-/// Reads what is shown.
+/// Reads the views.
 #[derive(Clone)]
 struct Reader {
     db: Database,
     redis: Stock,
-    /// Gets the events that are not ready.
+    /// Compares events that are found not to be ready.
     reconcile: Reconcile,
 }
 
 impl ViewStock {
-    /// Shows the stock of this schema and this Redis. Watchers get it at this poll interval. Needs a tokio runtime.
+    /// Returns the use case on this schema and this Redis, with this poll interval for watchers. Needs a tokio runtime.
     pub fn new(db: Database, redis: Stock, reconcile: Reconcile, period: Duration) -> Self {
         let reader = Reader { db, redis, reconcile };
         let watched = reader.clone();
@@ -41,7 +41,7 @@ impl ViewStock {
         Self { reader, hub }
     }
 
-    /// The items of all events that are on sale or will be within the hour, each event's together.
+    /// Returns the items of all events that are on sale or will be within the hour, grouped by event.
     pub async fn on_sale(&self) -> Result<Vec<Item>, DbError> {
         let now = Timestamp::now();
         self.reader
@@ -50,8 +50,8 @@ impl ViewStock {
             .await
     }
 
-    /// How many units of these items are on hold, of events that are staged. Asks Redis for one event after the other:
-    /// a gauge must not take the connections of those who buy.
+    /// Returns the held units of those of these items that are staged. Reads one event after the other: a gauge must
+    /// not take connections from reservations.
     pub async fn held_units(&self, items: &[Item]) -> Result<u64, Error> {
         let mut held = 0;
         for items in items.chunk_by(|one, next| one.event_id == next.event_id) {
@@ -61,13 +61,13 @@ impl ViewStock {
         Ok(held)
     }
 
-    /// What is left of each item of the event now.
+    /// Returns the stock of the event.
     pub async fn run(&self, event: EventId) -> Result<StockView, Error> {
         let items = self.reader.items_of(event).await?;
         self.reader.view(&items).await?.ok_or(Error::NotReady(event))
     }
 
-    /// What is left of each item as it is now, and again when it changes, until the event has closed.
+    /// Returns the stock of the event now, and after each change, until the event has closed.
     pub async fn watch(&self, event: EventId) -> Result<impl Stream<Item = StockView> + Send + use<>, Error> {
         self.reader.items_of(event).await?;
         Ok(until_last(Box::pin(self.hub.watch(event)), |view| view.closed))
@@ -84,7 +84,7 @@ impl Reader {
         self.db.run("items_of_events", |mut conn| async move { store::stock::of_events(&mut conn, events).await }).await
     }
 
-    /// The views of those of these events that are staged. One that fails is left out.
+    /// Returns the views of those of these events that are staged. Leaves out those that fail.
     async fn ready_views(self, events: Vec<EventId>) -> anyhow::Result<HashMap<EventId, StockView>> {
         let items = self.items(&events).await?;
         let by_event = items.chunk_by(|one, next| one.event_id == next.event_id);
@@ -99,7 +99,7 @@ impl Reader {
         Ok(views.into_iter().filter_map(ready).collect())
     }
 
-    /// The view of one event, of which these are the items; `None` while it is not staged.
+    /// Returns the view of the event of these items; `None` while it is not staged.
     async fn view(&self, items: &[Item]) -> Result<Option<StockView>, Error> {
         let Some(first) = items.first() else { return Ok(None) };
         if is_forgotten(first, Timestamp::now()) {
@@ -109,14 +109,14 @@ impl Reader {
         let snapshot = self.redis.snapshot(first.event_id, &ids).await?;
         let view = staged_view(items, &snapshot);
         if view.is_none() {
-            // Nobody looks at an event that is far from its window, unless somebody asks.
-            self.reconcile.ask(first.event_id);
+            // The reconciler does not compare an inactive event without a request.
+            self.reconcile.request_recheck(first.event_id);
         }
         Ok(view)
     }
 }
 
-/// Whether nobody compares what Redis has of the item any more: nothing can be on hold, and the ledger says all.
+/// Returns whether the item is no longer compared: nothing can be on hold any more, and the ledger alone is shown.
 fn is_forgotten(item: &Item, now: Timestamp) -> bool {
     now >= item.window.close_time.plus(COMPARED_AFTER_CLOSING)
 }

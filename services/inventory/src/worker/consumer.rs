@@ -1,4 +1,4 @@
-//! Consumes the messages of event and order: they are applied to the ledger, a batch in one transaction.
+//! Consumes the messages of event and order. Applies a batch to the ledger in one transaction.
 
 use crate::{
     messages::{self, Incoming},
@@ -14,7 +14,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Applies messages by this use case.
+    /// Returns a consumer that calls this use case.
     pub fn new(apply: ApplyMessages) -> Self {
         Self { apply }
     }
@@ -28,7 +28,7 @@ impl Handler for Consumer {
         conn: &'c mut MySqlConnection,
         batch: &'c [Message],
     ) -> Boxed<'c, Result<Effects, HandleError>> {
-        Box::pin(async move { Ok(self.apply.apply(conn, sort(batch)?).await?) })
+        Box::pin(async move { Ok(self.apply.apply(conn, group(batch)?).await?) })
     }
 
     fn committed(&self, effects: Effects) -> Boxed<'_, ()> {
@@ -36,16 +36,16 @@ impl Handler for Consumer {
     }
 }
 
-fn sort(batch: &[Message]) -> Result<Batch, HandleError> {
-    let mut sorted = Batch::default();
+fn group(batch: &[Message]) -> Result<Batch, HandleError> {
+    let mut grouped = Batch::default();
     for (index, incoming) in decode(batch, |message| messages::decode(&message.message_type, &message.payload))? {
         match incoming {
-            Incoming::Shelve(shelf) => sorted.shelves.push(shelf),
-            Incoming::Withdraw(withdrawal) => sorted.withdrawals.push(withdrawal),
-            Incoming::Ledger(ask) => {
-                sorted.requests.push(LedgerRequest { ask, traceparent: batch[index].traceparent.clone() });
+            Incoming::Shelve(shelf) => grouped.shelves.push(shelf),
+            Incoming::Withdraw(withdrawal) => grouped.withdrawals.push(withdrawal),
+            Incoming::Ledger(command) => {
+                grouped.requests.push(LedgerRequest { command, traceparent: batch[index].traceparent.clone() });
             }
         }
     }
-    Ok(sorted)
+    Ok(grouped)
 }

@@ -1,4 +1,4 @@
-//! Gauges of the stock on sale: what there is and what is taken by the ledger, and what is on hold by Redis.
+//! Gauges of the stock on sale: total and committed units by the ledger, held units by Redis.
 
 use crate::usecase::{Error, ViewStock};
 use opentelemetry::{global, metrics::Gauge};
@@ -13,7 +13,7 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// Measures this stock.
+    /// Registers the gauges, which measure this stock.
     pub fn new(view: ViewStock) -> Self {
         let gauge = |name, about| global::meter("stampede.inventory").u64_gauge(name).with_description(about).build();
         let total = gauge("stampede_stock_total_units", "Units of all items on sale, or on sale within the hour");
@@ -22,7 +22,7 @@ impl Gauges {
         Self { view, total, committed, held }
     }
 
-    /// Measures once. Without Redis what is on hold stays as it was measured last.
+    /// Records the gauges once. Without Redis the held units keep their last value.
     pub async fn measure(&self) -> Result<(), Error> {
         let items = self.view.on_sale().await?;
         let sum = |units: fn(&crate::domain::Item) -> i32| {

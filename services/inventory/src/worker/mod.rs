@@ -1,4 +1,4 @@
-//! What runs beside the calls. A worker decides nothing: it hands what it finds to a use case.
+//! Background workers. A worker decides nothing: it calls a use case.
 
 mod consumer;
 mod gauges;

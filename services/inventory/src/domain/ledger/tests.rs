@@ -59,9 +59,9 @@ fn grant(n: u128, lines: &[(u128, i32, i32)]) -> Grant {
 }
 
 /// Order `n` of buyer `n`, paid late, for `(item, units)`.
-fn paid_late(n: u128, lines: &[(u128, i32)]) -> Ask {
+fn paid_late(n: u128, lines: &[(u128, i32)]) -> LedgerCommand {
     let line = |&(item, units): &(u128, i32)| OrderedLine { item_id: item_id(item), units, gift_units: 0 };
-    Ask::CommitAgain(OrderedUnits {
+    LedgerCommand::CommitAgain(OrderedUnits {
         order_id: order_id(n),
         user_id: user_id(n),
         event_id: EventId::from_uuid(Uuid::nil()),
@@ -188,7 +188,7 @@ fn a_repeat_of_an_order_that_gave_its_units_back_takes_none() {
     let items = [item(1, 1)];
     let mut ledger = ledger(items.to_vec());
     ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
-    ledger.apply(&Ask::Release(order_id(1)), NOW);
+    ledger.apply(&LedgerCommand::Release(order_id(1)), NOW);
     let mut ledger = reread(&items, &ledger.changes());
     assert_eq!(ledger.reserve(&grant(1, &[(1, 1, 0)]), LATER), of_order(RefusalReason::Released));
     assert_eq!(ledger.changes(), Changes::default());
@@ -215,7 +215,7 @@ fn an_order_that_was_never_written_may_be_placed_anew_with_another_body() {
     let other = Grant { arrival: 9, fingerprint: Fingerprint::new([2; Fingerprint::LEN]), ..grant(1, &[(2, 1, 0)]) };
     assert!(reserved(&ledger.reserve(&other, LATER)).is_new);
     assert!(!reserved(&ledger.reserve(&other, LATER)).is_new);
-    assert_eq!(ledger.apply(&Ask::Release(order_id(1)), LATER), None);
+    assert_eq!(ledger.apply(&LedgerCommand::Release(order_id(1)), LATER), None);
     assert_eq!(ledger.reserve(&other, LATER), of_order(RefusalReason::Released), "it was written, and has ended");
 }
 
@@ -225,8 +225,8 @@ fn units_come_back_once() {
     let mut ledger = ledger(items.to_vec());
     ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
     let mut ledger = reread(&items, &ledger.changes());
-    ledger.apply(&Ask::Release(order_id(1)), LATER);
-    ledger.apply(&Ask::Release(order_id(1)), LATER);
+    ledger.apply(&LedgerCommand::Release(order_id(1)), LATER);
+    ledger.apply(&LedgerCommand::Release(order_id(1)), LATER);
     let changes = ledger.changes();
     assert_eq!(changes.items[0].after, Committed { units: 0, gift_units: 0, version: 2 });
     assert_eq!(changes.entries[0].state, EntryState::Released { committed_at: NOW, released_at: LATER });
@@ -235,7 +235,7 @@ fn units_come_back_once() {
 #[test]
 fn releasing_what_was_never_committed_changes_nothing() {
     let mut ledger = ledger(vec![item(1, 1)]);
-    assert_eq!(ledger.apply(&Ask::Release(order_id(9)), NOW), None);
+    assert_eq!(ledger.apply(&LedgerCommand::Release(order_id(9)), NOW), None);
     assert_eq!(ledger.changes(), Changes::default());
 }
 
@@ -244,7 +244,7 @@ fn a_late_payment_takes_the_units_again_once_and_keeps_the_arrival() {
     let items = [item(1, 1)];
     let mut ledger = ledger(items.to_vec());
     ledger.reserve(&grant(7, &[(1, 1, 0)]), NOW);
-    ledger.apply(&Ask::Release(order_id(7)), NOW);
+    ledger.apply(&LedgerCommand::Release(order_id(7)), NOW);
     let mut ledger = reread(&items, &ledger.changes());
     for _ in 0..2 {
         let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
@@ -259,11 +259,11 @@ fn a_late_payment_takes_the_units_again_once_and_keeps_the_arrival() {
 fn a_late_payment_gets_the_units_though_its_gift_is_gone() {
     let mut ledger = ledger(vec![item(1, 2)]);
     ledger.reserve(&grant(1, &[(1, 1, 1)]), NOW);
-    ledger.apply(&Ask::Release(order_id(1)), NOW);
+    ledger.apply(&LedgerCommand::Release(order_id(1)), NOW);
     ledger.reserve(&grant(2, &[(1, 1, 1)]), NOW);
     let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 1 }];
     let (order_id, user_id, event_id) = (order_id(1), user_id(1), EventId::from_uuid(Uuid::nil()));
-    let late = Ask::CommitAgain(OrderedUnits { order_id, user_id, event_id, lines });
+    let late = LedgerCommand::CommitAgain(OrderedUnits { order_id, user_id, event_id, lines });
     let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
     assert_eq!(ledger.apply(&late, LATER), Some(Answer::Committed { lines }));
 }
@@ -272,22 +272,22 @@ fn a_late_payment_gets_the_units_though_its_gift_is_gone() {
 fn a_late_payment_is_rejected_when_somebody_else_has_the_units() {
     let mut ledger = ledger(vec![item(1, 1)]);
     ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
-    ledger.apply(&Ask::Release(order_id(1)), NOW);
+    ledger.apply(&LedgerCommand::Release(order_id(1)), NOW);
     ledger.reserve(&grant(2, &[(1, 1, 0)]), NOW);
     assert_eq!(ledger.apply(&paid_late(1, &[(1, 1)]), LATER), rejected(RejectReason::SoldOut, 1));
     assert_eq!(ledger.apply(&paid_late(3, &[(9, 1)]), LATER), rejected(RejectReason::SoldOut, 9), "of no stock");
 }
 
-/// What became of order 1, which had one unit of item 1, after these asks, each of which comes twice, and then all of
-/// them once more: whether it has the unit, and the answers.
-fn repeated(asks: &[Ask], others: &[u128]) -> (bool, Vec<Option<Answer>>) {
+/// Applies each of these commands twice, and then all of them once more, to order 1, which has one unit of item 1.
+/// Returns whether it has the unit at the end, and the answers.
+fn repeated(commands: &[LedgerCommand], others: &[u128]) -> (bool, Vec<Option<Answer>>) {
     let mut items = vec![item(1, 1)];
     let mut ledger = ledger(items.clone());
     ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
     let (mut entries, mut answers) = (Vec::new(), Vec::new());
     let mut buyers_take = others.iter();
-    for ask in asks.iter().flat_map(|ask| [ask, ask]).chain(asks) {
-        answers.push(ledger.apply(ask, LATER));
+    for command in commands.iter().flat_map(|command| [command, command]).chain(commands) {
+        answers.push(ledger.apply(command, LATER));
         if let Some(other) = buyers_take.next() {
             ledger.reserve(&grant(*other, &[(1, 1, 0)]), NOW);
         }
@@ -310,7 +310,7 @@ fn repeated(asks: &[Ask], others: &[u128]) -> (bool, Vec<Option<Answer>>) {
 
 #[test]
 fn a_repeat_of_what_came_before_a_late_payment_takes_nothing_away() {
-    let (has_unit, answers) = repeated(&[Ask::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)])], &[]);
+    let (has_unit, answers) = repeated(&[LedgerCommand::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)])], &[]);
     let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
     let committed = Some(Answer::Committed { lines });
     assert!(has_unit);
@@ -319,20 +319,21 @@ fn a_repeat_of_what_came_before_a_late_payment_takes_nothing_away() {
 
 #[test]
 fn a_repeat_of_a_late_payment_takes_nothing_once_it_was_refunded() {
-    let asks = [Ask::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)]), Ask::Release(order_id(1))];
-    let (has_unit, answers) = repeated(&asks, &[]);
+    let commands =
+        [LedgerCommand::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)]), LedgerCommand::Release(order_id(1))];
+    let (has_unit, answers) = repeated(&commands, &[]);
     assert!(!has_unit);
     assert_eq!(answers[7], Some(Answer::GivenBack { item_id: item_id(1) }));
 }
 
-/// The answer to order 1 before and after what it changed was written and read again, where rows are in the order of
-/// their key.
-fn answered_twice(ledger: &mut LedgerBatch, items: &[Item], ask: &Ask) -> [Option<Answer>; 3] {
-    let first = ledger.apply(ask, LATER);
-    let in_batch = ledger.apply(ask, LATER);
+/// Returns the answers to the command: two in one batch, and one after the changes were written and read again, with
+/// the rows in key order.
+fn answered_twice(ledger: &mut LedgerBatch, items: &[Item], command: &LedgerCommand) -> [Option<Answer>; 3] {
+    let first = ledger.apply(command, LATER);
+    let in_batch = ledger.apply(command, LATER);
     let mut changes = std::mem::replace(ledger, self::ledger(Vec::new())).changes();
     changes.entries.sort_by_key(|row| (row.order_id, row.line.item_id));
-    [first, in_batch, reread(items, &changes).apply(ask, LATER)]
+    [first, in_batch, reread(items, &changes).apply(command, LATER)]
 }
 
 #[test]
@@ -340,7 +341,7 @@ fn a_repeat_of_a_late_payment_gets_the_same_bytes_whatever_order_its_lines_have(
     let items = [item(1, 1), item(2, 1)];
     let mut ledger = ledger(items.to_vec());
     ledger.reserve(&grant(1, &[(2, 1, 0), (1, 1, 0)]), NOW);
-    ledger.apply(&Ask::ReleaseUnpaid(order_id(1)), NOW);
+    ledger.apply(&LedgerCommand::ReleaseUnpaid(order_id(1)), NOW);
     let [first, in_batch, later] = answered_twice(&mut ledger, &items, &paid_late(1, &[(2, 1), (1, 1)]));
     let line = |n| OrderedLine { item_id: item_id(n), units: 1, gift_units: 0 };
     assert_eq!(first, Some(Answer::Committed { lines: vec![line(2), line(1)] }));
@@ -354,7 +355,7 @@ fn a_repeat_of_a_rejected_late_payment_names_the_same_item() {
         let items = [item(1, 0), item(3, 1)];
         let mut ledger = ledger(items.to_vec());
         ledger.reserve(&grant(1, &[(3, 1, 0)]), NOW);
-        ledger.apply(&Ask::ReleaseUnpaid(order_id(1)), NOW);
+        ledger.apply(&LedgerCommand::ReleaseUnpaid(order_id(1)), NOW);
         let answers = answered_twice(&mut ledger, &items, &paid_late(1, &[(3, 1), (at_fault, 1)]));
         let named = if at_fault == 1 { 1 } else { 3 };
         assert_eq!(answers, [(); 3].map(|()| rejected(RejectReason::SoldOut, named)), "{at_fault}");
@@ -364,8 +365,9 @@ fn a_repeat_of_a_rejected_late_payment_names_the_same_item() {
 #[test]
 fn a_late_payment_that_was_rejected_stays_so_when_there_are_units_again() {
     // Order 2 takes the unit once order 1 has given it back, and gives it back after the rejection.
-    let asks = [Ask::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)]), Ask::Release(order_id(2))];
-    let (has_unit, answers) = repeated(&asks, &[2]);
+    let commands =
+        [LedgerCommand::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)]), LedgerCommand::Release(order_id(2))];
+    let (has_unit, answers) = repeated(&commands, &[2]);
     assert!(!has_unit);
     for answer in [&answers[2], &answers[3], &answers[7]] {
         assert_eq!(*answer, rejected(RejectReason::SoldOut, 1));
@@ -378,7 +380,7 @@ fn a_rejection_is_noted_though_the_ledger_never_had_the_order() {
     ledger.reserve(&grant(2, &[(1, 1, 0)]), NOW);
     for _ in 0..2 {
         assert_eq!(ledger.apply(&paid_late(1, &[(1, 1)]), LATER), rejected(RejectReason::SoldOut, 1));
-        ledger.apply(&Ask::Release(order_id(2)), LATER);
+        ledger.apply(&LedgerCommand::Release(order_id(2)), LATER);
     }
     assert_eq!(ledger.changes().items[0].after.units, 0);
 }

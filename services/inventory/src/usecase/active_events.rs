@@ -1,5 +1,5 @@
-//! The events of which anything can change in Redis now, in the order in which a round takes them. There may be a
-//! hundred thousand others that open some day: they cost nothing.
+//! The active events: those whose state in Redis can change now, in the order of a round. Others, perhaps a hundred
+//! thousand that open later, cost nothing.
 
 use super::COMPARED_AFTER_CLOSING;
 use crate::store;
@@ -10,23 +10,23 @@ use std::{
     time::Duration,
 };
 
-/// How long before its opening an event is looked after.
+/// How long before its opening an event becomes active.
 pub(super) const BEFORE_OPENING: Duration = Duration::from_secs(60);
 
-/// The events near their window, for one worker.
-pub(super) struct NearEvents {
+/// The active events, for one worker.
+pub(super) struct ActiveEvents {
     db: Database,
-    /// The last event that a round has begun with.
+    /// The event that was visited last.
     last: Mutex<Option<EventId>>,
 }
 
-impl NearEvents {
+impl ActiveEvents {
     pub(super) fn new(db: Database) -> Self {
         Self { db, last: Mutex::default() }
     }
 
-    /// Returns the events that are open, open within a minute, or closed within the last hour. First those behind the
-    /// one where the round before has ended: one that was cut short keeps nobody waiting for ever.
+    /// Returns the events that are open, open within a minute, or closed within the last hour. They start after the one
+    /// that was visited last, so that rounds that are cut short starve no event.
     pub(super) async fn next_round(&self) -> Result<Vec<EventId>, DbError> {
         let now = Timestamp::now();
         let (soon, closing_after) = (now.plus(BEFORE_OPENING), now.minus(COMPARED_AFTER_CLOSING));
@@ -35,17 +35,17 @@ impl NearEvents {
         });
         let events: Vec<EventId> = read.await?;
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(behind(events, last))
+        Ok(rotated(events, last))
     }
 
-    /// Notes that the round has come to this event.
-    pub(super) fn begun(&self, event: EventId) {
+    /// Notes that the round visits this event.
+    pub(super) fn visit(&self, event: EventId) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(event);
     }
 }
 
-/// Puts those behind `last` first. The events come in the order of their ids.
-fn behind(mut events: Vec<EventId>, last: Option<EventId>) -> Vec<EventId> {
+/// Rotates events that are ordered by id, so that those after `last` come first.
+fn rotated(mut events: Vec<EventId>, last: Option<EventId>) -> Vec<EventId> {
     let split = events.partition_point(|event| Some(*event) <= last);
     events.rotate_left(split);
     events
@@ -63,9 +63,9 @@ mod tests {
     #[test]
     fn a_round_goes_on_where_the_one_before_was_cut() {
         let last = |number| events([number]).pop();
-        assert_eq!(behind(events([1, 2, 3]), None), events([1, 2, 3]));
-        assert_eq!(behind(events([1, 2, 3]), last(1)), events([2, 3, 1]));
-        assert_eq!(behind(events([1, 3, 5]), last(4)), events([5, 1, 3]));
-        assert_eq!(behind(events([1, 2, 3]), last(3)), events([1, 2, 3]));
+        assert_eq!(rotated(events([1, 2, 3]), None), events([1, 2, 3]));
+        assert_eq!(rotated(events([1, 2, 3]), last(1)), events([2, 3, 1]));
+        assert_eq!(rotated(events([1, 3, 5]), last(4)), events([5, 1, 3]));
+        assert_eq!(rotated(events([1, 2, 3]), last(3)), events([1, 2, 3]));
     }
 }
