@@ -1,4 +1,4 @@
-//! The order service, asked how the orders ended that coupons are held for.
+//! Client of the order service: looks up how the orders ended that coupons are held for.
 
 use crate::domain::OrderEnd;
 use stampede_chassis::MeshChannel;
@@ -6,20 +6,20 @@ use stampede_proto::order::v1::{LookUpOrdersRequest, OrderState, order_service_c
 use stampede_vocab::OrderId;
 use std::collections::HashMap;
 
-/// The order service. Cheap to clone.
+/// A client of the order service. Cheap to clone.
 #[derive(Clone)]
 pub struct Orders {
     client: OrderServiceClient<MeshChannel>,
 }
 
 impl Orders {
-    /// Speaks through this channel.
+    /// Returns a client on this channel.
     pub fn new(channel: MeshChannel) -> Self {
         Self { client: OrderServiceClient::new(channel) }
     }
 
-    /// How those of these orders ended that were written; `None` for one that has not, or of which that is not known.
-    /// They are at most a page of old holds, which is one call.
+    /// Returns the ends of those of these orders that were written; `None` for an order without one, or of unknown
+    /// state. The orders of one page of holds fit one call.
     pub async fn ends(&self, orders: &[OrderId]) -> anyhow::Result<HashMap<OrderId, Option<OrderEnd>>> {
         let order_ids = orders.iter().map(OrderId::to_string).collect();
         let found = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner().orders;
@@ -27,7 +27,7 @@ impl Orders {
     }
 }
 
-/// How an order ended; `None` if it has not, or if that is not known.
+/// Returns how an order ended; `None` if it has not, or its state is unknown.
 const fn end_of(state: OrderState) -> Option<OrderEnd> {
     match state {
         OrderState::Fulfilled => Some(OrderEnd::Fulfilled),
@@ -48,8 +48,8 @@ mod tests {
     #[test]
     fn an_order_that_goes_on_has_no_end() {
         use OrderState::{AwaitingPayment, Cancelled, Expired, Fulfilled, Paid, Paying, Refunded, Refunding};
-        for going_on in [OrderState::Unspecified, AwaitingPayment, Paying, Paid, Refunding] {
-            assert_eq!(end_of(going_on), None, "{going_on:?}");
+        for state in [OrderState::Unspecified, AwaitingPayment, Paying, Paid, Refunding] {
+            assert_eq!(end_of(state), None, "{state:?}");
         }
         let ends = [Fulfilled, Expired, Cancelled, Refunded].map(end_of);
         let expected = [OrderEnd::Fulfilled, OrderEnd::Unpaid, OrderEnd::Unpaid, OrderEnd::Refunded];

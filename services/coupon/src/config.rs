@@ -1,4 +1,4 @@
-//! How the process is configured: flags and environment, nothing else.
+//! Configuration of the process, by flags and environment variables only.
 
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};

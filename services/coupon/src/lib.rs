@@ -1,8 +1,8 @@
 //! The coupon service: campaigns, and first-come claims on them.
 //!
 //! A claim is ranked by one script call in Redis, stored in MySQL with its message in one transaction, and answered
-//! after the commit. Ranked means issued: a claim whose row was not written is finished by a sweep. MySQL's unique keys
-//! have the last word, so a Redis that is lost or rolled back is rebuilt from them and can issue nothing twice.
+//! after the commit. Ranked means issued: a claim whose row was not written is finished by a sweep. The unique keys in
+//! MySQL decide, so a Redis that was lost or rolled back is rebuilt from the rows and can issue nothing twice.
 //!
 //! An order holds a coupon, and its end uses or returns it; a sweep returns the holds whose order was never written,
 //! by a look-up at the order service.
@@ -42,10 +42,10 @@ use worker::{Consumer, OrphanHolds, Staging};
 const FINISH_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two polls for campaigns that are missing in Redis.
 const STAGING_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest time of one round of a worker.
+/// Time-out of one round of a worker.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Rounds that stage campaigns take as long as the campaigns are large. Each of their statements and scripts is
-/// bounded.
+/// No time-out for rounds that stage campaigns: they take longer for larger ones. Each of their statements and scripts
+/// has one.
 const STAGING_TIMEOUT: Duration = Duration::MAX;
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
@@ -68,7 +68,7 @@ fn start_orphan_holds(parts: &Parts, config: &Config, age: Duration) {
     parts.work("orphan holds", ROUND_TIMEOUT, OrphanHolds::new(ReturnOrphans::new(parts.db.clone()), orders, age));
 }
 
-/// Campaigns and claims, with the workers that finish claims that were begun.
+/// Creates the use cases of campaigns and claims, and starts the workers that stage campaigns and finish claims.
 fn start_claims(parts: &Parts, config: &Config, redis: Redis) -> CouponRpc {
     let db = parts.db.clone();
     let campaigns = Campaigns::new(db.clone());

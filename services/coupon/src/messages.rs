@@ -6,13 +6,13 @@ use stampede_outbox::OutboxMessage;
 use stampede_proto::{convert::timestamp, message::v1 as message, messages};
 use stampede_vocab::{InvalidField, field};
 
-/// A payload that cannot be what its type says.
+/// A payload that does not decode as its type.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// It is not this message at all.
+    /// The bytes are not this message.
     #[error(transparent)]
     Payload(#[from] prost::DecodeError),
-    /// A field has a value that cannot be.
+    /// A field has an invalid value.
     #[error(transparent)]
     Field(#[from] InvalidField),
 }

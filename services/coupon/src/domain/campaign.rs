@@ -11,20 +11,18 @@ use stampede_vocab::{
 pub struct CampaignTerms {
     /// Name shown to buyers.
     pub name: String,
-    /// Coupons there are.
+    /// Number of coupons.
     pub quota: i32,
     /// Taken off the subtotal of an order.
     pub discount: Money,
-    /// The only event in which the coupons count; `None` for any.
+    /// The only event in which the coupons are valid; `None` for any.
     pub event_id: Option<EventId>,
-    /// When claims open.
     pub open_time: Timestamp,
-    /// When claims close.
     pub close_time: Timestamp,
 }
 
 impl CampaignTerms {
-    /// Refuses terms that no campaign can have at any time.
+    /// Refuses invalid terms.
     pub fn check(&self) -> Result<(), InvalidField> {
         if !(1..=MAX_NAME_CHARS).contains(&self.name.chars().count()) {
             return Err(InvalidField::new("name", format!("must be 1 to {MAX_NAME_CHARS} characters")));
@@ -42,7 +40,7 @@ impl CampaignTerms {
         Ok(())
     }
 
-    /// Refuses a campaign that would be over before it is created.
+    /// Refuses a campaign whose close time has passed.
     pub fn check_not_over(&self, now: Timestamp) -> Result<(), InvalidField> {
         if self.close_time <= now {
             return Err(InvalidField::new("close_time", "must be in the future"));
@@ -61,12 +59,11 @@ pub struct Campaign {
     /// Request that created it.
     pub request_id: RequestId,
     pub terms: CampaignTerms,
-    /// When it was created.
     pub created_at: Timestamp,
 }
 
 impl Campaign {
-    /// The campaign that this request creates: always the same one for the same creator and request id.
+    /// Returns the campaign of this request. Its id is the same for the same creator and request id.
     pub fn create(creator_id: UserId, request_id: RequestId, terms: CampaignTerms, now: Timestamp) -> Self {
         let id = CampaignId::derive(creator_id, &request_id);
         Self { id, creator_id, request_id, terms, created_at: now }

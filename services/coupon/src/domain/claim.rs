@@ -8,14 +8,12 @@ use stampede_vocab::{CampaignId, CouponId, RequestId, Timestamp, UserId};
 pub struct Claim {
     /// Campaign to claim from.
     pub campaign_id: CampaignId,
-    /// Who claims.
     pub user_id: UserId,
-    /// Request of the claim.
     pub request_id: RequestId,
 }
 
 impl Claim {
-    /// Id of the coupon that this claim yields if it is ranked.
+    /// Returns the id of the coupon that this claim yields if it is ranked.
     pub fn coupon_id(&self) -> CouponId {
         CouponId::derive(self.campaign_id, self.user_id)
     }
@@ -24,13 +22,12 @@ impl Claim {
 /// A claim that was given its rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RankedClaim {
-    /// The claim that was ranked first of this user's.
+    /// The first ranked claim of the user.
     pub claim: Claim,
-    /// Order of arrival in the campaign: 1 came first.
+    /// Order of arrival in the campaign: 1 is the first.
     pub rank: i32,
-    /// Coupons there are in the campaign.
+    /// Quota of the campaign.
     pub quota: i32,
-    /// When it was ranked.
     pub claimed_at: Timestamp,
     /// Epoch of the staged campaign that gave the rank: the one to invalidate if the rank is refused.
     pub epoch: i64,
@@ -42,7 +39,7 @@ impl RankedClaim {
         (1..=self.quota).contains(&self.rank)
     }
 
-    /// The coupon issued by this claim.
+    /// Returns the coupon issued by this claim.
     pub fn coupon(&self) -> Coupon {
         Coupon {
             id: self.claim.coupon_id(),

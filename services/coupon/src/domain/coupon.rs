@@ -1,5 +1,5 @@
 //! A coupon and its transitions: ISSUED to HELD by an order, HELD to USED when the order is fulfilled, and back to
-//! ISSUED when the order comes to nothing.
+//! ISSUED when the order is cancelled, expires or is refunded.
 
 use crate::domain::{CampaignTerms, HoldRefusal};
 use stampede_vocab::{CampaignId, CouponId, Currency, EventId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
@@ -20,7 +20,7 @@ pub enum CouponState {
 }
 
 impl CouponState {
-    /// The order that holds or used it.
+    /// Returns the order that holds or used it.
     pub fn order_id(self) -> Option<OrderId> {
         match self {
             Self::Issued => None,
@@ -28,7 +28,7 @@ impl CouponState {
         }
     }
 
-    /// The fingerprint of the request that it is held for.
+    /// Returns the fingerprint of the request that it is held for.
     pub fn held_request(self) -> Option<Fingerprint> {
         match self {
             Self::Held { request, .. } => Some(request),
@@ -45,7 +45,7 @@ pub struct Coupon {
     pub campaign_id: CampaignId,
     /// Owner.
     pub user_id: UserId,
-    /// Order of arrival in the campaign: 1 came first.
+    /// Order of arrival in the campaign: 1 is the first.
     pub rank: i32,
     pub state: CouponState,
     /// Request of the claim.
@@ -78,9 +78,9 @@ pub struct HoldRequest {
 pub enum OrderEnd {
     /// Paid, and its goods granted.
     Fulfilled,
-    /// Cancelled or expired: it was never fulfilled, unless this is a repeat of what came before.
+    /// Cancelled or expired, so never fulfilled, unless this is a repeat of an earlier end.
     Unpaid,
-    /// Its money went back, so its coupon does too, for good.
+    /// Refunded: its coupon is returned for good.
     Refunded,
     /// The order service refused this request for it.
     Released {
@@ -115,8 +115,8 @@ pub struct UsedElsewhere {
 impl Coupon {
     /// Sets the coupon aside for an order; `None` if that changes nothing, as when the order has used it.
     ///
-    /// A repeat of the same request renews the hold, so that it is not taken for an orphan while the order is retried.
-    /// Another request for the same order is refused.
+    /// A repeat of the same request renews the hold, so that it is no orphan while the order is retried. Another
+    /// request for the same order is refused.
     pub fn hold(
         &self,
         request: &HoldRequest,
@@ -146,7 +146,7 @@ impl Coupon {
     /// Returns the coupon after the end of an order; `None` if that changes nothing, as for a repeat.
     ///
     /// An order that was fulfilled used its coupon even if the coupon had been returned meanwhile (paid after expiry).
-    /// That it was refunded since is for the caller to know.
+    /// The caller must check that it was not refunded since.
     pub fn follow(&self, order_id: OrderId, end: OrderEnd, now: Timestamp) -> Result<Option<Self>, UsedElsewhere> {
         let state = self.state;
         let is_of_order = state.order_id() == Some(order_id);

@@ -1,4 +1,4 @@
-//! Why a verb of the service is refused. Nothing has changed.
+//! The refusals of the use cases. A refusal changes nothing.
 
 use crate::domain::CouponState;
 use stampede_vocab::{CouponId, Currency, InvalidField};
@@ -40,7 +40,7 @@ pub enum ClaimRefusal {
 /// Why a coupon is not held.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HoldRefusal {
-    /// There is no such coupon, or it is somebody else's.
+    /// There is no such coupon, or it is another user's.
     #[error("there is no such coupon")]
     NotFound,
     /// Another order holds or used it.
@@ -49,7 +49,7 @@ pub enum HoldRefusal {
     /// The order holds it for another request.
     #[error("the coupon is held for another request of the same id")]
     RequestIdReused,
-    /// It counts in another event only.
+    /// It is valid in another event only.
     #[error("the coupon does not count in this event")]
     WrongEvent,
     /// Its discount is in another currency.

@@ -8,9 +8,8 @@ use stampede_vocab::CampaignId;
 pub enum OutgoingMessage {
     /// Coupons of one campaign were issued.
     CouponsIssued {
-        /// Campaign that they are of.
         campaign_id: CampaignId,
-        /// Counts the messages of the campaign, from 1.
+        /// Sequence number of the message in its campaign, from 1.
         version: i64,
         coupons: Vec<Coupon>,
     },

@@ -1,4 +1,5 @@
-//! Between the contract and the domain. A request is checked here field by field; the first field at fault is named.
+//! Converts between the contract and the domain. Validates requests field by field; errors name the first invalid
+//! field.
 
 use crate::{
     domain::{Campaign, CampaignTerms, Claim, Coupon, CouponState, EndedOrder, HoldRefusal, HoldRequest, OrderEnd},
@@ -16,15 +17,15 @@ use stampede_vocab::{
 };
 use std::ops::RangeInclusive;
 
-/// How many holds one call may have.
+/// Allowed number of holds in one call.
 const HOLDS: RangeInclusive<usize> = 1..=MAX_PER_CALL;
 
-/// The id in the field `campaign_id`.
+/// Parses the field `campaign_id`.
 pub fn campaign_id(text: &str) -> Result<CampaignId, Problem> {
     Ok(field::id("campaign_id", text)?)
 }
 
-/// The id in the field `coupon_id`.
+/// Parses the field `coupon_id`.
 pub fn coupon_id(text: &str) -> Result<CouponId, Problem> {
     Ok(field::id("coupon_id", text)?)
 }
@@ -33,12 +34,12 @@ pub fn request_id(text: &str) -> Result<RequestId, Problem> {
     Ok(RequestId::of_request(text)?)
 }
 
-/// Which page of all campaigns.
+/// Parses the page of all campaigns that is requested.
 pub fn campaigns(request: &proto::ListCampaignsRequest) -> Result<Paging, Problem> {
     Ok(Paging::parse("campaigns", request.page_size, &request.page_token)?)
 }
 
-/// Which list of coupons, and which page of it. Fails for an operator who names no campaign.
+/// Parses the list of coupons and the page of it that are requested. Fails for an operator who names no campaign.
 pub fn coupons(identity: &Identity, request: &proto::ListCouponsRequest) -> Result<(CouponList, Paging), Problem> {
     let campaign_id = field::optional_id("campaign_id", &request.campaign_id)?;
     let list = match (identity.owner()?, campaign_id) {
@@ -49,7 +50,7 @@ pub fn coupons(identity: &Identity, request: &proto::ListCouponsRequest) -> Resu
     Ok((list, Paging::parse(list.name(), request.page_size, &request.page_token)?))
 }
 
-/// The coupon that an order gives back.
+/// Converts the release of a coupon by an order.
 pub fn released(request: &proto::ReleaseCouponRequest) -> Result<EndedOrder, Problem> {
     Ok(EndedOrder {
         coupon_id: field::id("coupon_id", &request.coupon_id)?,
@@ -58,7 +59,7 @@ pub fn released(request: &proto::ReleaseCouponRequest) -> Result<EndedOrder, Pro
     })
 }
 
-/// Returns the terms of a new campaign.
+/// Converts the terms of a new campaign.
 pub fn terms(request: proto::CreateCampaignRequest) -> Result<CampaignTerms, Problem> {
     Ok(CampaignTerms {
         name: request.name,
@@ -74,13 +75,13 @@ pub fn claim(user_id: UserId, request: &proto::ClaimCouponRequest) -> Result<Cla
     Ok(Claim { campaign_id: campaign_id(&request.campaign_id)?, user_id, request_id: request_id(&request.request_id)? })
 }
 
-/// The holds of one call. One that cannot be read refuses all, by its place.
+/// Converts the holds of one call. An invalid one fails the call; the error has its index.
 pub fn hold_requests(request: &proto::HoldCouponsRequest) -> Result<Vec<HoldRequest>, Problem> {
     field::ensure_count("holds", request.holds.len(), HOLDS)?;
     Ok(field::each("holds", &request.holds, hold_request)?)
 }
 
-/// The answer to one hold; none if the coupon cannot be read.
+/// Converts the outcome of one hold; it is empty if the coupon cannot be read.
 pub fn hold_result(held: Option<&Held>) -> proto::HoldCouponResult {
     let outcome = held.map(|held| match held {
         Ok(held) => Outcome::Coupon(coupon(held)),
@@ -89,7 +90,7 @@ pub fn hold_result(held: Option<&Held>) -> proto::HoldCouponResult {
     proto::HoldCouponResult { outcome }
 }
 
-/// A campaign as the contract shows it.
+/// Converts a campaign.
 pub fn campaign(found: &IssuedCampaign) -> proto::Campaign {
     let IssuedCampaign { campaign, issued } = found;
     let terms = &campaign.terms;
@@ -106,7 +107,7 @@ pub fn campaign(found: &IssuedCampaign) -> proto::Campaign {
     }
 }
 
-/// A coupon as the contract shows it.
+/// Converts a coupon.
 pub fn coupon((coupon, campaign): &(Coupon, impl AsRef<Campaign>)) -> proto::Coupon {
     proto::Coupon {
         coupon_id: coupon.id.to_string(),
@@ -149,7 +150,7 @@ fn hold_request(hold: &proto::CouponHold) -> Result<HoldRequest, InvalidField> {
     })
 }
 
-/// A page of campaigns as the contract shows it.
+/// Converts a page of campaigns.
 pub fn campaign_page(page: &Page<IssuedCampaign>) -> proto::ListCampaignsResponse {
     proto::ListCampaignsResponse {
         campaigns: page.rows.iter().map(campaign).collect(),
@@ -157,7 +158,7 @@ pub fn campaign_page(page: &Page<IssuedCampaign>) -> proto::ListCampaignsRespons
     }
 }
 
-/// A page of coupons as the contract shows it.
+/// Converts a page of coupons.
 pub fn coupon_page(page: &Page<FoundCoupon>) -> proto::ListCouponsResponse {
     proto::ListCouponsResponse {
         coupons: page.rows.iter().map(coupon).collect(),

@@ -1,4 +1,4 @@
-//! The one table from the failures of the use cases to the problems for callers.
+//! Maps the errors of the use cases to the problems that callers get, all in one place.
 
 use crate::{
     domain::{ClaimRefusal, CreateRefusal},

@@ -1,4 +1,4 @@
-//! The RPCs: identity, request, use case, answer. Decides nothing.
+//! The RPC handlers: check the caller, convert the request, call the use case, convert the answer. They decide nothing.
 
 use super::convert;
 use crate::usecase::{ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, HoldCoupons, ReleaseCoupon};
@@ -11,12 +11,9 @@ use tonic::{Request, Response, Status};
 pub struct CouponRpc {
     pub create: CreateCampaign,
     pub claim: ClaimCoupon,
-    /// Reads campaigns.
     pub campaigns: FindCampaigns,
-    /// Reads coupons.
     pub coupons: FindCoupons,
     pub hold: HoldCoupons,
-    /// Gives coupons back.
     pub release: ReleaseCoupon,
 }
 

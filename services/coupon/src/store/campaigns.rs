@@ -1,4 +1,4 @@
-//! Campaigns. Written once; only `settled_us` and `told_version` ever change.
+//! The table `campaigns`. Rows are immutable but for `settled_us` and `told_version`.
 
 use crate::{
     domain::{Campaign, CampaignTerms},
@@ -13,7 +13,7 @@ use uuid::Uuid;
 const SELECT: &str = "SELECT id, creator_id, request_id, name, quota, discount_minor, currency, event_id, \
                       opens_at_us, closes_at_us, created_us FROM campaigns ";
 
-/// Writes a new campaign. A repeat violates the primary key.
+/// Inserts a new campaign. A repeat violates the primary key.
 pub async fn insert(conn: &mut MySqlConnection, campaign: &Campaign) -> Result<(), DbError> {
     let terms = &campaign.terms;
     sqlx::query(
@@ -91,7 +91,7 @@ pub async fn unsettled(
     limit: u32,
 ) -> Result<Vec<Campaign>, DbError> {
     let mut query = Statement::new(SELECT);
-    // The order by id would lead it through all campaigns that are planned.
+    // Without it the order by id would make it scan all planned campaigns.
     query.push("FORCE INDEX (ix_campaigns_opening) WHERE settled_us IS NULL AND opens_at_us < ");
     query.push_bind(soon.micros());
     if let Some(id) = after {

@@ -1,4 +1,5 @@
-//! Coupons: written in batches when they are issued, locked and changed in batches afterwards.
+//! The table `coupons`: rows are inserted in batches when they are issued, and locked and updated in batches
+//! afterwards.
 
 use crate::{
     domain::{Coupon, CouponState, RankedClaim},
@@ -13,21 +14,21 @@ use uuid::Uuid;
 const SELECT: &str = "SELECT id, campaign_id, user_id, rank_no, state, order_id, held_fingerprint, request_id, created_us, updated_us \
      FROM coupons ";
 
-/// Most rows of one statement with a CASE, whose cost grows with the square of the rows.
+/// Most rows of one statement with a CASE: its cost grows with the square of the rows.
 const MAX_CASES: usize = 128;
 
-/// A coupon as it was read. A row that cannot be read concerns its coupon alone.
+/// A row as it was read. An unreadable row fails only its own coupon.
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub id: CouponId,
     pub rank: i32,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// The coupon, or why its row makes none.
+    /// The coupon, or why its row cannot be read.
     pub coupon: Result<Coupon, DbError>,
 }
 
-/// Coupons that exist, by id: each alone, or why its row makes none.
+/// Coupons that exist, by id; an error for a row that cannot be read.
 pub type ById = HashMap<CouponId, Result<Coupon, DbError>>;
 
 /// Adds the statement that inserts the coupons of these claims. It fails with a unique violation, and inserts none, if
@@ -86,7 +87,7 @@ pub fn locked(answers: &Answers, place: Option<Place>) -> Result<ById, DbError> 
     Ok(by_id(answers.rows(place)?))
 }
 
-/// [`lock_many`] without those that another transaction has locked.
+/// [`lock_many`] that skips coupons which another transaction has locked.
 pub async fn lock_free(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<ById, DbError> {
     if ids.is_empty() {
         return Ok(HashMap::new());
@@ -96,7 +97,7 @@ pub async fn lock_free(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<B
     query.push(" ORDER BY id FOR UPDATE SKIP LOCKED");
     let free: Vec<(Uuid,)> = query.fetch_all(&mut *conn).await?;
     let free: Vec<CouponId> = free.into_iter().map(|(id,)| CouponId::from_uuid(id)).collect();
-    // Read again under a lock that is sure, also where the one above locks nothing.
+    // Read them under a lock of their own: the statement above may have locked nothing.
     lock_many(conn, &free).await
 }
 
@@ -160,8 +161,8 @@ async fn write_state(
     ensure_rows("the states of locked coupons", query.execute(conn).await?, coupons.len())
 }
 
-/// The fingerprints of the requests that these coupons are held for. All of them are in one state, so either all are
-/// held or none is.
+/// Pushes the fingerprints of the requests that these coupons are held for. All coupons are in one state, so either all
+/// are held or none is.
 fn push_held_requests(query: &mut Statement, coupons: &[&Coupon]) {
     let held = coupons.iter().filter_map(|coupon| Some((coupon.id, coupon.state.held_request()?)));
     let held: Vec<(CouponId, Fingerprint)> = held.collect();
@@ -176,7 +177,7 @@ fn push_held_requests(query: &mut Statement, coupons: &[&Coupon]) {
     query.push(" ELSE held_fingerprint END");
 }
 
-/// A page of one user's coupons, newest first, from behind `after`; of one campaign if that is given.
+/// Returns a page of a user's coupons, newest first, after `after`; only those of one campaign if that is given.
 pub async fn newest_of_user(
     conn: &mut MySqlConnection,
     user_id: UserId,
@@ -198,7 +199,7 @@ pub async fn newest_of_user(
     query.fetch_all(conn).await
 }
 
-/// A page of one campaign's coupons by rank, from behind `after_rank`.
+/// Returns a page of a campaign's coupons, ordered by rank, after `after_rank`.
 pub async fn ranked_of_campaign(
     conn: &mut MySqlConnection,
     campaign_id: CampaignId,
@@ -212,7 +213,7 @@ pub async fn ranked_of_campaign(
     query.fetch_all(conn).await
 }
 
-/// A page of one campaign's users and ranks by rank, from behind `after_rank`: what is staged.
+/// Returns a page of a campaign's users and ranks, ordered by rank, after `after_rank`, to be staged.
 pub async fn ranks_of_campaign(
     conn: &mut MySqlConnection,
     campaign_id: CampaignId,
@@ -230,7 +231,7 @@ pub async fn ranks_of_campaign(
     Ok(rows.into_iter().map(|(user, rank)| (UserId::from_uuid(user), rank)).collect())
 }
 
-/// The greatest rank given in each of these campaigns; those without a coupon are left out.
+/// Returns the greatest rank issued in each of these campaigns; leaves out those without a coupon.
 pub async fn greatest_ranks(
     conn: &mut MySqlConnection,
     campaigns: &[CampaignId],
@@ -246,7 +247,7 @@ pub async fn greatest_ranks(
     Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
 }
 
-/// Returns a page of coupons whose hold was last requested at `requested_before` or earlier, oldest first, from behind
+/// Returns a page of coupons whose hold was last requested at `requested_before` or earlier, oldest first, after
 /// `after`.
 pub async fn held_since(
     conn: &mut MySqlConnection,

@@ -1,5 +1,5 @@
-//! The service's tables: SQL only, no decisions. Every function works on the conn it is given, so the caller
-//! says what is one transaction.
+//! SQL only, no decisions: free functions on a connection, one file per table. The caller sets the bounds of
+//! transactions.
 
 pub mod campaigns;
 pub mod coupons;

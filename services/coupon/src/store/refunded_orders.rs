@@ -1,4 +1,4 @@
-//! Orders that were refunded and had a coupon.
+//! The table `refunded_orders`: refunded orders that had a coupon.
 
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
@@ -20,7 +20,7 @@ pub async fn of_coupons(
     Ok(rows.into_iter().map(|(coupon, order)| (CouponId::from_uuid(coupon), OrderId::from_uuid(order))).collect())
 }
 
-/// Notes that these orders were refunded, each with its coupon, unless it is noted already.
+/// Inserts these refunded orders, each with its coupon. A repeat changes nothing.
 pub async fn insert(
     conn: &mut MySqlConnection,
     orders: &BTreeSet<(CouponId, OrderId)>,

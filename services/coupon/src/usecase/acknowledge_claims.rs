@@ -7,10 +7,10 @@ use stampede_vocab::{CampaignId, UserId};
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 
-/// Batches that may wait; further ones are left to the sweep.
+/// Queued batches. The sweep acknowledges what does not fit.
 const MAX_QUEUED: usize = 256;
-/// Batches taken together.
-const MAX_TOGETHER: usize = 16;
+/// Batches that one round drains from the queue.
+const MAX_DRAINED: usize = 16;
 
 /// Queues claims to be acknowledged. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,10 +41,10 @@ impl Acknowledger {
 }
 
 impl AcknowledgeClaims {
-    /// Acknowledges what has queued; waits if there is nothing. Returns whether more may come.
+    /// Acknowledges the queued claims, and waits while there are none. Returns false once the queue is closed.
     pub async fn acknowledge_next(&mut self) -> bool {
         let mut batches = Vec::new();
-        if self.queue.recv_many(&mut batches, MAX_TOGETHER).await == 0 {
+        if self.queue.recv_many(&mut batches, MAX_DRAINED).await == 0 {
             return false;
         }
         let mut claims = HashMap::<CampaignId, Vec<(UserId, i32)>>::new();

@@ -1,4 +1,4 @@
-//! The campaigns in use, kept in memory: a campaign never changes once it is created.
+//! The cache of campaigns, which are immutable.
 
 use crate::{
     domain::Campaign,
@@ -14,13 +14,13 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// Campaigns in the cache. When it is full it is emptied.
-const MAX_KNOWN: usize = 4_096;
+/// Capacity of the cache. When it is full it is cleared.
+const MAX_CACHED: usize = 4_096;
 
-/// Campaigns by id, each with its id.
+/// Campaigns by id.
 pub type CampaignsById = HashMap<CampaignId, Arc<Campaign>>;
 
-/// Finds campaigns, in memory first. Cheap to clone.
+/// Finds campaigns, in the cache first. Cheap to clone.
 #[derive(Clone)]
 pub struct Campaigns {
     cache: Cache,
@@ -31,11 +31,11 @@ pub struct Campaigns {
 struct Cache(Arc<RwLock<CampaignsById>>);
 
 impl Campaigns {
-    /// Starts with an empty cache.
+    /// Returns the use case with an empty cache.
     pub fn new(db: Database) -> Self {
         let cache = Cache::default();
-        let reading = cache.clone();
-        let reader = Batcher::new(batches("read_campaigns"), move |ids| read(db.clone(), reading.clone(), ids));
+        let shared = cache.clone();
+        let reader = Batcher::new(batches("read_campaigns"), move |ids| read(db.clone(), shared.clone(), ids));
         Self { cache, reader }
     }
 
@@ -63,11 +63,11 @@ impl Cache {
     }
 
     fn put(&self, campaigns: &CampaignsById) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() + campaigns.len() > MAX_KNOWN {
-            known.clear();
+        let mut cached = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if cached.len() + campaigns.len() > MAX_CACHED {
+            cached.clear();
         }
-        known.extend(campaigns.iter().map(|(id, campaign)| (*id, campaign.clone())));
+        cached.extend(campaigns.iter().map(|(id, campaign)| (*id, campaign.clone())));
     }
 
     async fn fill(
@@ -75,16 +75,16 @@ impl Cache {
         conn: &mut MySqlConnection,
         ids: impl IntoIterator<Item = CampaignId>,
     ) -> Result<CampaignsById, DbError> {
-        let mut wanted: Vec<CampaignId> = ids.into_iter().collect();
-        wanted.sort_unstable();
-        wanted.dedup();
+        let mut missing: Vec<CampaignId> = ids.into_iter().collect();
+        missing.sort_unstable();
+        missing.dedup();
         let mut found = CampaignsById::new();
-        wanted.retain(|&id| match self.get(id) {
+        missing.retain(|&id| match self.get(id) {
             Some(campaign) => found.insert(id, campaign).is_some(),
             None => true,
         });
-        if !wanted.is_empty() {
-            let read = store::campaigns::find_many(conn, &wanted).await?;
+        if !missing.is_empty() {
+            let read = store::campaigns::find_many(conn, &missing).await?;
             let read = read.into_iter().map(|campaign| (campaign.id, Arc::new(campaign))).collect();
             self.put(&read);
             found.extend(read);

@@ -1,5 +1,5 @@
-//! ClaimCoupon: ranked in Redis, stored in MySQL, answered only after the commit. Claims that arrive together go
-//! through both as one batch.
+//! ClaimCoupon: ranks claims in Redis, stores them in MySQL, and answers after the commit. Concurrent claims are
+//! batched in both.
 
 use crate::{
     domain::{Campaign, Claim, ClaimRefusal, Coupon, RankedClaim},
@@ -30,7 +30,7 @@ pub struct ClaimCoupon {
 }
 
 impl ClaimCoupon {
-    /// Ranks claims in `redis` and stores them by `store`.
+    /// Returns the use case. It ranks claims in `redis` and stores them by `store`.
     pub fn new(db: Database, redis: Redis, campaigns: Campaigns, staging: StagingQueue, store: StoreClaims) -> Self {
         let ranker = Batcher::new(batches("rank_claims"), move |claims| rank_all(redis.clone(), claims));
         let finder = Batcher::new(batches("find_coupons"), move |ids| find_all(db.clone(), ids));
@@ -55,7 +55,7 @@ impl ClaimCoupon {
             Outcome::SoldOut => return Err(ClaimRefusal::SoldOut.into()),
             Outcome::NotReady => self.find_unstaged(&campaign, &claim).await?,
         };
-        // A user has one coupon of a campaign, whatever the request: only the request that got it is answered with it.
+        // A user has at most one coupon of a campaign. Only a repeat of the request that got it is answered with it.
         if coupon.request_id == claim.request_id {
             Ok((coupon, campaign))
         } else {
@@ -72,8 +72,8 @@ impl ClaimCoupon {
         }
     }
 
-    /// Returns the coupon of a claim that was ranked before. Its row exists, or is being written, or was lost with a
-    /// process that was killed; in the last two cases it is stored here.
+    /// Returns the coupon of a claim that was ranked before. If its row is still missing, because it is being written
+    /// or its process was killed, it is stored here.
     async fn find_or_store(&self, campaign: &Campaign, ranked: Ranked) -> Result<Coupon, Error> {
         match call(&self.finder, CouponId::derive(campaign.id, ranked.user)).await? {
             Some(coupon) => Ok(coupon),
@@ -81,8 +81,8 @@ impl ClaimCoupon {
         }
     }
 
-    /// Answers without Redis, which does not have the campaign. While the campaign is open it is staged, and the claim
-    /// fails as NOT_READY; once it is over the rows in MySQL are complete.
+    /// Answers a claim on a campaign that is not staged. While the campaign is open, queues it for staging and fails
+    /// with NOT_READY; once it is over the rows in MySQL are complete.
     async fn find_unstaged(&self, campaign: &Campaign, claim: &Claim) -> Result<Coupon, Error> {
         if !campaign.is_over(Timestamp::now()) {
             self.staging.request(campaign.id);
@@ -101,21 +101,21 @@ pub fn ranked_claim(campaign: &Campaign, ranked: Ranked) -> RankedClaim {
 
 /// Ranks a batch: one script call for each campaign, concurrently. Returns the outcomes in the order of the claims.
 async fn rank_all(redis: Redis, claims: Vec<Claim>) -> Vec<Result<Outcome, RedisError>> {
-    let mut places = HashMap::<CampaignId, Vec<usize>>::new();
-    for (place, claim) in claims.iter().enumerate() {
-        places.entry(claim.campaign_id).or_default().push(place);
+    let mut by_campaign = HashMap::<CampaignId, Vec<usize>>::new();
+    for (index, claim) in claims.iter().enumerate() {
+        by_campaign.entry(claim.campaign_id).or_default().push(index);
     }
-    let calls = places.into_iter().map(|(campaign, places)| {
+    let calls = by_campaign.into_iter().map(|(campaign, indexes)| {
         let (redis, claims) = (&redis, &claims);
         async move {
-            let batch: Vec<_> = places.iter().map(|&i| (claims[i].user_id, claims[i].request_id.clone())).collect();
+            let batch: Vec<_> = indexes.iter().map(|&i| (claims[i].user_id, claims[i].request_id.clone())).collect();
             let outcomes = coupon::claim(redis, campaign, &batch).await;
-            // A failed script call fails the claims of its own campaign alone.
-            places.into_iter().zip(each(outcomes, batch.len())).collect::<Vec<_>>()
+            // A failed script call fails only the claims of its own campaign.
+            indexes.into_iter().zip(each(outcomes, batch.len())).collect::<Vec<_>>()
         }
     });
     let mut answers: Vec<_> = join_all(calls).await.into_iter().flatten().collect();
-    answers.sort_unstable_by_key(|(place, _)| *place);
+    answers.sort_unstable_by_key(|(index, _)| *index);
     answers.into_iter().map(|(_, outcome)| outcome).collect()
 }
 

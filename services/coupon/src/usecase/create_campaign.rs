@@ -1,4 +1,4 @@
-//! CreateCampaign: written once for each caller and request id, then staged.
+//! CreateCampaign: inserts one campaign for each caller and request id, then stages it.
 
 use crate::{
     domain::{Campaign, CampaignTerms, CreateRefusal},
@@ -18,13 +18,13 @@ pub struct CreateCampaign {
 }
 
 impl CreateCampaign {
-    /// Creates them in this schema, while there is room for them at `redis`.
+    /// Returns the use case on this schema. It refuses campaigns while `redis` has too little memory left.
     pub fn new(db: Database, redis: Redis, stage: StageCampaign) -> Self {
         Self { db, redis, stage }
     }
 
-    /// Creates the campaign of this request, or returns it if an earlier attempt has created it. Fails if the earlier
-    /// one had other terms: columns never change, so they are compared, and there is no fingerprint.
+    /// Creates the campaign of this request, or returns it if an earlier attempt has created it. Fails if that one had
+    /// other terms. The row is immutable, so its columns are compared and no fingerprint is stored.
     pub async fn run(&self, caller: UserId, request_id: RequestId, terms: CampaignTerms) -> Result<Campaign, Error> {
         terms.check().map_err(CreateRefusal::from)?;
         if let Some(earlier) = self.find(CampaignId::derive(caller, &request_id)).await? {
@@ -54,7 +54,7 @@ impl CreateCampaign {
             .pop())
     }
 
-    /// Refuses a new campaign while Redis has too little memory left. One that cannot be reached is no reason to.
+    /// Refuses a new campaign while Redis has too little memory left. An unreachable Redis is no reason to refuse.
     async fn check_room(&self) -> Result<(), Error> {
         match self.redis.require_room().await {
             Err(error) if error.is_unreachable() => Ok(()),

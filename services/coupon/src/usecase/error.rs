@@ -1,4 +1,4 @@
-//! The failures of the use cases.
+//! The errors of the use cases.
 
 use crate::domain::{ClaimRefusal, CreateRefusal};
 use stampede_batch::BatchError;
@@ -17,10 +17,9 @@ pub enum Error {
     /// There is no such campaign.
     #[error("there is no such campaign")]
     CampaignNotFound,
-    /// There is no such coupon, or it is somebody else's.
+    /// There is no such coupon, or it is another user's.
     #[error("there is no such coupon")]
     CouponNotFound,
-    /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]

@@ -1,5 +1,5 @@
-//! GetCampaign and ListCampaigns. Issued is the number of ranks given. For one campaign Redis has it; for a page of
-//! them one statement on the unique key of the rank is cheaper.
+//! GetCampaign and ListCampaigns. The issued count is the greatest rank. Redis has it for one campaign; for a page of
+//! campaigns one statement on the unique key of the rank is cheaper.
 
 use crate::{
     domain::Campaign,
@@ -28,7 +28,7 @@ pub struct FindCampaigns {
 }
 
 impl FindCampaigns {
-    /// Finds them in this schema.
+    /// Returns the use case on this schema.
     pub fn new(db: Database, redis: Redis, campaigns: Campaigns) -> Self {
         Self { db, redis, campaigns }
     }

@@ -1,4 +1,4 @@
-//! GetCoupon and ListCoupons: a buyer sees only their own.
+//! GetCoupon and ListCoupons: buyers see only their own coupons.
 
 use crate::{
     domain::{Campaign, Coupon},
@@ -13,12 +13,11 @@ use uuid::Uuid;
 
 pub type FoundCoupon = (Coupon, Arc<Campaign>);
 
-/// Which coupons, and in which sequence.
+/// A list of coupons, with its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CouponList {
     /// A user's own, newest first.
     OfUser {
-        /// Whose.
         user_id: UserId,
         /// Only those of this campaign.
         campaign_id: Option<CampaignId>,
@@ -28,7 +27,7 @@ pub enum CouponList {
 }
 
 impl CouponList {
-    /// Name of the list and its filter, which its page tokens carry.
+    /// Returns the name of the list with its filter, which is part of its page tokens.
     pub fn name(self) -> String {
         match self {
             Self::OfUser { user_id, campaign_id: None } => format!("coupons-{user_id}"),
@@ -37,13 +36,13 @@ impl CouponList {
         }
     }
 
-    /// Sort value and id of a coupon in the list.
+    /// Returns the sort key and id of a coupon in the list.
     fn position(self, coupon: &Stored) -> (i64, Uuid) {
-        let sorted_by = match self {
+        let sort_key = match self {
             Self::OfUser { .. } => coupon.created_at.micros(),
             Self::OfCampaign(_) => coupon.rank.into(),
         };
-        (sorted_by, coupon.id.uuid())
+        (sort_key, coupon.id.uuid())
     }
 }
 
@@ -55,12 +54,12 @@ pub struct FindCoupons {
 }
 
 impl FindCoupons {
-    /// Finds them in this schema.
+    /// Returns the use case on this schema.
     pub fn new(db: Database, campaigns: Campaigns) -> Self {
         Self { db, campaigns }
     }
 
-    /// Returns one coupon, if the caller may see it: `owner` is `None` for one who may see everybody's.
+    /// Returns one coupon if the caller may see it. `owner` is `None` for callers who may see all coupons.
     pub async fn get(&self, id: CouponId, owner: Option<UserId>) -> Result<FoundCoupon, Error> {
         let read = |mut conn: Conn| async move {
             let found = store::coupons::find_many(&mut conn, &[id]).await?.remove(&id).transpose()?;
@@ -90,7 +89,7 @@ impl FindCoupons {
             Ok::<_, DbError>((stored, campaigns))
         };
         let (stored, campaigns) = self.db.run("list_coupons", read).await?;
-        // Cut with those that cannot be read, or a page that has one would look like the last.
+        // Cut before unreadable coupons are left out, or a page that has one would look like the last.
         let Page { rows, next_page_token } = paging.cut(stored, |stored| list.position(stored));
         let coupons = rows.into_iter().filter_map(readable);
         let rows = coupons.map(|coupon| with_campaign(coupon, &campaigns)).collect::<Result<_, _>>()?;

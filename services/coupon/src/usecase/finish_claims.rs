@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Campaigns swept concurrently.
 const BATCH_SIZE: u32 = 16;
-/// A campaign is swept for so long after its end: longer than clocks differ.
+/// Time after its end until which a campaign is swept: more than the clocks differ.
 const END_MARGIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct FinishClaims {
 }
 
 impl FinishClaims {
-    /// Finishes the claims that are pending in `redis`.
+    /// Returns the use case. It finishes the claims that are pending in `redis`.
     pub fn new(db: Database, redis: Redis, store: StoreClaims) -> Self {
         Self { db, redis, store }
     }
@@ -79,9 +79,9 @@ impl FinishClaims {
             return None;
         }
         let is_over = campaign.is_over(now.minus(END_MARGIN));
-        // So long after the end no claim is being stored by its own caller, so none is too young.
+        // So long after the end no claim is still being stored by its own call, so the age does not matter.
         match self.finish(campaign, if is_over { Duration::ZERO } else { age }).await {
-            // Settled by the pass that finds nothing, not by the one that stores the last: its acknowledgements may be
+            // Settled by a pass that finds none, not by the one that stores the last claim: its acknowledgements may be
             // lost.
             Ok(0) if is_over => Some(campaign.id),
             Ok(_) => None,

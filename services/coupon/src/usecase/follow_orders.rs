@@ -11,13 +11,13 @@ use stampede_db::DbError;
 use stampede_vocab::{CouponId, Timestamp};
 use std::collections::BTreeSet;
 
-/// Places of the ends that were left out, and why.
+/// The indexes of the ends that were left out, with the errors.
 pub type LeftOut = Vec<(usize, DbError)>;
 
 /// Applies the ends of orders in the order given, inside the caller's transaction. It is idempotent: a message, a
-/// release and the sweep may all report the same end, at any later time and behind a later one.
+/// release and the sweep may all report the same end, late and after a later end.
 ///
-/// Leaves out the ends whose coupon cannot be read, and returns their places, and why.
+/// Leaves out the ends whose coupon cannot be read, and returns their indexes with the errors.
 pub async fn follow_orders(
     conn: &mut MySqlConnection,
     ended: &[EndedOrder],
@@ -27,7 +27,7 @@ pub async fn follow_orders(
     follow_all(conn, coupons, ended, now).await
 }
 
-/// [`follow_orders`] without those whose coupon somebody else has locked: for what is tried again anyway.
+/// [`follow_orders`] that skips coupons which another transaction has locked: for callers that retry anyway.
 pub async fn follow_free_orders(
     conn: &mut MySqlConnection,
     ended: &[EndedOrder],
@@ -47,7 +47,7 @@ async fn follow_all(
     ended: &[EndedOrder],
     now: Timestamp,
 ) -> Result<LeftOut, DbError> {
-    let mut refunded = store::refunded_orders::of_coupons(conn, &doubtful(&coupons, ended)).await?;
+    let mut refunded = store::refunded_orders::of_coupons(conn, &not_held_by_order(&coupons, ended)).await?;
     let mut newly_refunded = BTreeSet::new();
     for order in ended {
         let Some(coupon) = coupons.get(order.coupon_id) else { continue };
@@ -56,29 +56,29 @@ async fn follow_all(
             refunded.insert(of_order);
             newly_refunded.insert(of_order);
         }
-        // A refund is the last that is heard of an order, so this is a repeat.
+        // A refund is the last message of an order, so this is a repeat of an earlier one.
         if order.end == OrderEnd::Fulfilled && refunded.contains(&of_order) {
             continue;
         }
-        if let Some(stepped) = follow(coupon, order, now) {
-            coupons.put(stepped);
+        if let Some(changed) = follow(coupon, order, now) {
+            coupons.put(changed);
         }
     }
-    let unreadable = |(place, order): (usize, &EndedOrder)| Some((place, coupons.error(order.coupon_id)?.clone()));
+    let unreadable = |(index, order): (usize, &EndedOrder)| Some((index, coupons.error(order.coupon_id)?.clone()));
     let unreadable = ended.iter().enumerate().filter_map(unreadable).collect();
     coupons.save(conn, now).await?;
     store::refunded_orders::insert(conn, &newly_refunded, now).await?;
     Ok(unreadable)
 }
 
-/// The coupons that fulfilled orders have neither on hold nor used: either they were paid after they had expired, or
-/// they were refunded and this is a repeat.
-fn doubtful(coupons: &WorkingSet, ended: &[EndedOrder]) -> BTreeSet<CouponId> {
-    let is_doubtful = |order: &&EndedOrder| {
+/// Returns the coupons that their fulfilled orders neither hold nor have used: the orders were paid after they had
+/// expired, or were refunded and this is a repeat.
+fn not_held_by_order(coupons: &WorkingSet, ended: &[EndedOrder]) -> BTreeSet<CouponId> {
+    let is_not_held = |order: &&EndedOrder| {
         let holder = coupons.get(order.coupon_id).map(|coupon| coupon.state.order_id());
         order.end == OrderEnd::Fulfilled && holder.is_some_and(|holder| holder != Some(order.order_id))
     };
-    ended.iter().filter(is_doubtful).map(|order| order.coupon_id).collect()
+    ended.iter().filter(is_not_held).map(|order| order.coupon_id).collect()
 }
 
 fn follow(coupon: &Coupon, order: &EndedOrder, now: Timestamp) -> Option<Coupon> {

@@ -1,4 +1,4 @@
-//! HoldCoupons: sets coupons aside for orders. The holds of one call are one transaction.
+//! HoldCoupons: holds coupons for orders. The holds of one call are one transaction.
 
 use crate::{
     domain::{Campaign, Coupon, HoldRefusal, HoldRequest},
@@ -20,21 +20,20 @@ pub struct HoldCoupons {
 }
 
 impl HoldCoupons {
-    /// Holds coupons of this schema.
+    /// Returns the use case on this schema.
     pub fn new(db: Database, campaigns: Campaigns) -> Self {
         Self { db, campaigns }
     }
 
-    /// Holds coupons for orders, each independently. Returns the answers in the order given, an error for a coupon that
-    /// cannot be read. Fails with none held by this call. A repeat is safe; a hold that nobody repeats is returned as
-    /// an orphan.
+    /// Decides each hold on its own. Returns the answers in the order given, with an error for a coupon that cannot be
+    /// read. If the call fails it holds none. A retry is safe; without one the sweep returns a hold as an orphan.
     pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Result<Held, DbError>>, Error> {
         let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
         let now = Timestamp::now();
         let mut opening = Statements::new();
         let ids = requests.iter().map(|request| request.coupon_id).collect();
         let place = WorkingSet::push_lock(&mut opening, ids);
-        // A buyer waits for this, so the lock goes out with the BEGIN.
+        // The lock goes out with the BEGIN, to save a round trip for the waiting buyer.
         let work = self.db.transact_after("hold_coupons", opening, move |conn, read| {
             let (requests, campaigns) = (requests.clone(), campaigns.clone());
             Box::pin(async move {
@@ -60,7 +59,7 @@ async fn hold_on(
     Ok(answers)
 }
 
-/// Decides one request on the states that the requests before it have left.
+/// Decides one request on the states after the requests before it.
 fn decide(
     coupons: &mut WorkingSet,
     campaigns: &CampaignsById,

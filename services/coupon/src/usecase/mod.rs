@@ -1,5 +1,5 @@
-//! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
-//! neither SQL nor the contracts.
+//! The use cases, one file each. A use case opens the transaction, calls the domain for decisions and the store for
+//! SQL; it knows neither SQL nor the contracts.
 
 mod acknowledge_claims;
 mod campaigns;
@@ -41,38 +41,38 @@ use stampede_db::DbError;
 /// Most calls of one batch: the limit of one script call and of one statement.
 const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
 
-/// Bounds of a batcher of this service: two batches under way keep Redis or MySQL busy while the next one queues. A
-/// caller that goes away, as each does at its deadline, takes back what is still queued.
+/// Returns the limits of a batcher of this service. Two batches in flight keep Redis or MySQL busy while the next one
+/// queues. A queued call is cancelled when its caller goes away, as at its deadline.
 const fn batches(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: MAX_BATCH, max_in_flight: 2, max_queued: 32 * MAX_BATCH, must_run: false }
 }
 
-/// The same for what was decided already, and is done though its caller has gone.
+/// Returns the same limits for calls that have to run even if their callers are gone.
 const fn batches_that_must_run(name: &'static str) -> BatchConfig {
     BatchConfig { must_run: true, ..batches(name) }
 }
 
-/// Calls a batcher whose answers may be errors.
-async fn call<Q, A, E>(batcher: &Batcher<Q, Result<A, E>>, question: Q) -> Result<A, Error>
+/// Calls a batcher whose answers are results.
+async fn call<Q, A, E>(batcher: &Batcher<Q, Result<A, E>>, argument: Q) -> Result<A, Error>
 where
     Q: Send + 'static,
     A: Send + 'static,
     E: Send + 'static,
     Error: From<E>,
 {
-    Ok(batcher.call(question).await??)
+    Ok(batcher.call(argument).await??)
 }
 
-/// Returns a coupon that could be read. One that could not is logged and left out of what has others in it.
+/// Returns the coupon of a row. Logs a row that cannot be read, so that a list can leave it out.
 fn readable(stored: StoredCoupon) -> Option<Coupon> {
     let log = |error: &DbError| tracing::error!(coupon.id = %stored.id, error.cause = %error, "coupon cannot be read");
     stored.coupon.inspect_err(log).ok()
 }
 
-/// Returns the outcome of a batch as one answer for each of its `questions`.
-fn each<A, E: Clone>(outcome: Result<Vec<A>, E>, questions: usize) -> Vec<Result<A, E>> {
+/// Returns the outcome of a batch as one answer for each of its calls.
+fn each<A, E: Clone>(outcome: Result<Vec<A>, E>, calls: usize) -> Vec<Result<A, E>> {
     match outcome {
         Ok(answers) => answers.into_iter().map(Ok).collect(),
-        Err(error) => (0..questions).map(|_| Err(error.clone())).collect(),
+        Err(error) => (0..calls).map(|_| Err(error.clone())).collect(),
     }
 }

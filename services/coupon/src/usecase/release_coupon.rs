@@ -1,4 +1,4 @@
-//! ReleaseCoupon: the order service gives back what it held for an order that it did not write.
+//! ReleaseCoupon: the order service releases a hold for an order that it did not write.
 
 use crate::{
     domain::EndedOrder,
@@ -16,14 +16,14 @@ pub struct ReleaseCoupon {
 }
 
 impl ReleaseCoupon {
-    /// Releases them in this schema.
+    /// Returns the use case on this schema.
     pub fn new(db: Database) -> Self {
         let releaser = Batcher::new(batches_that_must_run("release_coupons"), move |released: Vec<EndedOrder>| {
             let (db, now) = (db.clone(), Timestamp::now());
             async move {
                 let mut answers = vec![Ok(()); released.len()];
                 match release_all(&db, released, now).await {
-                    Ok(unreadable) => unreadable.into_iter().for_each(|(place, error)| answers[place] = Err(error)),
+                    Ok(unreadable) => unreadable.into_iter().for_each(|(index, error)| answers[index] = Err(error)),
                     Err(error) => answers.fill(Err(error)),
                 }
                 answers
@@ -32,7 +32,7 @@ impl ReleaseCoupon {
         Self { releaser }
     }
 
-    /// Returns the coupon if it is held for this request of this order.
+    /// Releases the coupon if it is held for this request of this order.
     pub async fn run(&self, released: EndedOrder) -> Result<(), Error> {
         call(&self.releaser, released).await
     }

@@ -16,7 +16,7 @@ const BATCH_SIZE: u32 = 256;
 /// A page of old holds.
 #[derive(Debug)]
 pub struct HeldPage {
-    /// Coupon and the order that it is held for.
+    /// Each coupon with the order that it is held for.
     pub holds: Vec<(CouponId, OrderId)>,
     /// Every hold of the page was last requested at this time or earlier.
     pub requested_before: Timestamp,
@@ -30,7 +30,7 @@ pub struct ReturnOrphans {
 }
 
 impl ReturnOrphans {
-    /// Returns them in this schema.
+    /// Returns the use case on this schema.
     pub fn new(db: Database) -> Self {
         Self { db }
     }
@@ -44,20 +44,20 @@ impl ReturnOrphans {
                 store::coupons::held_since(&mut conn, requested_before, after, BATCH_SIZE).await
             })
             .await?;
-        // One that cannot be read is passed by, and keeps the sweep from none behind it.
+        // A row that cannot be read is skipped, and does not stop the sweep.
         let last = coupons.last().filter(|_| coupons.len() == BATCH_SIZE as usize);
         let next = last.map(|stored| (stored.updated_at, stored.id));
         Ok(HeldPage { holds: coupons.into_iter().filter_map(hold).collect(), requested_before, next })
     }
 
-    /// Applies the ends of the orders of a page. Leaves out the coupons that somebody else has locked, which are on the
-    /// page of a later pass again.
+    /// Applies the ends of the orders of a page. Skips coupons that another transaction has locked: a later pass finds
+    /// them again.
     pub async fn apply(&self, ended: Vec<EndedOrder>) -> Result<(), DbError> {
         if ended.is_empty() {
             return Ok(());
         }
         let (ended, now): (Arc<[EndedOrder]>, _) = (ended.into(), Timestamp::now());
-        // Those whose coupon cannot be read any more are left out: the next pass comes by them, and logs it.
+        // Ends whose coupon cannot be read any more are left out: the next pass logs them.
         self.db
             .transact("return_orphans", move |conn| {
                 let ended = ended.clone();

@@ -1,6 +1,6 @@
 //! Stages a campaign in Redis when it is created, when Redis has lost it, and when Redis was rolled back. MySQL is the
-//! truth; claims fail as NOT_READY until all of it is loaded. Each page of that is bounded in time and the whole is
-//! not: a campaign of millions would never be ready.
+//! truth; claims fail with NOT_READY until all rows are loaded. Each page has a time-out and the whole does not: a
+//! campaign of millions would never be ready.
 
 use crate::{
     domain::Campaign,
@@ -18,10 +18,10 @@ use std::time::Duration;
 
 /// Campaigns staged concurrently.
 const BATCH_SIZE: u32 = 16;
-/// How long before its opening a campaign is looked after.
+/// How long before its opening a campaign is staged at the latest.
 const BEFORE_OPENING: Duration = Duration::from_secs(60);
-/// How long after its end Redis keeps a campaign; later MySQL alone answers. Claims that are pending then are kept
-/// until they are stored.
+/// How long after its end Redis keeps a campaign. Later only MySQL is read. Pending claims are kept until they are
+/// stored.
 const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
 
 #[derive(Clone)]
@@ -32,12 +32,12 @@ pub struct StageCampaign {
 }
 
 impl StageCampaign {
-    /// Stages them at `redis`.
+    /// Returns the use case on this Redis.
     pub fn new(db: Database, redis: Redis, finish: FinishClaims) -> Self {
         Self { db, redis, finish }
     }
 
-    /// Stages the campaign if it is missing, or still has the epoch `invalid_epoch`. Several may do so at once.
+    /// Stages the campaign if it is missing, or still has the epoch `invalid_epoch`. Concurrent calls are safe.
     pub async fn stage(&self, campaign: &Campaign, invalid_epoch: Option<i64>) -> Result<(), Error> {
         let terms = &campaign.terms;
         let plan = Plan {
@@ -49,23 +49,23 @@ impl StageCampaign {
         match coupon::stage(&self.redis, campaign.id, plan, invalid_epoch).await? {
             Staging::Ready => Ok(()),
             Staging::Loading { epoch } => {
-                // Claims that were ranked under the old epoch are stored first, so that their ranks are loaded with the
-                // rest and are not given again.
+                // First store the claims that were ranked under the old epoch, so that their ranks are loaded with the
+                // rest and are not issued again.
                 self.finish.finish(campaign, Duration::ZERO).await?;
                 self.load(campaign, epoch).await
             }
         }
     }
 
-    /// Stages the queued campaigns, also those that are queued meanwhile, so that none waits for the longest. Queues a
-    /// campaign again if its staging fails.
+    /// Stages the queued campaigns concurrently, also those that are queued meanwhile, so that none waits for a longer
+    /// one. Queues a campaign again if its staging fails.
     pub async fn stage_queued(&self, campaigns: &Campaigns, queue: &StagingQueue) {
         let stage = |(id, invalid_epoch)| self.stage_requested(id, invalid_epoch, campaigns, queue);
-        let mut under_way: FuturesUnordered<_> = queue.take().into_iter().map(stage).collect();
+        let mut in_flight: FuturesUnordered<_> = queue.take().into_iter().map(stage).collect();
         loop {
             tokio::select! {
-                done = under_way.next() => if done.is_none() { return },
-                () = queue.woken() => under_way.extend(queue.take().into_iter().map(stage)),
+                done = in_flight.next() => if done.is_none() { return },
+                () = queue.woken() => in_flight.extend(queue.take().into_iter().map(stage)),
             }
         }
     }
@@ -77,7 +77,7 @@ impl StageCampaign {
         campaigns: &Campaigns,
         queue: &StagingQueue,
     ) {
-        let Some(_under_way) = queue.begin(id) else {
+        let Some(_guard) = queue.begin(id) else {
             queue.put_back(id, invalid_epoch);
             return;
         };
@@ -94,8 +94,8 @@ impl StageCampaign {
         }
     }
 
-    /// Stages every campaign that is open, or opens soon, and missing in Redis, but those that are being staged. One
-    /// that is missing long before is staged when somebody claims from it.
+    /// Stages every campaign that is open or opens soon and is missing in Redis, but those that are being staged. A
+    /// claim on a campaign that opens later stages it.
     pub async fn stage_missing(&self, queue: &StagingQueue) -> Result<(), Error> {
         let (soon, mut after) = (Timestamp::now().plus(BEFORE_OPENING), None);
         loop {
@@ -115,9 +115,9 @@ impl StageCampaign {
         }
     }
 
-    /// One that fails is left to the next round, so that it keeps none of the others from being staged.
+    /// Stages one campaign. A failure is logged and left to the next round, so that the others are staged.
     async fn stage_once(&self, campaign: &Campaign, queue: &StagingQueue) {
-        let Some(_under_way) = queue.begin(campaign.id) else { return };
+        let Some(_guard) = queue.begin(campaign.id) else { return };
         if let Err(error) = self.stage(campaign, None).await {
             tracing::warn!(campaign.id = %campaign.id, error.cause = %error, "a campaign could not be staged, trying again");
         }
@@ -141,8 +141,8 @@ impl StageCampaign {
                     tracing::info!(campaign.id = %campaign.id, campaign.epoch = epoch, coupon.count = coupons, "campaign staged");
                     return Ok(());
                 }
-                // Another replica stages it under a newer epoch, and loads all of it; or it ended so long ago that
-                // Redis has forgotten it already.
+                // Another replica is loading it under a newer epoch, or it ended so long ago that Redis has dropped it
+                // already.
                 Loaded::Superseded => return Ok(()),
             }
         }

@@ -1,5 +1,5 @@
-//! The queue of campaigns that were found missing or inconsistent in Redis, for the staging worker, and which campaigns
-//! are being staged.
+//! The queue of the staging worker: campaigns that were found missing or inconsistent in Redis. Also tracks which
+//! campaigns are being staged.
 
 use stampede_vocab::CampaignId;
 use std::{
@@ -11,31 +11,31 @@ use tokio::sync::Notify;
 /// The campaigns to stage, each with the epoch to invalidate if its contents are inconsistent.
 pub type StagingRequests = HashMap<CampaignId, Option<i64>>;
 
-/// A set of campaigns to be staged. Clones share it. It holds existing campaigns only, each once.
+/// A set of campaigns to be staged. Clones share it. It has only campaigns that exist, each once.
 #[derive(Debug, Clone, Default)]
 pub struct StagingQueue {
     requested: Arc<Mutex<StagingRequests>>,
-    under_way: Arc<Mutex<HashSet<CampaignId>>>,
+    in_flight: Arc<Mutex<HashSet<CampaignId>>>,
     woken: Arc<Notify>,
 }
 
-/// A campaign that is being staged, until dropped.
+/// A guard: its campaign counts as being staged until it is dropped.
 #[derive(Debug)]
-pub struct UnderWay {
+pub struct StagingGuard {
     queue: StagingQueue,
     campaign: CampaignId,
 }
 
-impl Drop for UnderWay {
+impl Drop for StagingGuard {
     fn drop(&mut self) {
-        self.queue.lock_under_way().remove(&self.campaign);
+        self.queue.lock_in_flight().remove(&self.campaign);
     }
 }
 
 impl StagingQueue {
     /// Queues a campaign that is missing, unless it is being staged.
     pub fn request(&self, campaign: CampaignId) {
-        if self.lock_under_way().contains(&campaign) {
+        if self.lock_in_flight().contains(&campaign) {
             return;
         }
         self.put(campaign, None);
@@ -59,21 +59,21 @@ impl StagingQueue {
         self.woken.notified().await;
     }
 
-    /// Takes everything that is queued.
+    /// Drains the queue.
     pub fn take(&self) -> StagingRequests {
         std::mem::take(&mut *self.requested.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Marks a campaign as being staged; `None` if it is already.
-    pub fn begin(&self, campaign: CampaignId) -> Option<UnderWay> {
-        self.lock_under_way().insert(campaign).then(|| UnderWay { queue: self.clone(), campaign })
+    pub fn begin(&self, campaign: CampaignId) -> Option<StagingGuard> {
+        self.lock_in_flight().insert(campaign).then(|| StagingGuard { queue: self.clone(), campaign })
     }
 
-    fn lock_under_way(&self) -> MutexGuard<'_, HashSet<CampaignId>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_in_flight(&self) -> MutexGuard<'_, HashSet<CampaignId>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Of two epochs the later one counts: an epoch is replaced by a greater one.
+    /// Adds a campaign. The greater of two epochs wins, since epochs grow.
     fn put(&self, campaign: CampaignId, invalid_epoch: Option<i64>) {
         let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
         let known = requested.entry(campaign).or_insert(invalid_epoch);
@@ -102,13 +102,13 @@ mod tests {
     fn a_campaign_is_staged_by_one_at_a_time_and_not_queued_meanwhile() {
         let queue = StagingQueue::default();
         let campaign = CampaignId::from_uuid(uuid::Uuid::from_u128(1));
-        let under_way = queue.begin(campaign).unwrap();
+        let guard = queue.begin(campaign).unwrap();
         assert!(queue.begin(campaign).is_none());
         queue.request(campaign);
         assert!(queue.take().is_empty());
         queue.invalidate(campaign, 7);
         assert_eq!(queue.take(), StagingRequests::from([(campaign, Some(7))]));
-        drop(under_way);
+        drop(guard);
         queue.request(campaign);
         assert_eq!(queue.take(), StagingRequests::from([(campaign, None)]));
         assert!(queue.begin(campaign).is_some());

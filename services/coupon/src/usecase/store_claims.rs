@@ -1,5 +1,5 @@
 //! Stores ranked claims: a batch of coupons and their messages in one transaction. The unique keys decide, so a Redis
-//! that was rolled back can neither issue a rank twice nor a second coupon to a user.
+//! that was rolled back can issue neither a rank twice nor a second coupon to a user.
 
 use crate::{
     domain::{Coupon, OutgoingMessage, RankedClaim},
@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Attempts of a batch that conflicts with rows of concurrent batches.
-const ATTEMPTS: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 
 /// A ranked claim whose row may be missing.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ impl Unstored {
 pub enum Stored {
     /// The user's coupon: of this claim, or of an earlier one.
     Coupon(Coupon),
-    /// The rank is somebody else's, or beyond the quota: Redis is inconsistent with the rows.
+    /// The rank is another user's, or beyond the quota: Redis is inconsistent with the rows.
     RankRefused,
     /// The user has a coupon, whose row cannot be read.
     Unreadable(DbError),
@@ -59,7 +59,8 @@ pub struct StoreClaims {
 }
 
 impl StoreClaims {
-    /// Stores claims in this schema, hands them to `acknowledger`, and queues inconsistent campaigns at `staging`.
+    /// Returns the use case on this schema. It passes stored claims to `acknowledger`, and inconsistent campaigns to
+    /// `staging`.
     pub fn new(db: Database, outbox: Outbox, acknowledger: Acknowledger, staging: StagingQueue) -> Self {
         Self { db, outbox, acknowledger, staging }
     }
@@ -69,7 +70,7 @@ impl StoreClaims {
         let coupons = self.write(distinct(&claims).into()).await?;
         self.outbox.wake();
         let answers = claims.iter().map(|claim| self.answer(&claim.ranked, &coupons)).collect();
-        // Refused claims as well: they will never be stored, and would stay pending for ever.
+        // Acknowledges refused claims too: they are never stored, and would stay pending for ever.
         self.acknowledger.acknowledge(claims.into_iter().map(|claim| claim.ranked).collect());
         Ok(answers)
     }
@@ -81,14 +82,14 @@ impl StoreClaims {
             None => None,
         };
         // No coupon: the rank is taken or beyond the quota. A coupon of another rank: the user was ranked twice. Both
-        // happen only to a Redis that has forgotten ranks, so the campaign is rebuilt from the rows.
+        // happen only if Redis has lost ranks, so the campaign is rebuilt from the rows.
         if coupon.is_none_or(|coupon| coupon.rank != ranked.rank) {
             self.staging.invalidate(ranked.claim.campaign_id, ranked.epoch);
         }
         coupon.cloned().map_or(Stored::RankRefused, Stored::Coupon)
     }
 
-    /// Returns the coupons that the users of these claims have after the commit.
+    /// Writes the claims. Returns the coupons of their users after the commit.
     async fn write(&self, claims: Arc<[Unstored]>) -> Result<Coupons, DbError> {
         match self.insert_all(claims.clone()).await {
             Err(error) if error.unique_violation().is_some() => self.insert_missing(claims).await,
@@ -96,13 +97,13 @@ impl StoreClaims {
         }
     }
 
-    /// Inserts all claims without reading first: in a rush nearly every claim is new.
+    /// Inserts all claims optimistically, without reading first: in a rush nearly every claim is new.
     async fn insert_all(&self, claims: Arc<[Unstored]>) -> Result<Coupons, DbError> {
         let mut opening = Statements::new();
         let versions = push_issue(&mut opening, &claims.iter().collect::<Vec<_>>());
         let work = self.db.transact_after("store_claims", opening, move |conn, read| {
             let claims = claims.clone();
-            Box::pin(async move { tell(conn, &claims.iter().collect::<Vec<_>>(), &read, versions).await })
+            Box::pin(async move { append_messages(conn, &claims.iter().collect::<Vec<_>>(), &read, versions).await })
         });
         work.await
     }
@@ -121,7 +122,7 @@ impl StoreClaims {
                 })
                 .await;
             match outcome {
-                Err(error) if error.unique_violation().is_some() && attempt < ATTEMPTS => {
+                Err(error) if error.unique_violation().is_some() && attempt < MAX_ATTEMPTS => {
                     tokio::time::sleep(backoff(attempt)).await;
                     attempt += 1;
                 }
@@ -136,11 +137,11 @@ async fn issue(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<Coupo
     let mut writes = Statements::new();
     let versions = push_issue(&mut writes, claims);
     let answers = writes.run(conn).await?;
-    tell(conn, claims, &answers, versions).await
+    append_messages(conn, claims, &answers, versions).await
 }
 
-/// Adds the statements that insert claims, and behind them those that take a version of each of their campaigns: these
-/// lock the rows of the campaigns, which every other batch needs, until the commit.
+/// Adds the statements that insert claims, and then those that allocate a message version of each of their campaigns.
+/// These come last: they lock the rows of the campaigns, which all batches need, until the commit.
 fn push_issue(statements: &mut Statements, claims: &[&Unstored]) -> Option<Place> {
     let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
     store::coupons::push_insert(statements, &ranked);
@@ -150,7 +151,7 @@ fn push_issue(statements: &mut Statements, claims: &[&Unstored]) -> Option<Place
 }
 
 /// Appends one message for each campaign of these claims, in the trace of its first one. Returns their coupons.
-async fn tell(
+async fn append_messages(
     conn: &mut MySqlConnection,
     claims: &[&Unstored],
     answers: &Answers,
@@ -178,10 +179,10 @@ async fn tell(
 /// Inserts the claims that are still missing. Returns the coupons of all of them.
 async fn issue_missing(conn: &mut MySqlConnection, claims: &[Unstored]) -> Result<Coupons, DbError> {
     let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
-    // The owners of the ranks before the coupons of the users. Each read sees what is committed when it starts, and
-    // another process may store the same claims between the two. Coupons only ever get added, so a rank that is taken
+    // Read the owners of the ranks before the coupons of the users. Each read sees what is committed when it starts,
+    // and another process may store the same claims between the two. Coupons are never deleted, so a rank that is taken
     // in the first read has its coupon in the second. In the other order a claim that is stored in between would have
-    // no coupon and a taken rank, and would be refused as somebody else's.
+    // no coupon and a taken rank, and would be refused as another user's.
     let owners = store::coupons::owners_of_ranks(conn, &ranked).await?;
     let ids: Vec<CouponId> = claims.iter().map(Unstored::coupon_id).collect();
     let mut coupons = store::coupons::find_many(conn, &ids).await?;
@@ -191,14 +192,14 @@ async fn issue_missing(conn: &mut MySqlConnection, claims: &[Unstored]) -> Resul
     Ok(coupons)
 }
 
-/// Returns whether the claim can still be stored: its user has no coupon, and nobody else has its rank.
+/// Returns whether the claim can still be stored: its user has no coupon, and no other user has its rank.
 fn is_missing(claim: &Unstored, coupons: &Coupons, owners: &RankOwners) -> bool {
     let owner = owners.get(&(claim.ranked.claim.campaign_id, claim.ranked.rank));
     !coupons.contains_key(&claim.coupon_id()) && owner.is_none_or(|owner| *owner == claim.coupon_id())
 }
 
-/// Returns the claims that one INSERT can write: within the quota, no coupon and no rank twice. A duplicate inside of
-/// the statement would violate the key in every attempt.
+/// Returns the claims that one INSERT can write: within the quota, with unique coupons and ranks. A duplicate inside
+/// the statement would violate a key in every attempt.
 fn distinct(claims: &[Unstored]) -> Vec<Unstored> {
     let (mut coupons, mut ranks) = (HashSet::new(), HashSet::new());
     let is_new = |claim: &&Unstored| {

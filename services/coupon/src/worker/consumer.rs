@@ -24,9 +24,11 @@ impl Handler for Consumer {
             let decoded = decode(batch, |message| messages::decode(&message.message_type, &message.payload))?;
             let (indexes, ended): (Vec<usize>, Vec<_>) = decoded.into_iter().unzip();
             match follow_orders(conn, &ended, Timestamp::now()).await?.into_iter().next() {
-                // What a newer version has written waits for a replica that can read it.
+                // A row of a newer release waits for a replica that can read it.
                 Some((_, error @ DbError::Newer(_))) => Err(HandleError::Db(error)),
-                Some((place, error)) => Err(HandleError::Poison { index: indexes[place], detail: error.to_string() }),
+                Some((position, error)) => {
+                    Err(HandleError::Poison { index: indexes[position], detail: error.to_string() })
+                }
                 None => Ok(()),
             }
         })

@@ -1,4 +1,4 @@
-//! Background workers. A worker decides nothing: it hands what it finds to a use case.
+//! Background workers. A worker decides nothing: it calls a use case.
 
 mod consumer;
 mod orphan_holds;

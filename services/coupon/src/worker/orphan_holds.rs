@@ -10,28 +10,28 @@ use stampede_service::Worker;
 use stampede_vocab::{CouponId, OrderId, Timestamp};
 use std::{collections::HashMap, time::Duration};
 
-/// Pause between two pages of a pass: at most 512 holds a second are looked up, however many wait for their payment.
+/// Pause between two pages of a pass. It throttles look-ups to 512 holds a second, however many wait for their payment.
 const BETWEEN_PAGES: Duration = Duration::from_millis(500);
 /// Shortest pause between two passes.
 const MIN_BETWEEN_PASSES: Duration = Duration::from_millis(500);
 
-/// Where a page starts: behind this hold.
-type Place = (Timestamp, CouponId);
+/// The cursor of a page: it starts after this hold.
+type Cursor = (Timestamp, CouponId);
 
 /// The worker, one page a round.
 pub struct OrphanHolds {
     orphans: ReturnOrphans,
     orders: Orders,
     age: Duration,
-    /// Where the pass goes on; `None` between two passes.
-    after: Option<Place>,
+    /// The cursor of the pass; `None` between two passes.
+    after: Option<Cursor>,
 }
 
 impl Worker for OrphanHolds {
     type Error = anyhow::Error;
 
     async fn round(&mut self) -> anyhow::Result<Duration> {
-        // If the page fails the pass begins anew.
+        // If the page fails the pass starts again.
         let after = self.after.take();
         self.after = self.page(after).await?;
         Ok(if self.after.is_some() { BETWEEN_PAGES } else { self.between_passes() })
@@ -43,7 +43,7 @@ impl Worker for OrphanHolds {
 }
 
 impl OrphanHolds {
-    /// Queries `orders` about holds from this age on, and has `orphans` return their coupons.
+    /// Returns the worker. It looks up the orders of holds from this age on, and returns orphans by `orphans`.
     pub fn new(orphans: ReturnOrphans, orders: Orders, age: Duration) -> Self {
         Self { orphans, orders, age, after: None }
     }
@@ -52,7 +52,7 @@ impl OrphanHolds {
         (self.age / 4).max(MIN_BETWEEN_PASSES)
     }
 
-    async fn page(&mut self, after: Option<Place>) -> anyhow::Result<Option<Place>> {
+    async fn page(&mut self, after: Option<Cursor>) -> anyhow::Result<Option<Cursor>> {
         let page = self.orphans.page(self.age, after).await?;
         if page.holds.is_empty() {
             return Ok(page.next);
@@ -70,7 +70,7 @@ impl OrphanHolds {
     }
 }
 
-/// Those of a page that let go of their coupon, by the ends of the orders that were written.
+/// Returns the orders of a page that have ended or were never written, by the ends of those that were written.
 fn ended(page: &HeldPage, ends: &HashMap<OrderId, Option<OrderEnd>>) -> Vec<EndedOrder> {
     let never_written = Some(OrderEnd::NeverWritten { requested_before: page.requested_before });
     let end = |&(coupon_id, order_id): &(CouponId, OrderId)| {

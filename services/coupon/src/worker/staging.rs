@@ -1,11 +1,11 @@
-//! Stages campaigns as soon as a claim finds them missing or inconsistent in Redis. A poll every second finds those
-//! that nobody claims from.
+//! Stages campaigns as soon as a claim finds them missing or inconsistent in Redis. A poll every second finds the
+//! others.
 
 use crate::usecase::{Campaigns, StageCampaign, StagingQueue};
 use stampede_service::Worker;
 use std::{convert::Infallible, time::Duration};
 
-/// Longest time until a campaign that could not be staged is tried again.
+/// Longest time until a failed staging is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The worker.
