@@ -1,7 +1,7 @@
-//! The inventory service, which is notified of new times and of cancellations, and confirms them.
+//! Client of the inventory service: notifies it of new times and of cancellations, which it confirms.
 //!
-//! Its consumer hears of them as well, by message. The call is there so that an operator is answered only once nothing
-//! is sold at the old times any more.
+//! Its consumer gets them by message as well. By the call the operator is answered only once nothing is sold at the old
+//! times any more.
 
 use crate::domain::{Event, Item, State};
 use stampede_chassis::{Deadline, MeshChannel};
@@ -15,34 +15,33 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tonic::Status;
 
-/// Tries of a call, the first one included.
-const ATTEMPTS: u32 = 4;
-/// Time-out of a call with all its tries: less than a caller of this service waits by default.
+/// Attempts of a call, including the first.
+const MAX_ATTEMPTS: u32 = 4;
+/// Time-out of a call with all its attempts: less than the default deadline of this service's callers.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Inventory has not confirmed the change of an event. It may have taken effect there, and will by message.
+/// Inventory has not confirmed the change of an event. It may have taken effect there, and the message will make sure.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("inventory has not confirmed {event_id}: {:?}, {}", status.code(), status.message())]
 pub struct Unconfirmed {
     pub event_id: EventId,
-    /// The answer of inventory.
     pub status: Status,
 }
 
-/// The inventory service. Cheap to clone.
+/// A client of the inventory service. Cheap to clone.
 #[derive(Clone)]
 pub struct Inventory {
     client: InventoryServiceClient<MeshChannel>,
 }
 
 impl Inventory {
-    /// Speaks through this channel.
+    /// Returns a client on this channel.
     pub fn new(channel: MeshChannel) -> Self {
         Self { client: InventoryServiceClient::new(channel) }
     }
 
-    /// Notifies inventory of what the event offers, and when. Returns once it goes by that. It knows the version, so
-    /// that a repeat changes nothing and an older call that comes late does not either.
+    /// Sends an event's items and times to inventory. Returns once they are in effect there. The version makes the call
+    /// idempotent: a repeat, or a late call with an older version, changes nothing.
     pub async fn confirm(&self, event: &Event) -> Result<(), Unconfirmed> {
         let request = staged(event);
         let outcome = Deadline::after(TIMEOUT).bound(self.stage(&request)).await;
@@ -50,13 +49,13 @@ impl Inventory {
         outcome.map_err(|status| Unconfirmed { event_id: event.id(), status })
     }
 
-    /// Tries again while nobody could take the call: another replica most often answers where one has died.
+    /// Retries while no replica is available: if one has died, another most often answers.
     async fn stage(&self, request: &StageStockRequest) -> Result<(), Status> {
         let mut attempt = 1;
         loop {
             match self.client.clone().stage_stock(request.clone()).await {
                 Ok(_) => return Ok(()),
-                Err(status) if attempt < ATTEMPTS && may_pass(&status) => {
+                Err(status) if attempt < MAX_ATTEMPTS && is_transient(&status) => {
                     sleep(backoff(attempt)).await;
                     attempt += 1;
                 }
@@ -66,7 +65,7 @@ impl Inventory {
     }
 }
 
-fn may_pass(status: &Status) -> bool {
+fn is_transient(status: &Status) -> bool {
     Problem::from_status(status).reason() == Reason::Unavailable
 }
 

@@ -1,4 +1,4 @@
-//! How the process is configured: flags and environment, nothing else.
+//! Configuration of the process, by flags and environment variables only.
 
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
@@ -62,7 +62,7 @@ impl Config {
         Duration::from_millis(self.sweep_interval_ms)
     }
 
-    /// From when on a transition counts as missed.
+    /// Lateness from which on a transition counts as missed.
     pub const fn missed_after(&self) -> Duration {
         Duration::from_millis(self.missed_after_ms)
     }

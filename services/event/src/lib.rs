@@ -4,11 +4,11 @@
 //! ([`worker`]) wait for its times. The *listener* is notified by Redis when the event's timer expires; the *due sweep*
 //! sleeps until the time in the database. Both run the same transaction: it locks the event, opens it if it is
 //! SCHEDULED and due, and writes the message. So any number of replicas, restarts and lost notifications open it once,
-//! and the sweep alone is sufficient. "Due" is by the clock of Redis, whatever the machine of a replica says.
-//! Behind them a third notes, after the commit, when others could see it.
+//! and the sweep alone is sufficient. "Due" is by the clock of Redis, whatever the machine of a replica says. A third
+//! worker records, after the commit, when others could see it.
 //!
-//! Inventory hears of every event by message. Of new times and of an end it is notified by a call as well ([`client`]),
-//! and the operator is answered once it has confirmed them.
+//! Inventory gets every event by message. New times and cancellations are sent by a call as well ([`client`]), and the
+//! operator is answered once inventory has confirmed them.
 //!
 //! It runs as `stampede serve event`; `--help` has an example.
 
@@ -39,13 +39,13 @@ use usecase::{
 };
 use worker::{DueSweep, ExpiryListener, note_seen};
 
-/// Longest time of one round of the due sweep. A transaction under way goes on, and the next round sees what it did.
+/// Time-out of one round of the due sweep. A transaction in flight goes on, and the next round sees its outcome.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
-/// Fails if a server does not answer in time, the schema does not fit this program, or Redis is set up in a way in
-/// which events would be lost or late.
+/// Fails if a server does not answer in time, the schema does not fit this program, or Redis is configured so that
+/// events would be lost or late.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let parts = Parts::connect(Service::Event, &config.service, workers).await?;
     let redis = parts.redis(&config.redis).await?;

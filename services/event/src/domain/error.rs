@@ -1,10 +1,10 @@
-//! Why a request is refused.
+//! The refusals of requests.
 
 use crate::domain::State;
 use stampede_vocab::{EventId, InvalidField, Timestamp};
 use std::time::Duration;
 
-/// A request that is answered with a reason. Nothing has changed.
+/// Why a request is refused. A refusal changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A field has a value that is not allowed.
@@ -22,9 +22,8 @@ pub enum Refusal {
     /// The event has changed since the version that the caller has seen.
     #[error("the event has version {version} and not {expected}")]
     VersionMismatch {
-        /// Version that it has.
+        /// Its current version.
         version: i64,
-        /// Version that the caller expects.
         expected: i64,
     },
     /// The event opens too soon for every replica of inventory to receive the new time.
@@ -32,7 +31,7 @@ pub enum Refusal {
     TooLate {
         /// Time left to the opening.
         left: Duration,
-        /// Time there has to be.
+        /// Least time that must be left.
         lead: Duration,
     },
     /// The event has closed.

@@ -1,4 +1,4 @@
-//! A sale event with all that it offers.
+//! A sale event with its items.
 
 use crate::domain::{OutgoingMessage, Schedule};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
@@ -8,11 +8,10 @@ use stampede_vocab::{EventId, ItemId, Money, Timestamp};
 pub struct Event {
     /// Name shown to buyers.
     pub name: String,
-    /// When it opens and closes, and how far it has come.
+    /// Its times and its state.
     pub schedule: Schedule,
     /// Items on offer, in the order given at creation.
     pub items: Vec<Item>,
-    /// When it was created.
     pub created_at: Timestamp,
 }
 
@@ -21,7 +20,7 @@ impl Event {
         self.schedule.event_id
     }
 
-    /// Returns the message for its creation or new times: everything that is needed to stage it.
+    /// Returns the message about its creation or new times, with all that inventory needs to stage it.
     pub fn scheduled(&self) -> OutgoingMessage {
         let Schedule { event_id, version, times, .. } = self.schedule;
         OutgoingMessage::Scheduled { event_id, version, times, items: self.items.clone() }
@@ -36,9 +35,7 @@ pub struct Item {
     pub title: String,
     /// Special price of one unit.
     pub unit_price: Money,
-    /// Units there are to sell.
     pub total_units: i32,
-    /// Units that one buyer may have.
     pub limit_per_buyer: i32,
     /// A limited gift, if there is one.
     pub gift: Option<Gift>,
@@ -49,6 +46,5 @@ pub struct Item {
 pub struct Gift {
     /// Title shown to buyers.
     pub title: String,
-    /// Gifts there are.
     pub total_units: i32,
 }

@@ -22,8 +22,8 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// Takes a name of 1 to 200 characters and 1 to [`MAX_EVENT_ITEMS`] items in one currency. The error names the
-    /// field.
+    /// Returns a request with a name of 1 to 200 characters and 1 to [`MAX_EVENT_ITEMS`] items in one currency. The
+    /// error names the invalid field.
     pub fn new(
         (creator, request_id, fingerprint): (UserId, RequestId, Fingerprint),
         name: String,
@@ -35,17 +35,17 @@ impl NewEvent {
         Ok(Self { creator, request_id, fingerprint, name, times, items })
     }
 
-    /// The id that this request gives its event, the first time and every time.
+    /// Returns the id of the event. A repeat of the request derives the same one.
     pub fn event_id(&self) -> EventId {
         EventId::derive(self.creator, &self.request_id)
     }
 
-    /// When the event is to open and close.
+    /// Returns the times of the event.
     pub fn times(&self) -> Times {
         self.times
     }
 
-    /// The event, created `now`.
+    /// Returns the event, created `now`.
     pub fn event(&self, now: Timestamp) -> Event {
         let event_id = self.event_id();
         let items = self.items.iter().enumerate();
@@ -69,7 +69,7 @@ pub struct NewItem {
 }
 
 impl NewItem {
-    /// Fails with the field that is out of its bounds.
+    /// Returns an item. The error names the field that is out of its bounds.
     pub fn new(
         title: String,
         unit_price: Money,

@@ -7,7 +7,7 @@ use crate::domain::{OutgoingMessage, Refusal};
 use stampede_vocab::{EventId, InvalidField, Timestamp};
 use std::{fmt, time::Duration};
 
-/// When an event opens and when it closes.
+/// The opening and closing time of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     open_time: Timestamp,
@@ -15,7 +15,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Fails with the field `close_time` if that is not after `open_time`.
+    /// Returns the times. Fails with the field `close_time` if it is not after `open_time`.
     pub fn new(open_time: Timestamp, close_time: Timestamp) -> Result<Self, InvalidField> {
         if close_time > open_time {
             Ok(Self { open_time, close_time })
@@ -24,12 +24,12 @@ impl Times {
         }
     }
 
-    /// When the event opens.
+    /// Returns when the event opens.
     pub fn open_time(self) -> Timestamp {
         self.open_time
     }
 
-    /// When it closes; after it opens.
+    /// Returns when it closes, which is after it opens.
     pub fn close_time(self) -> Timestamp {
         self.close_time
     }
@@ -47,23 +47,23 @@ pub enum State {
     Scheduled,
     /// Selling.
     Open {
-        /// When it did open.
+        /// When it opened.
         actual_open_time: Timestamp,
     },
     /// Its closing time has passed.
     Closed {
-        /// When it did open.
+        /// When it opened.
         actual_open_time: Timestamp,
-        /// When it did close.
+        /// When it closed.
         actual_close_time: Timestamp,
     },
     /// Ended by an operator.
     Cancelled {
-        /// When it did open, if it came to that.
+        /// When it opened, if it did.
         actual_open_time: Option<Timestamp>,
         /// When it was cancelled.
         cancel_time: Timestamp,
-        /// What becomes of its paid orders.
+        /// The fate of its paid orders.
         paid_orders: PaidOrders,
     },
 }
@@ -83,7 +83,7 @@ impl State {
         matches!(self, Self::Closed { .. } | Self::Cancelled { .. })
     }
 
-    /// When the event did open, if it has.
+    /// Returns when the event opened, if it has.
     pub fn actual_open_time(self) -> Option<Timestamp> {
         match self {
             Self::Scheduled => None,
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// When the event did close or was cancelled, if it has ended.
+    /// Returns when the event closed or was cancelled, if it has ended.
     pub fn ended_at(self) -> Option<Timestamp> {
         match self {
             Self::Scheduled | Self::Open { .. } => None,
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// What becomes of the paid orders, if the event was cancelled.
+    /// Returns the fate of the paid orders, if the event was cancelled.
     pub fn paid_orders(self) -> Option<PaidOrders> {
         match self {
             Self::Cancelled { paid_orders, .. } => Some(paid_orders),
@@ -109,7 +109,7 @@ impl State {
         }
     }
 
-    /// The name that the contract and the database have for it.
+    /// Returns its name in the contract and the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "SCHEDULED",
@@ -130,23 +130,21 @@ impl fmt::Display for State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     pub event_id: EventId,
-    /// When it is to open and to close.
     pub times: Times,
-    /// How far it has come.
     pub state: State,
-    /// Grows by one with each change.
+    /// Incremented by each change.
     pub version: i64,
     /// When it last changed.
     pub updated_at: Timestamp,
 }
 
 impl Schedule {
-    /// The schedule of an event created `now`.
+    /// Returns the schedule of an event created `now`.
     pub fn new(event_id: EventId, times: Times, now: Timestamp) -> Self {
         Self { event_id, times, state: State::Scheduled, version: 1, updated_at: now }
     }
 
-    /// When time next changes the state; `None` if it never will.
+    /// Returns when the next timed transition is due; `None` in a final state.
     pub fn due_at(&self) -> Option<Timestamp> {
         match self.state {
             State::Scheduled => Some(self.times.open_time),
@@ -155,7 +153,7 @@ impl Schedule {
         }
     }
 
-    /// Opens the event. It must be SCHEDULED and its opening must not lie after `now`.
+    /// Opens the event. It must be SCHEDULED, and its opening must not be after `now`.
     pub fn open(self, now: Timestamp) -> Result<Self, Refusal> {
         match self.state {
             State::Scheduled if self.times.open_time <= now => {
@@ -165,7 +163,7 @@ impl Schedule {
         }
     }
 
-    /// Closes the event. It must be OPEN and its closing must not lie after `now`.
+    /// Closes the event. It must be OPEN, and its closing must not be after `now`.
     pub fn close(self, now: Timestamp) -> Result<Self, Refusal> {
         match self.state {
             State::Open { actual_open_time } if self.times.close_time <= now => {
@@ -186,12 +184,12 @@ impl Schedule {
         }
     }
 
-    /// Whether the event waits for its opening and has these times.
+    /// Returns whether the event is SCHEDULED and has these times.
     pub fn is_scheduled_at(&self, times: Times) -> bool {
         self.state == State::Scheduled && self.times == times
     }
 
-    /// Fails unless this is the version that the caller has seen; any is, for `None`.
+    /// Fails unless the event has the expected version. `None` expects any.
     pub fn ensure_version(&self, expected: Option<i64>) -> Result<(), Refusal> {
         match expected {
             Some(expected) if expected != self.version => {
@@ -201,8 +199,8 @@ impl Schedule {
         }
     }
 
-    /// Ends the event for good; `None` if that changes nothing. A cancelled one stays as it is, unless its paid orders
-    /// were kept and are to be refunded now; a closed one cannot be cancelled.
+    /// Cancels the event; `None` if that changes nothing. A repeat changes nothing unless the paid orders were kept and
+    /// are to be refunded now. A closed event cannot be cancelled.
     pub fn cancel(self, paid_orders: PaidOrders, now: Timestamp) -> Result<Option<Self>, Refusal> {
         match self.state {
             State::Scheduled | State::Open { .. } => {
@@ -228,7 +226,7 @@ impl Schedule {
     }
 }
 
-/// An event whose state time will change, and when.
+/// An event with a timed transition ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     pub event_id: EventId,
@@ -236,18 +234,18 @@ pub struct Due {
     pub due_at: Timestamp,
 }
 
-/// The transitions that a batch of events has made. An event that was due to open and to close is in both lists: it
-/// opens, then closes.
+/// The transitions of a batch of events. An event that was due to open and to close is in both lists: it opens, then
+/// closes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advanced {
-    /// As they were once open.
+    /// Schedules after their opening.
     pub opened: Vec<Schedule>,
-    /// As they were once closed.
+    /// Schedules after their closing.
     pub closed: Vec<Schedule>,
 }
 
 impl Advanced {
-    /// Every transition of these schedules that is due at `now`.
+    /// Makes every transition of these schedules that is due at `now`.
     pub fn at(now: Timestamp, schedules: impl IntoIterator<Item = Schedule>) -> Self {
         let mut advanced = Self::default();
         for mut schedule in schedules {

@@ -1,4 +1,4 @@
-//! Between the contract and the domain: requests in, events and problems out. Says which field is at fault.
+//! Converts between the contract and the domain. Errors name the invalid field.
 
 use crate::domain::{Event, Gift, Item, NewEvent, NewItem, PaidOrders, State, Times};
 use prost::Message;
@@ -12,7 +12,7 @@ use stampede_status::Problem;
 use stampede_vocab::{EventId, Fingerprint, InvalidField, RequestId, UserId, field, limits::MAX_WATCHED_EVENTS};
 use std::collections::HashSet;
 
-/// The event that the request creates.
+/// Converts a request to create an event.
 pub fn new_event(caller: UserId, request: proto::CreateEventRequest) -> Result<NewEvent, Problem> {
     let request_id = RequestId::of_request(&request.request_id)?;
     let fingerprint = fingerprint(&request);
@@ -21,7 +21,7 @@ pub fn new_event(caller: UserId, request: proto::CreateEventRequest) -> Result<N
     Ok(NewEvent::new((caller, request_id, fingerprint), request.name, times, items)?)
 }
 
-/// Both times of an event.
+/// Converts the times of an event.
 pub fn times(
     open_time: Option<prost_types::Timestamp>,
     close_time: Option<prost_types::Timestamp>,
@@ -29,12 +29,12 @@ pub fn times(
     Ok(Times::new(time("open_time", open_time)?, time("close_time", close_time)?)?)
 }
 
-/// The id in the field `event_id`.
+/// Parses the field `event_id`.
 pub fn event_id(text: &str) -> Result<EventId, Problem> {
     Ok(field::id("event_id", text)?)
 }
 
-/// The version that the caller has seen; `None` for any.
+/// Validates the version that the caller expects; `None` for any.
 pub fn expected_version(version: Option<i64>) -> Result<Option<i64>, Problem> {
     match version {
         Some(version) if version < 1 => Err(Problem::invalid_field("expected_version", "must be at least 1, or unset")),
@@ -42,7 +42,7 @@ pub fn expected_version(version: Option<i64>) -> Result<Option<i64>, Problem> {
     }
 }
 
-/// The fate of the paid orders of an event that is cancelled.
+/// Converts the fate of the paid orders of an event that is cancelled.
 pub fn paid_orders(value: i32) -> Result<PaidOrders, Problem> {
     match proto::PaidOrders::try_from(value) {
         Ok(proto::PaidOrders::Unspecified | proto::PaidOrders::Keep) => Ok(PaidOrders::Keep),
@@ -51,7 +51,7 @@ pub fn paid_orders(value: i32) -> Result<PaidOrders, Problem> {
     }
 }
 
-/// The ids of a watch, each once.
+/// Parses the ids of a watch, without duplicates.
 pub fn watched_ids(texts: &[String]) -> Result<Vec<EventId>, Problem> {
     field::ensure_count("event_ids", texts.len(), 1..=MAX_WATCHED_EVENTS)?;
     let mut seen = HashSet::new();
@@ -60,13 +60,13 @@ pub fn watched_ids(texts: &[String]) -> Result<Vec<EventId>, Problem> {
     Ok(ids)
 }
 
-/// A page as the contract shows it.
+/// Converts a page of events.
 pub fn page(page: Page<Event>) -> proto::ListEventsResponse {
     let Page { rows, next_page_token } = page;
     proto::ListEventsResponse { events: rows.into_iter().map(event).collect(), next_page_token }
 }
 
-/// An event as the contract shows it.
+/// Converts an event.
 pub fn event(event: Event) -> proto::Event {
     let schedule = event.schedule;
     proto::Event {
@@ -81,14 +81,14 @@ pub fn event(event: Event) -> proto::Event {
         create_time: Some(timestamp(event.created_at)),
         update_time: Some(timestamp(schedule.updated_at)),
         version: schedule.version,
-        paid_orders: schedule.state.paid_orders().map_or(proto::PaidOrders::Unspecified, paid_orders_shown).into(),
+        paid_orders: schedule.state.paid_orders().map_or(proto::PaidOrders::Unspecified, proto_paid_orders).into(),
     }
 }
 
-/// Of all that the request says but its id.
+/// Returns the fingerprint of the request, without its request id.
 fn fingerprint(request: &proto::CreateEventRequest) -> Fingerprint {
-    let said = proto::CreateEventRequest { request_id: String::new(), ..request.clone() };
-    Fingerprint::new(Sha256::digest(said.encode_to_vec()).into())
+    let without_id = proto::CreateEventRequest { request_id: String::new(), ..request.clone() };
+    Fingerprint::new(Sha256::digest(without_id.encode_to_vec()).into())
 }
 
 fn new_item(item: proto::NewItem) -> Result<NewItem, InvalidField> {
@@ -106,7 +106,7 @@ fn state(state: State) -> proto::EventState {
     }
 }
 
-fn paid_orders_shown(paid_orders: PaidOrders) -> proto::PaidOrders {
+fn proto_paid_orders(paid_orders: PaidOrders) -> proto::PaidOrders {
     match paid_orders {
         PaidOrders::Keep => proto::PaidOrders::Keep,
         PaidOrders::Refund => proto::PaidOrders::Refund,

@@ -1,4 +1,4 @@
-//! The one table from the failures of the use cases to the problems for callers.
+//! Maps the errors of the use cases to the problems that callers get, all in one place.
 
 use crate::{client::Unconfirmed, domain::Refusal, usecase::Error};
 use stampede_status::{Problem, Reason};
@@ -22,18 +22,18 @@ impl From<Error> for Status {
 
 /// Returns the problem for the caller of a watch. It names an unknown event by its index in `requested`.
 pub fn watch_problem(error: Error, requested: &[String]) -> Problem {
-    let place = match &error {
+    let index = match &error {
         Error::Refused(Refusal::NotFound(id)) => requested.iter().position(|text| *text == id.to_string()),
         _ => None,
     };
     let problem = Problem::from(error);
-    match place {
+    match index {
         Some(index) => problem.field(format!("event_ids[{index}]")),
         None => problem,
     }
 }
 
-/// The change is stored and its message is on its way, so a repeat changes nothing and asks inventory again.
+/// The change and its message are stored, so a repeat changes nothing and only calls inventory again.
 fn unconfirmed(error: &Unconfirmed) -> Problem {
     let detail = "the event is changed, but inventory has not confirmed it: send the same again until it is answered";
     Problem::new(Reason::Unavailable, detail).internal(error)
@@ -53,7 +53,7 @@ fn refused(refusal: Refusal) -> Problem {
         }
         Refusal::TooLate { .. } => Problem::new(Reason::RescheduleTooLate, detail).field("event_id"),
         Refusal::Closed { state } => Problem::new(Reason::EventClosed, detail).field("event_id").meta("state", state),
-        // Time causes these transitions, never a caller.
+        // These transitions are timed, and never requested by a caller.
         Refusal::NotDue { .. } => Problem::internal_error(detail),
     }
 }

@@ -1,4 +1,4 @@
-//! The RPCs: identity, request, use case, answer. Decides nothing.
+//! The RPC handlers: check the caller, convert the request, call the use case, convert the answer. They decide nothing.
 
 use super::{convert, problem::watch_problem};
 use crate::usecase::{CancelEvent, CreateEvent, FindEvents, RescheduleEvent, WatchEvents};
@@ -10,15 +10,13 @@ use stampede_status::Problem;
 use std::pin::Pin;
 use tonic::{Request, Response, Status};
 
-/// Name of the list of events in its page tokens.
+/// The name of the list of events in its page tokens.
 const LIST: &str = "events";
 
 /// The use cases behind the RPCs.
 pub struct EventRpc {
     pub create: CreateEvent,
-    /// Reads events.
     pub find: FindEvents,
-    /// Moves events.
     pub reschedule: RescheduleEvent,
     pub cancel: CancelEvent,
     pub watch: WatchEvents,

@@ -35,7 +35,7 @@ struct EventRow {
     created_us: i64,
 }
 
-/// Writes a new event with its items. Fails with a unique violation if the request was stored before.
+/// Inserts a new event with its items. Fails with a unique violation if the request was stored before.
 pub async fn insert(conn: &mut MySqlConnection, new: &NewEvent, event: &Event) -> Result<(), DbError> {
     let schedule = &event.schedule;
     sqlx::query(
@@ -93,7 +93,7 @@ pub async fn load(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Eve
     with_items(conn, rows).await
 }
 
-/// Up to `limit` events older than `after` (a creation time and an id), newest first.
+/// Returns up to `limit` events older than `after` (a creation time and an id), newest first.
 pub async fn page(
     conn: &mut MySqlConnection,
     after: Option<(Timestamp, Uuid)>,
@@ -101,7 +101,7 @@ pub async fn page(
 ) -> Result<Vec<Event>, DbError> {
     let mut query = select(", name, created_us");
     if let Some((created_at, id)) = after {
-        // The first half lets the index find the place; the second settles events of the same microsecond.
+        // The first half is a range of the index; the second separates events of the same microsecond.
         query.push(" WHERE created_us <= ").push_bind(created_at.micros());
         query.push(" AND (created_us < ").push_bind(created_at.micros());
         query.push(" OR id < ").push_bind(id).push(")");
@@ -125,17 +125,17 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Sch
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// Adds the lock of the first `limit` events whose next transition is due at `now`, the earliest first, without those
-/// that another transaction has locked. [`locked`] reads its answer.
+/// Adds the statement that locks the first `limit` events whose next transition is due at `now`, the earliest first. It
+/// skips those that another transaction has locked. [`locked`] reads its result.
 pub fn push_lock_due(statements: &mut Statements, now: Timestamp, limit: u32) -> Place {
     let mut query = Statement::concat(["SELECT ", SCHEDULE, " FROM events FORCE INDEX (ix_events_due)"]);
-    // A state of a newer release is left to that one.
+    // An event in a state of a newer release is left to that release.
     query.push(" WHERE state IN ('SCHEDULED', 'OPEN') AND due_at_us <= ").push_bind(now.micros());
     query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
     statements.push(query)
 }
 
-/// Reads what was locked: each schedule, or why its row makes none.
+/// Returns the schedules that such a statement has locked, with an error for a row that cannot be read.
 pub fn locked(answers: &Answers, place: Place) -> Result<Vec<Result<Schedule, DbError>>, DbError> {
     let rows: Vec<ScheduleRow> = answers.rows(Some(place))?;
     Ok(rows.into_iter().map(ScheduleRow::schedule).collect())
@@ -172,8 +172,8 @@ pub async fn due_before(
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// Adds the opening of these locked events at `now`. It fails, so that nothing is published, unless each is SCHEDULED
-/// and due.
+/// Adds the statement that opens these locked events at `now`. It fails unless each is SCHEDULED and due, so that
+/// nothing is published.
 pub fn push_open(writes: &mut Statements, opened: &[Schedule], now: Timestamp) {
     if opened.is_empty() {
         return;
@@ -186,8 +186,8 @@ pub fn push_open(writes: &mut Statements, opened: &[Schedule], now: Timestamp) {
     writes.push_expecting(query, "opening", opened.len());
 }
 
-/// Adds the closing of these locked events at `now`. It fails, so that nothing is published, unless each is OPEN and
-/// due.
+/// Adds the statement that closes these locked events at `now`. It fails unless each is OPEN and due, so that nothing
+/// is published.
 pub fn push_close(writes: &mut Statements, closed: &[Schedule], now: Timestamp) {
     if closed.is_empty() {
         return;
@@ -200,18 +200,18 @@ pub fn push_close(writes: &mut Statements, closed: &[Schedule], now: Timestamp) 
     writes.push_expecting(query, "closing", closed.len());
 }
 
-/// Notes that it could be seen from `committed` on that these events had opened.
+/// Records that the opening of these events was visible from `committed` on.
 pub async fn note_opened(conn: &mut MySqlConnection, ids: &[EventId], committed: Instant) -> Result<(), DbError> {
     note_seen(conn, "opened_seen_us", ids, committed).await
 }
 
-/// Notes that it could be seen from `committed` on that these events had closed.
+/// Records that the closing of these events was visible from `committed` on.
 pub async fn note_closed(conn: &mut MySqlConnection, ids: &[EventId], committed: Instant) -> Result<(), DbError> {
     note_seen(conn, "closed_seen_us", ids, committed).await
 }
 
-/// By the database's clock, less the time that has passed since. By the primary key alone: whoever makes the next
-/// transitions leaves out what is locked.
+/// Writes the time by the database's clock, less the time since the commit. Uses the primary key, so that it locks no
+/// other row: the next transitions skip locked rows.
 async fn note_seen(
     conn: &mut MySqlConnection,
     column: &'static str,
@@ -253,7 +253,7 @@ pub async fn replace(conn: &mut MySqlConnection, before: &Schedule, after: &Sche
     ensure_rows("replacing a schedule", changed, 1)
 }
 
-/// Begins a query of [`ScheduleRow`]s, with these columns added.
+/// Returns the SELECT of [`ScheduleRow`]s with these additional columns.
 fn select(more_columns: &'static str) -> Statement {
     let mut select = Statement::new("SELECT ");
     select.push(SCHEDULE).push(more_columns).push(" FROM events");

@@ -20,7 +20,7 @@ struct ItemRow {
     gift_total_units: i32,
 }
 
-/// Writes the items of a new event in their order. There is at least one.
+/// Inserts the items of a new event with their positions. There must be at least one.
 pub async fn insert(conn: &mut MySqlConnection, event_id: EventId, items: &[Item]) -> Result<(), DbError> {
     let mut query = Statement::new(
         "INSERT INTO items (id, event_id, position, title, unit_price_minor, currency, total_units, limit_per_buyer, \
@@ -42,7 +42,7 @@ pub async fn insert(conn: &mut MySqlConnection, event_id: EventId, items: &[Item
     Ok(())
 }
 
-/// The items of these events, each list in its order.
+/// Returns the items of these events, ordered by position.
 pub async fn load(conn: &mut MySqlConnection, events: &[EventId]) -> Result<HashMap<EventId, Vec<Item>>, DbError> {
     let mut items: HashMap<EventId, Vec<Item>> = HashMap::with_capacity(events.len());
     if events.is_empty() {

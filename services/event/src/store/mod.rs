@@ -1,4 +1,4 @@
-//! The service's SQL and nothing else: free functions on a connection, one file per table.
+//! SQL only: free functions on a connection, one file per table.
 
 pub mod events;
 pub mod items;

@@ -1,8 +1,8 @@
 //! The timed transitions SCHEDULED -> OPEN -> CLOSED, each exactly once and never early.
 //!
 //! Any number of replicas may try the same events concurrently, woken by a timer or by the sweep. The row lock
-//! serializes them: the first makes the transition, the others find nothing due. Nobody waits for it: one event that is
-//! locked, by a replica that stands still perhaps, must not make the others late.
+//! serializes them: the first makes the transition, the others find nothing due. The lock is never waited for (SKIP
+//! LOCKED): an event that a stalled replica has locked must not delay the others.
 
 use super::SeenQueue;
 use crate::{
@@ -22,7 +22,7 @@ use std::{sync::LazyLock, time::Duration};
 
 /// Most events of one transaction.
 const BATCH_SIZE: u32 = 100;
-/// Transactions of one call at a time: while the database commits one, the next is on its way.
+/// Concurrent transactions of one call: while the database commits one, the next is prepared.
 const MAX_IN_FLIGHT: usize = 2;
 /// Most events that are read ahead.
 const MAX_UPCOMING: u32 = 2_000;
@@ -45,10 +45,10 @@ static MISSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
 /// The outcome of one transaction.
 #[derive(Debug)]
 struct Batch {
-    /// How many events it had locked.
+    /// Number of events that it had locked.
     locked: usize,
     advanced: Advanced,
-    /// Why the row of one of them cannot be read.
+    /// The error of a row that cannot be read.
     unreadable: Option<DbError>,
 }
 
@@ -62,20 +62,20 @@ pub struct AdvanceEvents {
 }
 
 impl AdvanceEvents {
-    /// Opens and closes events of this schema, and hands over to `seen` what was committed. A transition that is later
-    /// than `missed_after` counts as missed.
+    /// Returns the use case on this schema. It queues committed transitions at `seen`. A transition later than
+    /// `missed_after` counts as missed.
     pub fn new(db: Database, outbox: Outbox, seen: SeenQueue, missed_after: Duration) -> Self {
         Self { db, outbox, seen, missed_after }
     }
 
-    /// Makes every transition that is due now, in batches of which each is a transaction of its own. `expected` is how
-    /// many there may be: it decides how many batches are under way at a time. Leaves out what somebody else has
-    /// locked: it is still due then, unless that one makes the transition.
+    /// Makes every transition that is due now, in batches of one transaction each. `expected` estimates how many there
+    /// are, and sets the number of concurrent batches. Skips events that another transaction has locked: they stay due
+    /// unless that one makes the transition.
     ///
-    /// Fails after it has made all others if the row of one cannot be read.
+    /// If a row cannot be read, fails after it has made all other transitions.
     pub async fn run(&self, expected: usize) -> Result<(), DbError> {
-        let at_a_time = expected.div_ceil(BATCH_SIZE as usize).clamp(1, MAX_IN_FLIGHT);
-        let runs = (0..at_a_time).map(|_| self.run_until_done());
+        let concurrency = expected.div_ceil(BATCH_SIZE as usize).clamp(1, MAX_IN_FLIGHT);
+        let runs = (0..concurrency).map(|_| self.run_until_done());
         join_all(runs).await.into_iter().collect()
     }
 
@@ -84,7 +84,8 @@ impl AdvanceEvents {
         loop {
             let batch = self.run_batch().await?;
             unreadable = batch.unreadable.or(unreadable);
-            // A row that cannot be read stays due and is locked again by each batch. One that has no other is the last.
+            // A row that cannot be read stays due and is locked again by each batch, so a batch without any other row
+            // is the last.
             if batch.locked < BATCH_SIZE as usize || batch.advanced.is_empty() {
                 return unreadable.map_or(Ok(()), Err);
             }
@@ -108,8 +109,8 @@ impl AdvanceEvents {
         Ok(batch)
     }
 
-    /// Returns the events with a transition due before `until`, the earliest first. There is a bound to how many: more
-    /// are read once these are done.
+    /// Returns the events with a transition due before `until`, the earliest first, up to a limit: later calls return
+    /// the rest.
     pub async fn upcoming(&self, until: Timestamp) -> Result<Vec<Due>, DbError> {
         self.db
             .run(
@@ -119,7 +120,7 @@ impl AdvanceEvents {
             .await
     }
 
-    /// The time by the clock that all replicas go by.
+    /// Returns the time by the clock that all replicas share.
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -132,7 +133,7 @@ impl AdvanceEvents {
             let is_missed = late > self.missed_after;
             let labels = [KeyValue::new("transition", transition)];
             LATENESS.record(late.as_secs_f64(), &labels);
-            // Also what was in time, so that there is a count before the first miss.
+            // Adds 0 for a transition in time, so that the counter exists before the first miss.
             MISSED.add(is_missed.into(), &labels);
             let late_us = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
             if is_missed {
@@ -162,7 +163,7 @@ async fn advance(conn: &mut MySqlConnection, locked: Vec<Result<Schedule, DbErro
     let readable = locked.into_iter().filter_map(|row| row.map_err(|error| unreadable = Some(error)).ok());
     let advanced = Advanced::at(now, readable);
     let mut writes = Statements::new();
-    // Both, in this order: an event that was due to open and to close since the last round opens first.
+    // In this order: an event that was due to open and to close since the last round opens first.
     store::events::push_open(&mut writes, &advanced.opened, now);
     store::events::push_close(&mut writes, &advanced.closed, now);
     store::outbox::push_append(&mut writes, &advanced.messages());

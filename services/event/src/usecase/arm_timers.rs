@@ -1,7 +1,7 @@
-//! The Redis timers of events. They only make transitions prompt, so no use case fails when they fail.
+//! The Redis timers of events. They only make transitions prompt, so their failures fail no use case.
 //!
-//! Only transitions that are near have timers, so that neither Redis nor a new connection to it pays for all that is
-//! planned.
+//! Only upcoming transitions have timers, so that the cost for Redis and for a reconnect does not grow with all planned
+//! events.
 
 use crate::{
     domain::{Due, Schedule, State},
@@ -17,8 +17,8 @@ use stampede_vocab::{EventId, Timestamp};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How long before its time a transition gets its timer.
-const AHEAD: Duration = Duration::from_secs(120);
+/// Time before a transition at which its timer is armed.
+const ARM_AHEAD: Duration = Duration::from_secs(120);
 /// The version of an event that was never changed.
 const FIRST_VERSION: i64 = 1;
 /// Events of one page.
@@ -45,21 +45,21 @@ pub struct ArmTimers {
 }
 
 impl ArmTimers {
-    /// Arms the timers of the events of this schema in this Redis.
+    /// Returns the use case on this schema and this Redis.
     pub fn new(db: Database, redis: Redis) -> Self {
         Self { db, redis }
     }
 
-    /// Arms the timers of every event whose next transition is near, except those due before `from`, which were armed
+    /// Arms the timers of every event with an upcoming transition, except those due before `from`, which were armed
     /// before. Returns the number of events and the time up to which they are armed, which is the next `from`.
-    pub async fn arm_near(&self, from: Option<Timestamp>) -> Result<(usize, Timestamp), ArmError> {
-        let until = Timestamp::now().plus(AHEAD);
+    pub async fn arm_upcoming(&self, from: Option<Timestamp>) -> Result<(usize, Timestamp), ArmError> {
+        let until = Timestamp::now().plus(ARM_AHEAD);
         let mut armed = 0;
         let mut after = from.map(|due_at| Due { event_id: EventId::from_uuid(Uuid::nil()), due_at });
         loop {
             let page = self.due_before(after, until).await?;
             let Some(last) = page.last() else { return Ok((armed, until)) };
-            // A cursor over due times: an event whose times move in the meantime is armed by its own change.
+            // A cursor over due times. An event whose times are moved meanwhile is armed by that change.
             after = last.due_at().map(|due_at| Due { event_id: last.event_id, due_at });
             let arming = stream::iter(&page).map(Ok::<_, RedisError>);
             arming.try_for_each_concurrent(MAX_IN_FLIGHT, |schedule| self.try_arm(schedule)).await?;
@@ -80,9 +80,9 @@ impl ArmTimers {
     }
 
     async fn try_arm(&self, schedule: &Schedule) -> Result<(), RedisError> {
-        let timers = near_timers(schedule, Timestamp::now());
+        let timers = upcoming_timers(schedule, Timestamp::now());
         let has_none = timers.open_time.is_none() && timers.close_time.is_none();
-        // The timers of an earlier version have to go.
+        // The timers of an earlier version have to be removed.
         if has_none && schedule.version == FIRST_VERSION {
             return Ok(());
         }
@@ -98,15 +98,15 @@ impl ArmTimers {
     }
 }
 
-/// The timers of those transitions ahead that are near at `now`.
+/// Returns the timers of the transitions that are upcoming at `now`.
 ///
-/// A closing that comes within [`AHEAD`] of the opening gets its timer with that: by the time of the opening the looks
-/// for what has come near are past it.
-fn near_timers(schedule: &Schedule, now: Timestamp) -> Timers {
-    let until = now.plus(AHEAD);
+/// A closing within [`ARM_AHEAD`] of the opening is armed with it: at the opening, [`ArmTimers::arm_upcoming`] is
+/// already past its due time.
+fn upcoming_timers(schedule: &Schedule, now: Timestamp) -> Timers {
+    let until = now.plus(ARM_AHEAD);
     let opening = (schedule.state == State::Scheduled).then(|| schedule.times.open_time());
     let open_time = opening.filter(|time| *time < until);
-    let until = if open_time.is_some() { until.plus(AHEAD) } else { until };
+    let until = if open_time.is_some() { until.plus(ARM_AHEAD) } else { until };
     Timers {
         event_id: schedule.event_id,
         version: schedule.version,
@@ -124,7 +124,7 @@ mod tests {
         let now = Timestamp::from_micros(1_000_000_000);
         let at = |seconds| now.plus(Duration::from_secs(seconds));
         let times = Times::new(at(opens_in_s), at(closes_in_s)).unwrap();
-        let timers = near_timers(&Schedule::new(EventId::from_uuid(Uuid::nil()), times, now), now);
+        let timers = upcoming_timers(&Schedule::new(EventId::from_uuid(Uuid::nil()), times, now), now);
         [timers.open_time.is_some(), timers.close_time.is_some()]
     }
 

@@ -1,4 +1,4 @@
-//! CancelEvent: the end of an event before its time.
+//! CancelEvent: ends an event before its closing time.
 
 use super::{
     Error, FindEvents, ScheduleChanges,
@@ -22,13 +22,13 @@ pub struct CancelEvent {
 }
 
 impl CancelEvent {
-    /// Cancels events of this schema, and notifies inventory.
+    /// Returns the use case on this schema. It notifies `inventory`.
     pub fn new(db: Database, changes: ScheduleChanges, find: FindEvents, inventory: Inventory) -> Self {
         Self { db, changes, find, inventory }
     }
 
-    /// Cancels the event. Returns once inventory sells nothing of it any more. A repeat returns it as it is, after
-    /// inventory was notified again; of a repeat that asks for refunds the paid orders are refunded too.
+    /// Cancels the event. Returns once inventory sells nothing of it any more. A repeat notifies inventory again and
+    /// returns the event; one that requests refunds also has the paid orders refunded.
     pub async fn run(&self, id: EventId, paid_orders: PaidOrders) -> Result<Event, Error> {
         let work = self
             .db

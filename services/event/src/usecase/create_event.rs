@@ -1,4 +1,4 @@
-//! CreateEvent: a new event with its items, the same one for a repeated request.
+//! CreateEvent: creates an event with its items. A repeat returns the same event.
 
 use super::{Error, ScheduleChanges};
 use crate::{
@@ -9,7 +9,7 @@ use stampede_db::{Conn, Database};
 use stampede_vocab::Timestamp;
 use std::{sync::Arc, time::Duration};
 
-/// How far in the past a requested opening may lie: the time that a request may be in flight. Such an event opens at
+/// How far in the past a requested opening may be: the time that a request may be in flight. Such an event opens at
 /// once.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 
@@ -21,12 +21,12 @@ pub struct CreateEvent {
 }
 
 impl CreateEvent {
-    /// Creates events in this schema.
+    /// Returns the use case on this schema.
     pub fn new(db: Database, changes: ScheduleChanges) -> Self {
         Self { db, changes }
     }
 
-    /// Creates the event. A repeat returns the one that was created first, even when its times are past by now.
+    /// Creates the event. A repeat returns the first one, even if its times have passed by now.
     pub async fn run(&self, new: NewEvent) -> Result<Event, Error> {
         if let Some(event) = self.created_before(&new).await? {
             return Ok(event);
@@ -40,7 +40,7 @@ impl CreateEvent {
                 self.changes.times_committed(&event.schedule).await;
                 Ok(event)
             }
-            // Somebody else has just stored the same request.
+            // A concurrent call has just stored the same request.
             Err(Error::Db(error)) if error.unique_violation().is_some() => {
                 self.created_before(&new).await?.ok_or(Error::Db(error))
             }
@@ -48,13 +48,15 @@ impl CreateEvent {
         }
     }
 
-    /// The event of an earlier request with this request's id, which must have been the same request.
+    /// Returns the event of an earlier request with this request id. Fails if that request was a different one.
     async fn created_before(&self, new: &NewEvent) -> Result<Option<Event>, Error> {
         let id = new.event_id();
         let read = |mut conn: Conn| async move {
             match store::events::fingerprint(&mut conn, id).await? {
                 None => Ok(None),
-                Some(stored) if stored == new.fingerprint => Ok(store::events::load(&mut conn, &[id]).await?.pop()),
+                Some(fingerprint) if fingerprint == new.fingerprint => {
+                    Ok(store::events::load(&mut conn, &[id]).await?.pop())
+                }
                 Some(_) => Err(Refusal::RequestIdReused.into()),
             }
         };
@@ -62,11 +64,11 @@ impl CreateEvent {
     }
 
     async fn insert(&self, new: &NewEvent, event: &Event) -> Result<(), Error> {
-        let what = Arc::new((new.clone(), event.clone()));
+        let stored = Arc::new((new.clone(), event.clone()));
         let work = self.db.transact("create_event", move |conn| {
-            let what = what.clone();
+            let stored = stored.clone();
             Box::pin(async move {
-                let (new, event) = &*what;
+                let (new, event) = &*stored;
                 store::events::insert(conn, new, event).await?;
                 store::outbox::append(conn, &[event.scheduled()]).await
             })

@@ -1,4 +1,4 @@
-//! The failures of the use cases.
+//! The errors of the use cases.
 
 use crate::{client::Unconfirmed, domain::Refusal};
 use stampede_db::{DbError, WorkError};
@@ -6,10 +6,9 @@ use stampede_db::{DbError, WorkError};
 /// Why a use case failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// It was refused for a reason that the caller should know.
+    /// The request is refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
     /// The change is stored, and inventory has not confirmed it.

@@ -17,7 +17,7 @@ pub struct FindEvents {
 }
 
 impl FindEvents {
-    /// Reads events of this schema.
+    /// Returns the use case on this schema.
     pub fn new(db: Database) -> Self {
         Self { db }
     }
@@ -37,14 +37,14 @@ impl FindEvents {
         Ok(paging.cut(events, |event| (event.created_at.micros(), event.id().uuid())))
     }
 
-    /// Returns the events of these ids that there are.
+    /// Returns the events of these ids that exist.
     pub async fn find(&self, ids: &[EventId]) -> Result<HashMap<EventId, Event>, DbError> {
         let events =
             self.db.run("find_events", |mut conn| async move { store::events::load(&mut conn, ids).await }).await?;
         Ok(events.into_iter().map(|event| (event.id(), event)).collect())
     }
 
-    /// Returns the versions of the events of these ids that there are.
+    /// Returns the versions of the events of these ids that exist.
     pub async fn versions(&self, ids: &[EventId]) -> Result<HashMap<EventId, i64>, DbError> {
         let versions =
             self.db.run("event_versions", |mut conn| async move { store::events::versions(&mut conn, ids).await });

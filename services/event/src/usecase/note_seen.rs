@@ -1,8 +1,8 @@
-//! When others could see that events opened and closed: noted after the commit, by the clock of the database.
+//! Records when others could see that events opened and closed: after the commit, by the clock of the database.
 //!
-//! What the transition itself writes is from before its commit, which may take long, and by the clock that decided it.
-//! This is what an audit can hold against that. No transition waits for it: it goes through a queue, and is missing for
-//! those of a process that ends in between.
+//! The time that a transition itself writes is from before its commit, which may take long, and by the clock that
+//! decided it. An audit compares the two. It is asynchronous, through a queue, and best effort: if the process ends in
+//! between, the times are missing.
 
 use crate::{
     domain::{Advanced, Schedule},
@@ -13,10 +13,10 @@ use stampede_vocab::EventId;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// Most transactions that wait to be noted. What does not fit is not noted.
-const QUEUE: usize = 256;
+/// Capacity of the queue, in transactions. What does not fit is dropped.
+const MAX_QUEUED: usize = 256;
 
-/// The transitions of one transaction.
+/// The transitions of one committed transaction.
 #[derive(Debug)]
 pub struct Seen {
     opened: Vec<EventId>,
@@ -24,20 +24,20 @@ pub struct Seen {
     committed: Instant,
 }
 
-/// Hands over what was committed. Cheap to clone.
+/// Queues committed transitions. Cheap to clone.
 #[derive(Clone)]
 pub struct SeenQueue {
     sender: mpsc::Sender<Seen>,
 }
 
-/// Notes what is handed over.
+/// Records queued transitions.
 pub struct NoteSeen {
     db: Database,
-    waiting: mpsc::Receiver<Seen>,
+    receiver: mpsc::Receiver<Seen>,
 }
 
 impl SeenQueue {
-    /// To be called right after the commit of `advanced`. Never waits.
+    /// Queues the transitions of `advanced`. To be called right after the commit. Never waits.
     pub(super) fn push(&self, advanced: &Advanced) {
         let ids = |schedules: &[Schedule]| schedules.iter().map(|schedule| schedule.event_id).collect();
         let (opened, closed) = (ids(&advanced.opened), ids(&advanced.closed));
@@ -48,23 +48,23 @@ impl SeenQueue {
 }
 
 impl NoteSeen {
-    /// Notes the events of this schema.
+    /// Returns both ends of a queue for the events of this schema.
     pub fn new(db: Database) -> (SeenQueue, Self) {
-        let (sender, waiting) = mpsc::channel(QUEUE);
-        (SeenQueue { sender }, Self { db, waiting })
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+        (SeenQueue { sender }, Self { db, receiver })
     }
 
-    /// Waits for what was committed next; `None` once nobody is left who commits.
+    /// Waits for the next transitions; `None` once the queue is closed.
     pub async fn next(&mut self) -> Option<Seen> {
-        self.waiting.recv().await
+        self.receiver.recv().await
     }
 
-    /// Takes what was committed and is not noted yet.
-    pub fn left(&mut self) -> Option<Seen> {
-        self.waiting.try_recv().ok()
+    /// Returns queued transitions without waiting; `None` if the queue is empty.
+    pub fn try_next(&mut self) -> Option<Seen> {
+        self.receiver.try_recv().ok()
     }
 
-    /// Notes it.
+    /// Records the transitions.
     pub async fn run(&self, seen: Seen) -> Result<(), DbError> {
         let work = self.db.run("note_seen_events", |mut conn| async move {
             store::events::note_opened(&mut conn, &seen.opened, seen.committed).await?;

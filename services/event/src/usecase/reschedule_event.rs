@@ -1,4 +1,4 @@
-//! RescheduleEvent: other times for an event that has not opened yet.
+//! RescheduleEvent: moves the times of an event that has not opened yet.
 
 use super::{
     Error, ScheduleChanges,
@@ -24,15 +24,15 @@ pub struct RescheduleEvent {
 }
 
 impl RescheduleEvent {
-    /// Moves events of this schema, and notifies inventory. `lead` is the least time between a reschedule and the old
-    /// opening, and between it and the new one.
+    /// Returns the use case on this schema. It notifies `inventory`. `lead` is the least time between a reschedule and
+    /// the old opening, and between it and the new one.
     pub fn new(db: Database, changes: ScheduleChanges, inventory: Inventory, lead: Duration) -> Self {
         Self { db, changes, inventory, lead }
     }
 
-    /// Moves the event to `times`, if it has the version that the caller has seen. Returns once inventory has the new
-    /// window. Fails once less than the lead is left, because inventory must receive the new window before the old one
-    /// begins. An event that has these times already stays as it is, and inventory is notified again.
+    /// Moves the event to `times` if it has the expected version. Returns once inventory has the new window. Fails if
+    /// less than the lead is left, because inventory must receive the new window before the old one begins. If the
+    /// event has these times already, only notifies inventory again.
     pub async fn run(&self, id: EventId, times: Times, expected_version: Option<i64>) -> Result<Event, Error> {
         let lead = self.lead;
         let work = self.db.transact_with("reschedule_event", move |conn| {
@@ -52,11 +52,11 @@ async fn move_times(
     lead: Duration,
 ) -> Result<Event, Error> {
     let before = lock_one(conn, id).await?;
-    let unmoved = store::events::load(conn, &[id]).await?.pop();
-    let unmoved = unmoved.ok_or_else(|| DbError::inconsistent(format!("{id} is locked and not there")))?;
+    let event_before = store::events::load(conn, &[id]).await?.pop();
+    let event_before = event_before.ok_or_else(|| DbError::inconsistent(format!("{id} is locked and not there")))?;
     if before.is_scheduled_at(times) {
-        // Most often a repeat: inventory had not confirmed it, or the answer was lost.
-        return Ok(unmoved);
+        // Usually a repeat: inventory had not confirmed it, or the answer was lost.
+        return Ok(event_before);
     }
     // Read after the lock: waiting for it must not shorten the lead.
     let now = Timestamp::now();
@@ -64,9 +64,9 @@ async fn move_times(
     times
         .opening_from(now.plus(lead), format!("must be at least {} ms ahead", lead.as_millis()))
         .map_err(Refusal::from)?;
-    // Last: that it has opened says more than that its version is another.
+    // Last: that the event has opened is the better reason to give.
     before.ensure_version(expected_version)?;
-    let event = Event { schedule: after, ..unmoved };
+    let event = Event { schedule: after, ..event_before };
     store_change(conn, &before, &after, event.scheduled()).await?;
     Ok(event)
 }

@@ -1,4 +1,4 @@
-//! Changes of one event's schedule: written with their message, and their effects after the commit.
+//! Changes of an event's schedule: the write with its message, and the effects after the commit.
 
 use super::ArmTimers;
 use crate::{
@@ -22,12 +22,12 @@ pub struct ScheduleChanges {
 }
 
 impl ScheduleChanges {
-    /// Wakes this relay and arms these timers.
+    /// Returns a notifier of this relay and these timers.
     pub fn new(outbox: Outbox, timers: ArmTimers) -> Self {
         Self { outbox, timers, times_changed: Arc::new(Notify::new()) }
     }
 
-    /// Waits until this replica has changed the times of an event. One waiter is enough for all changes.
+    /// Waits until this replica has changed the times of an event. Supports one waiter.
     pub async fn times_changed(&self) {
         self.times_changed.notified().await;
     }

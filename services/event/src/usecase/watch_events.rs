@@ -1,5 +1,4 @@
-//! Watches events until they end. One poll reads the versions of all that are watched, and the events that have
-//! changed.
+//! Watches events until they end. One poll reads the versions of all watched events, and then the changed events.
 
 use super::{Error, FindEvents};
 use crate::domain::{Event, Refusal};
@@ -19,16 +18,17 @@ pub struct WatchEvents {
 impl WatchEvents {
     /// Watches the events that `find` reads, at this poll interval. Needs a tokio runtime.
     pub fn new(find: FindEvents, period: Duration) -> Self {
-        let (asked, watched) = (find.clone(), find.clone());
-        let versions = move |ids| versions(asked.clone(), ids);
-        let load = move |ids| load(watched.clone(), ids);
+        let (version_reader, event_reader) = (find.clone(), find.clone());
+        let versions = move |ids| versions(version_reader.clone(), ids);
+        let load = move |ids| load(event_reader.clone(), ids);
         let hub = Hub::by_version(period, |event: &Event| event.schedule.version, versions, load);
         Self { find, hub }
     }
 
-    /// Returns each event as it is now and after each change, until it has ended. Fails unless every id has an event.
+    /// Returns a stream of each event now and after each change, until it has ended. Fails unless every id has an
+    /// event.
     pub async fn run(&self, ids: Vec<EventId>) -> Result<impl Stream<Item = Event> + Send + use<>, Error> {
-        // Their versions only: a crowd that begins to watch reads each event once, by the poll.
+        // Reads only the versions: for a crowd that begins to watch, the poll reads each event once.
         let found = self.find.versions(&ids).await?;
         if let Some(id) = ids.iter().find(|id| !found.contains_key(id)) {
             return Err(Refusal::NotFound(*id).into());

@@ -1,7 +1,7 @@
-//! The expiry listener: Redis publishes that a timer has expired, and the event advances at once.
+//! The expiry listener: advances events as soon as Redis publishes that their timers have expired.
 //!
-//! It is an optimization: nothing depends on it. It arms the timers of what is near after each connect, so a Redis that
-//! lost them gets them back, and then of what comes near, beside what expires.
+//! It is an optimization: nothing depends on it. It arms the timers of upcoming transitions after each connect, so that
+//! a Redis that lost them gets them back, and then periodically while it listens.
 
 use crate::usecase::{AdvanceEvents, ArmTimers};
 use stampede_lua::{Redis, timer::Expirations};
@@ -10,27 +10,24 @@ use std::{future::Future, time::Duration};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Time between two looks for what has come near, which is a small part of the time that timers are armed ahead.
-const LOOK_INTERVAL: Duration = Duration::from_secs(20);
-/// How long a connection must last for the next one to be made soon after it: one that is cut again and again must not
+/// Time between two rounds of arming timers: a small part of the time that they are armed ahead.
+const ARM_INTERVAL: Duration = Duration::from_secs(20);
+/// Age from which on a connection counts as stable and resets the back-off: one that is cut again and again must not
 /// have the timers armed as often.
-const STEADY: Duration = Duration::from_secs(5);
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// Time between two pings of the connection.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Most expirations that are looked at together.
-const EXPIRED_AT_A_TIME: usize = 1_000;
-/// Longest wait for one batch. A transaction under way goes on; the next poll of the sweep finds whether it committed.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Most expirations in one batch.
+const MAX_EXPIRATIONS: usize = 1_000;
+/// Time-out of one batch. A transaction in flight goes on; the next poll of the sweep finds whether it committed.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The worker. It has a loop of its own because it goes by no rounds: it is a subscription, which lasts as long as its
-/// connection does and is then made anew, with the back-off of every other worker. Whatever it waits for apart from an
-/// expiry has a time-out.
+/// The worker. It has its own loop because it has no rounds: it is a subscription, which lasts as long as its
+/// connection and is then renewed with back-off. All its waits but that for an expiry have time-outs.
 pub struct ExpiryListener {
-    /// Opens and closes what expires.
     pub advance: AdvanceEvents,
-    /// Arms the timers of what is near.
     pub timers: ArmTimers,
-    /// Where the timers are.
+    /// The Redis of the timers.
     pub redis: Redis,
 }
 
@@ -46,7 +43,7 @@ impl ExpiryListener {
                         () = self.listen(expirations, &stop) => {}
                         () = self.keep_armed() => {}
                     }
-                    if connected_at.elapsed() >= STEADY {
+                    if connected_at.elapsed() >= STABLE_AFTER {
                         failures = 0;
                     }
                 }
@@ -54,25 +51,26 @@ impl ExpiryListener {
                     tracing::warn!(error.cause = %error, "cannot listen for timers, the sweep goes on alone");
                 }
             }
-            // Also after a connection that was lost, so that a Redis that accepts and closes is not called in a loop.
+            // Also after a lost connection, so that a Redis that accepts and closes connections is not called in a
+            // tight loop.
             stop.run_until_cancelled(sleep(backoff(failures))).await;
             failures += 1;
         }
         Ok(())
     }
 
-    /// Arms the timers of what is near, and later of what has come near. Begins after the subscription, so that the
-    /// expiry of a timer in between is received. Never returns.
+    /// Arms the timers of upcoming transitions, now and periodically. It starts after the subscription, so that no
+    /// expiry in between is missed. Never returns.
     async fn keep_armed(&self) {
         let (mut armed_until, mut failures) = (None, 0);
         loop {
-            match in_time(self.timers.arm_near(armed_until)).await {
+            match with_timeout(self.timers.arm_upcoming(armed_until)).await {
                 Ok((armed, until)) => {
                     if armed_until.is_none() {
                         tracing::info!(event.armed = armed, "listening for the timers of events");
                     }
                     (armed_until, failures) = (Some(until), 0);
-                    sleep(LOOK_INTERVAL).await;
+                    sleep(ARM_INTERVAL).await;
                 }
                 Err(error) => {
                     tracing::warn!(error.cause = %error, "timers not armed, left to the sweep");
@@ -83,18 +81,18 @@ impl ExpiryListener {
         }
     }
 
-    /// Advances what is due when timers have expired, until the connection is lost or the process stops.
+    /// Advances due events when timers expire, until the connection is lost or the process stops.
     async fn listen(&self, mut expirations: Expirations, stop: &CancellationToken) {
-        let mut check = interval(CHECK_INTERVAL);
+        let mut ping = interval(PING_INTERVAL);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                batch = expirations.next(EXPIRED_AT_A_TIME) => match batch {
+                batch = expirations.next(MAX_EXPIRATIONS) => match batch {
                     Some(batch) => self.advance(batch.len()).await,
                     None => return tracing::warn!("the connection for timers is lost"),
                 },
-                // Without traffic a half-open connection cannot be distinguished from one on which nothing expires.
-                _ = check.tick() => if let Err(error) = expirations.check().await {
+                // Without traffic a half-open connection looks like one on which nothing expires.
+                _ = ping.tick() => if let Err(error) = expirations.check().await {
                     return tracing::warn!(error.cause = %error, "the connection for timers does not answer");
                 },
             }
@@ -102,14 +100,14 @@ impl ExpiryListener {
     }
 
     async fn advance(&self, expired: usize) {
-        if let Err(error) = in_time(self.advance.run(expired)).await {
+        if let Err(error) = with_timeout(self.advance.run(expired)).await {
             tracing::warn!(error.cause = %error, "events of expired timers not advanced, left to the sweep");
         }
     }
 }
 
-/// Waits for `step`, but not for ever.
-async fn in_time<T, E: Into<anyhow::Error>>(step: impl Future<Output = Result<T, E>>) -> anyhow::Result<T> {
+/// Runs `step` with a time-out.
+async fn with_timeout<T, E: Into<anyhow::Error>>(step: impl Future<Output = Result<T, E>>) -> anyhow::Result<T> {
     match timeout(BATCH_TIMEOUT, step).await {
         Ok(outcome) => outcome.map_err(Into::into),
         Err(_) => anyhow::bail!("not done within {} s", BATCH_TIMEOUT.as_secs()),

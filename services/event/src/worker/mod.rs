@@ -1,5 +1,5 @@
 //! The workers that open and close events: the listener is prompt, the sweep is reliable. Both call the same use case.
-//! Behind them another notes when that could be seen.
+//! A third records when the transitions could be seen.
 
 mod listener;
 mod seen;

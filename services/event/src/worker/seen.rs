@@ -1,27 +1,26 @@
-//! Notes when transitions could be seen, behind those who make them.
+//! Records when committed transitions could be seen, asynchronously.
 
 use crate::usecase::{NoteSeen, Seen};
 use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Time until a transition is noted: those of the same instant are made before, and not slowed down by it.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Delay before transitions are recorded, so that it does not slow down those of the same instant.
+const DELAY: Duration = Duration::from_millis(500);
 
-/// Notes what is handed over until `stop`, and then what is left. It has a loop of its own because it goes by no
-/// rounds.
+/// Records queued transitions until `stop`, and then those that are left. It has its own loop because it has no rounds.
 pub async fn note_seen(mut note: NoteSeen, stop: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(seen)) = stop.run_until_cancelled(note.next()).await {
-        stop.run_until_cancelled(sleep(PAUSE)).await;
+        stop.run_until_cancelled(sleep(DELAY)).await;
         write(&note, seen).await;
-        write_left(&mut note).await;
+        drain(&mut note).await;
     }
-    write_left(&mut note).await;
+    drain(&mut note).await;
     Ok(())
 }
 
-async fn write_left(note: &mut NoteSeen) {
-    while let Some(seen) = note.left() {
+async fn drain(note: &mut NoteSeen) {
+    while let Some(seen) = note.try_next() {
         write(note, seen).await;
     }
 }

@@ -1,5 +1,4 @@
-//! The due sweep: sleeps until the next transition is due and makes it. It is what guarantees that events open and
-//! close.
+//! The due sweep: sleeps until the next transition is due and makes it. It guarantees that events open and close.
 
 use crate::{
     domain::Due,
@@ -10,26 +9,24 @@ use stampede_service::Worker;
 use stampede_vocab::{EventId, Timestamp, backoff_within};
 use std::{mem, time::Duration};
 
-/// Time until events are tried again that somebody else had locked: another replica that makes the same transition has
-/// them for a moment, and one that stands still until the server ends its connection.
-const LOCKED_PAUSE: Duration = Duration::from_millis(10);
-/// Bounds of the pause after a failure: what falls due while the database is away is late by no more than this once it
-/// is back.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Retry interval for events that another transaction had locked: a replica that makes the same transition has them for
+/// a moment, a stalled one until the server ends its connection.
+const LOCKED_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Limits of the back-off after a failure. The longest bounds how late transitions are once the database is back.
+const MIN_BACKOFF: Duration = Duration::from_millis(10);
+const MAX_BACKOFF: Duration = Duration::from_millis(250);
 
-/// The worker. Between two rounds it sleeps until something is due, or times have changed here.
+/// The worker. Between two rounds it sleeps until a transition is due, or this replica has changed times.
 pub struct DueSweep {
     advance: AdvanceEvents,
     changes: ScheduleChanges,
     interval: Duration,
-    /// The next transitions, as they were read before the sleep.
+    /// The next transitions, read before the sleep.
     upcoming: Vec<Due>,
 }
 
 impl DueSweep {
-    /// Opens and closes what is due, woken by `changes`. Events whose times another replica has changed are seen after
-    /// `interval`.
+    /// Returns the worker, woken by `changes`. Times that another replica has changed are read after `interval`.
     pub fn new(advance: AdvanceEvents, changes: ScheduleChanges, interval: Duration) -> Self {
         Self { advance, changes, interval, upcoming: Vec::new() }
     }
@@ -39,18 +36,18 @@ impl Worker for DueSweep {
     type Error = DbError;
 
     /// Advances the events that are due, then reads the next transitions. An event that was moved or cancelled
-    /// meanwhile is not due any more, and the transaction finds it so. One that was locked is still due. After a
-    /// failure everything is read again.
+    /// meanwhile is not due any more, which the transaction checks. One that was locked is still due. After a failure
+    /// everything is read again.
     async fn round(&mut self) -> Result<Duration, DbError> {
         let due = due(&mem::take(&mut self.upcoming), self.advance.now());
         if !due.is_empty() {
             self.advance.run(due.len()).await?;
         }
-        // What is due later than the next round begins is left to that one, however much there is.
+        // Transitions due after the start of the next round are left to that round.
         let horizon = self.advance.now().plus(self.interval * 2);
         self.upcoming = self.advance.upcoming(horizon).await?;
         let (next, now) = (self.upcoming.first(), self.advance.now());
-        Ok(if is_left(next, &due, now) { LOCKED_PAUSE } else { until(next, now, self.interval) })
+        Ok(if is_still_due(next, &due, now) { LOCKED_RETRY_INTERVAL } else { sleep_time(next, now, self.interval) })
     }
 
     async fn woken(&mut self) {
@@ -58,18 +55,18 @@ impl Worker for DueSweep {
     }
 
     fn pause_after_failure(&self, failures: u32) -> Duration {
-        backoff_within(SHORTEST_PAUSE, LONGEST_PAUSE, failures)
+        backoff_within(MIN_BACKOFF, MAX_BACKOFF, failures)
     }
 }
 
 /// Returns how long to sleep. A sleep that ends early is harmless: nothing is due then, and the next round sleeps
 /// again.
-fn until(next: Option<&Due>, now: Timestamp, interval: Duration) -> Duration {
+fn sleep_time(next: Option<&Due>, now: Timestamp, interval: Duration) -> Duration {
     next.map_or(interval, |next| next.due_at.since(now).min(interval))
 }
 
 /// Returns whether the next transition is due, although its event was among those that were just tried.
-fn is_left(next: Option<&Due>, tried: &[EventId], now: Timestamp) -> bool {
+fn is_still_due(next: Option<&Due>, tried: &[EventId], now: Timestamp) -> bool {
     next.is_some_and(|next| next.due_at <= now && tried.contains(&next.event_id))
 }
 
@@ -96,18 +93,18 @@ mod tests {
         let table =
             [(-5, Duration::ZERO), (0, Duration::ZERO), (1_234, Duration::from_micros(1_234)), (900_000, interval)];
         for (us, expected) in table {
-            assert_eq!(until(Some(&due_in_us(us)), NOW, interval), expected, "{us}");
+            assert_eq!(sleep_time(Some(&due_in_us(us)), NOW, interval), expected, "{us}");
         }
-        assert_eq!(until(None, NOW, interval), interval);
+        assert_eq!(sleep_time(None, NOW, interval), interval);
     }
 
     #[test]
     fn what_was_locked_is_not_tried_again_without_a_pause() {
         let (late, ahead) = (due_in_us(-5), due_in_us(7));
-        assert!(is_left(Some(&late), &[ahead.event_id, late.event_id], NOW));
-        assert!(!is_left(Some(&late), &[], NOW), "it has become due since");
-        assert!(!is_left(Some(&ahead), &[ahead.event_id], NOW), "its next transition is ahead");
-        assert!(!is_left(None, &[late.event_id], NOW));
+        assert!(is_still_due(Some(&late), &[ahead.event_id, late.event_id], NOW));
+        assert!(!is_still_due(Some(&late), &[], NOW), "it has become due since");
+        assert!(!is_still_due(Some(&ahead), &[ahead.event_id], NOW), "its next transition is ahead");
+        assert!(!is_still_due(None, &[late.event_id], NOW));
     }
 
     #[test]
