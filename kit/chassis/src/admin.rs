@@ -1,8 +1,8 @@
 //! The operator's port: GET /healthz (alive), /readyz (may be called), /metrics (Prometheus text), and over gRPC the
 //! standard health service, for the process as a whole, and reflection.
 //!
-//! It serves from before the process is built until after it has drained. Reflection is UNAVAILABLE until it is known
-//! what the process serves.
+//! Serves from before the process is built until after it has drained. Reflection is UNAVAILABLE until the services of
+//! the process are known.
 
 use crate::{
     Workers,
@@ -23,17 +23,17 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::Status;
 use tower::ServiceExt;
 
-/// The admin server of a process, which serves until this is dropped.
+/// The admin server of a process. It serves until this is dropped.
 pub struct Admin {
     reflection: Reflection,
     _server: AbortOnDropHandle<()>,
 }
 
-/// The reflection services, once there are some.
+/// The reflection services, once they are set.
 type Reflection = Arc<OnceLock<Router>>;
 
 impl Admin {
-    /// Serves on `listener` what `workers` say of the process.
+    /// Serves health, readiness and metrics on `listener`, as `workers` report them.
     pub fn spawn(listener: TcpListener, workers: Workers) -> Admin {
         let reflection = Reflection::default();
         let health = Health::of(&[]);
@@ -45,7 +45,7 @@ impl Admin {
         Admin { reflection, _server: AbortOnDropHandle::new(server) }
     }
 
-    /// Serves these reflection services from now on; others are not taken after them.
+    /// Sets the reflection services. Later calls have no effect.
     pub(crate) fn reflect(&self, reflection: Router) {
         self.reflection.get_or_init(|| reflection);
     }
@@ -72,7 +72,7 @@ async fn reflect(State(reflection): State<Reflection>, request: Request) -> Resp
     }
 }
 
-/// One line for each thing the process waits for, and one for each that it only speaks of.
+/// One line for each gate, and one for each note.
 async fn readyz(State(workers): State<Workers>) -> impl IntoResponse {
     let status = if workers.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut text = String::new();

@@ -11,15 +11,15 @@ use axum::Router;
 use tonic::service::Routes;
 use tonic_reflection::{pb, server::Builder};
 
-/// The reflection services, by their names and their routes. Tools that people have ask for the older one.
+/// The reflection services, by their names and their routes. Older tools ask for v1alpha.
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
-/// A process serves one of these.
+/// The services of one process.
 pub enum App {
     /// gRPC services, with health and reflection added.
     Grpc(Grpc),
-    /// An HTTP router, as it is. Health and reflection are added on the admin port alone.
+    /// An HTTP router, unchanged. Health and reflection are added on the admin port only.
     Http(Http),
 }
 
@@ -30,7 +30,7 @@ pub struct Grpc {
     guard: Guard,
 }
 
-/// The HTTP router of a process that stands before gRPC services.
+/// The HTTP router of a process in front of gRPC services.
 pub struct Http {
     router: Router,
     bounds: HttpBounds,
@@ -45,7 +45,7 @@ pub(crate) struct Contract {
 }
 
 impl App {
-    /// The services that reflection describes.
+    /// Returns the services that reflection describes.
     pub(crate) fn contract(&self) -> &Contract {
         match self {
             App::Grpc(grpc) => &grpc.contract,
@@ -53,7 +53,8 @@ impl App {
         }
     }
 
-    /// Lets in whom the contract names, of those who are believed. A router lets in whom it likes.
+    /// Guards gRPC calls by the access rules of the contract, for callers that `trust` authenticates. A router
+    /// authorizes its requests itself.
     pub(crate) fn guarded_by(self, trust: Trust) -> anyhow::Result<App> {
         match self {
             App::Grpc(grpc) => {
@@ -66,26 +67,26 @@ impl App {
 }
 
 impl Grpc {
-    /// `descriptor_set` is an encoded `FileDescriptorSet` with at least the services, which are
-    /// given by their full names; it may be empty if they are not to be described. A process lets in whom the contract
-    /// names ([`run`](crate::run)); one that is served alone lets in nobody.
+    /// Takes the full names of the services and an encoded `FileDescriptorSet` with at least these, which may be empty
+    /// to leave them undescribed. [`run`](crate::run) enforces the access rules of the contract; a service that is
+    /// served without it refuses all calls.
     pub fn new(routes: Routes, descriptor_set: &'static [u8], services: &[&'static str]) -> Grpc {
         let services = services.iter().copied().map(String::from).collect();
         Grpc { routes, contract: Contract { descriptor_set, services }, guard: Guard::Closed }
     }
 
-    /// The same for a test: lets in everybody, as who they say that they are in plain metadata.
+    /// Admits all calls with the identity in their plain metadata; for tests.
     #[must_use]
     pub fn believing_everybody(self) -> Grpc {
         Grpc { guard: Guard::Open, ..self }
     }
 
-    /// The names to report the health of.
+    /// Returns the names to report the health of.
     pub(crate) fn services(&self) -> &[String] {
         &self.contract.services
     }
 
-    /// All that is served, the services, their health, and reflection, and whom it is served to.
+    /// Returns all routes (services, health, reflection) and the guard around them.
     pub(crate) fn into_parts(self, health: &Health, reflection: Router) -> (Routes, Guard) {
         let router = self.routes.add_service(health.server()).into_axum_router().merge(reflection);
         (Routes::from(router).prepare(), self.guard)
@@ -93,26 +94,26 @@ impl Grpc {
 }
 
 impl Http {
-    /// `descriptor_set` is an encoded `FileDescriptorSet` with at least the gRPC services that the
-    /// router leads to, which are given by their full names.
+    /// Takes the full names of the gRPC services that the router leads to, and an encoded `FileDescriptorSet` with at
+    /// least these.
     pub fn new(router: Router, descriptor_set: &'static [u8], services: Vec<String>) -> Http {
         let contract = Contract { descriptor_set, services };
         Http { router, bounds: HttpBounds::default(), tls: None, contract }
     }
 
-    /// The same, whose clients can hold on to so much.
+    /// Replaces the limits of its connections.
     #[must_use]
     pub fn within(self, bounds: HttpBounds) -> Http {
         Http { bounds, ..self }
     }
 
-    /// The same in TLS, if there is a certificate.
+    /// Serves TLS if there is a certificate.
     #[must_use]
     pub fn in_tls(self, tls: Option<Tls>) -> Http {
         Http { tls, ..self }
     }
 
-    /// The router.
+    /// Returns the router.
     pub fn into_router(self) -> Router {
         self.router
     }
@@ -123,7 +124,7 @@ impl Http {
 }
 
 impl Contract {
-    /// The routes of the standard reflection services: they describe the services of the contract, health, and
+    /// Returns the routes of the standard reflection services: they describe the services of the contract, health, and
     /// themselves.
     pub(crate) fn reflection(&self) -> anyhow::Result<Router> {
         let routes = Router::new()

@@ -1,7 +1,7 @@
-//! The clocks that a process reads beside that of its machine: how far they are off, each second, and which of them it
-//! goes by.
+//! Measures each second how far the clocks of servers are from that of the machine, and corrects the time of the
+//! process to one of them.
 //!
-//! The process is ready whatever they say. A clock that does not answer leaves what was measured last.
+//! Does not affect readiness. While a clock does not answer, the last offset stays.
 
 use crate::{Stage, Workers, wait_for};
 use opentelemetry::{KeyValue, global, metrics::Gauge};
@@ -13,30 +13,30 @@ use std::{fmt::Display, future::Future, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Time between two looks.
+/// Time between two measurements.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Longest wait for one answer. Servers have shorter limits of their own, so that it is they who end what hangs.
-const TIME_OUT: Duration = Duration::from_secs(10);
-/// Most questions of one look, of which the answer with the shortest round trip counts.
-const TRIES: usize = 3;
-/// A round trip after which it is not asked again.
-const SHORT: Duration = Duration::from_millis(1);
-/// Clocks that differ by more than this need mending.
+/// Timeout of one read. Servers have shorter timeouts of their own, which should end a hanging read first.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Most reads of one measurement; the one with the shortest round trip counts.
+const MAX_READS: usize = 3;
+/// A round trip that is short enough to stop reading.
+const SHORT_ROUND_TRIP: Duration = Duration::from_millis(1);
+/// Largest offset without a warning.
 const TOLERANCE: Duration = Duration::from_millis(20);
 /// Time between two warnings.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// A clock that is read.
+/// A clock to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedClock {
-    /// Whose it is, as the metric names it.
+    /// Name of its server, a label of the metric.
     pub of: &'static str,
-    /// Whether the process goes by it: then [`Timestamp::now`] is corrected to it.
+    /// Whether [`Timestamp::now`] is corrected to it.
     pub leads: bool,
 }
 
-/// Measures now, and each second from then on, how far the machine's clock is off this one, which `read` reads; exports
-/// it as `stampede_clock_offset_seconds`, and warns if that is too much.
+/// Measures the offset of the machine's clock from this clock now and each second, by `read`. Exports it as
+/// `stampede_clock_offset_seconds`, and warns if it is too large.
 ///
 /// Fails if `read` does not succeed within `wait`.
 pub async fn follow_clock<R, Fut, E>(
@@ -51,9 +51,9 @@ where
     E: Display + Send + 'static,
 {
     let mut offsets = Offsets::of(clock);
-    let first = wait_for(&format!("the clock of the {}", clock.of), wait, || look(&read)).await?;
+    let first = wait_for(&format!("the clock of the {}", clock.of), wait, || measure(&read)).await?;
     offsets.take(first);
-    // To the last, as the relay goes by it too.
+    // In the last stage, since the relay uses the corrected time too.
     workers.spawn(Stage::Relay, "clock", move |stop| async move {
         offsets.follow(read, stop).await;
         Ok(())
@@ -61,25 +61,25 @@ where
     Ok(())
 }
 
-/// Asks until an answer is back soon, and returns what the best one tells. Fails if there is none.
-async fn look<R, Fut, E>(read: &R) -> Result<Offset, String>
+/// Reads the clock until a round trip is short, and returns the best offset. Fails if there is none.
+async fn measure<R, Fut, E>(read: &R) -> Result<Offset, String>
 where
     R: Fn() -> Fut,
     Fut: Future<Output = Result<Timestamp, E>>,
     E: Display,
 {
     let mut best: Option<Offset> = None;
-    for _ in 0..TRIES {
+    for _ in 0..MAX_READS {
         // In this order, so that the round trip is not measured too short.
         let (asked, asked_at) = (Instant::now(), clock::machine());
-        let answer = match timeout(TIME_OUT, read()).await {
+        let answer = match timeout(TIMEOUT, read()).await {
             Ok(Ok(there)) => Offset::new(asked_at, asked.elapsed(), there),
-            // What was answered before counts.
+            // Earlier reads of the measurement count.
             Ok(Err(error)) => return best.ok_or_else(|| error.to_string()),
-            Err(_) => return best.ok_or_else(|| format!("no answer within {} s", TIME_OUT.as_secs())),
+            Err(_) => return best.ok_or_else(|| format!("no answer within {} s", TIMEOUT.as_secs())),
         };
         let narrowest = best.map_or(answer, |best| best.narrower(answer));
-        if narrowest.round_trip() <= SHORT {
+        if narrowest.round_trip() <= SHORT_ROUND_TRIP {
             return Ok(narrowest);
         }
         best = Some(narrowest);
@@ -87,11 +87,11 @@ where
     best.ok_or_else(|| "it was not asked".to_owned())
 }
 
-/// What is done with each offset that was measured.
+/// Applies each measured offset: corrects, exports and warns.
 struct Offsets {
     clock: SharedClock,
     seconds: Gauge<f64>,
-    /// Whether the last look had an answer.
+    /// Whether the last measurement succeeded.
     is_known: bool,
     warned: Option<Instant>,
 }
@@ -116,17 +116,17 @@ impl Offsets {
         loop {
             let next = async {
                 ticks.tick().await;
-                look(&read).await
+                measure(&read).await
             };
             match stop.run_until_cancelled(next).await {
                 None => return,
-                Some(looked) => self.note(looked),
+                Some(measured) => self.note(measured),
             }
         }
     }
 
-    fn note(&mut self, looked: Result<Offset, String>) {
-        match looked {
+    fn note(&mut self, measured: Result<Offset, String>) {
+        match measured {
             Ok(offset) => {
                 self.is_known = true;
                 self.take(offset);
@@ -139,7 +139,7 @@ impl Offsets {
         if self.clock.leads {
             clock::correct(offset);
         }
-        // As the warning: an answer that took long, and so tells little, is no reason for either.
+        // The least offset, as for the warning: an uncertain measurement must not alarm.
         self.seconds.record(offset.least_micros() as f64 / 1e6, &[KeyValue::new("against", self.clock.of)]);
         if offset.at_least() > TOLERANCE && self.warned.is_none_or(|warned| warned.elapsed() >= REMINDER) {
             self.warned = Some(Instant::now());
@@ -151,7 +151,7 @@ impl Offsets {
         }
     }
 
-    /// Said once, and again after an answer.
+    /// Logs the first failure, and the first one after a success.
     fn note_failure(&mut self, cause: &str) {
         if self.is_known {
             tracing::warn!(
@@ -187,11 +187,11 @@ mod tests {
                 Ok::<_, String>(clock::machine().plus(AHEAD))
             }
         };
-        let offset = look(&read).await.unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), TRIES, "none was back at once");
+        let offset = measure(&read).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), MAX_READS, "none was back at once");
         assert!(offset.round_trip() < Duration::from_millis(300), "{offset:?}");
         let least = offset.at_least();
-        assert!(least < AHEAD + SHORT && AHEAD <= least + offset.round_trip(), "{offset:?}");
+        assert!(least < AHEAD + SHORT_ROUND_TRIP && AHEAD <= least + offset.round_trip(), "{offset:?}");
     }
 
     #[tokio::test]
@@ -203,19 +203,19 @@ mod tests {
         };
         // The machine may be busy for a moment at any time, but not at each.
         for _ in 0..10 {
-            look(&read).await.unwrap();
+            measure(&read).await.unwrap();
         }
-        assert!(asked.load(Ordering::Relaxed) < 10 * TRIES);
+        assert!(asked.load(Ordering::Relaxed) < 10 * MAX_READS);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_look_without_an_answer_ends() {
         let refused = || ready(Err::<Timestamp, _>("connection refused"));
-        assert_eq!(look(&refused).await, Err("connection refused".to_owned()));
+        assert_eq!(measure(&refused).await, Err("connection refused".to_owned()));
         let started = Instant::now();
         let silent = pending::<Result<Timestamp, String>>;
-        assert_eq!(look(&silent).await, Err("no answer within 10 s".to_owned()));
-        assert_eq!(started.elapsed(), TIME_OUT);
+        assert_eq!(measure(&silent).await, Err("no answer within 10 s".to_owned()));
+        assert_eq!(started.elapsed(), TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,13 +15,13 @@ use tracing_subscriber::filter::{ParseError, Targets};
 /// Where `--help` lists these flags.
 const HEADING: &str = "Process";
 
-/// Reads levels by target, however they are spaced.
+/// Parses levels by target, with optional spaces.
 fn log_filter(text: &str) -> Result<Targets, ParseError> {
     let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
     directives.join(",").parse()
 }
 
-/// The part of the configuration that is the same for all; flatten it into the service's own.
+/// Configuration that all processes have in common; flatten it into the service's own.
 #[derive(Clone, Debug, Args)]
 pub struct CommonConfig {
     /// Address to serve on; port 0 takes a free one.
@@ -86,14 +86,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// A service's configuration, seen from the chassis.
+/// A configuration that contains [`CommonConfig`].
 pub trait HasCommon {
-    /// The part that is the same for all processes.
+    /// Returns the common part.
     fn common(&self) -> &CommonConfig;
 }
 
 impl CommonConfig {
-    /// Where the admin server listens: on this machine alone, unless told otherwise, wherever the process serves.
+    /// Returns the address of the admin server: the loopback interface, unless configured otherwise.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr.unwrap_or_else(|| {
             let port = match self.listen_addr.port() {
@@ -104,27 +104,27 @@ impl CommonConfig {
         })
     }
 
-    /// How long a drain may take.
+    /// Returns the longest time of a drain.
     pub const fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
     }
 
-    /// Longest wait at start for each server.
+    /// Returns the longest wait at start for each server.
     pub const fn wait_for_servers(&self) -> Duration {
         Duration::from_millis(self.wait_for_servers_ms)
     }
 
-    /// Threads of the runtime.
+    /// Returns the number of threads of the runtime.
     ///
-    /// All processes and their servers share a machine, so none may take all cores; and on two
-    /// cores one thread served more calls than two, which only steal from each other.
+    /// Processes and servers share a machine, so none may take all cores. On two cores one thread served more calls
+    /// than two, which mostly steal work from each other.
     pub fn worker_threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         self.worker_threads.map_or((cores / 2).max(1), NonZeroUsize::get)
     }
 }
 
-/// The command of a process, which then listens by default where the others expect it.
+/// Sets the default listen address to the port in the registry.
 #[must_use]
 pub fn with_default_address(command: clap::Command, process: Process) -> clap::Command {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, process.port()));

@@ -1,5 +1,5 @@
-//! The time a call has left, and how it travels: header `grpc-timeout`, request extension, and a
-//! task-local that calls made on the way inherit.
+//! Deadline of a call, and how it is propagated: as the header `grpc-timeout`, a request extension, and a task-local
+//! that calls made on the way inherit.
 
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -7,7 +7,7 @@ use stampede_status::{Problem, Reason};
 use std::{fmt::Write, future::Future, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
-/// The header of the gRPC protocol that says how long the caller waits.
+/// The gRPC header with the time that the caller waits.
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 tokio::task_local! {
@@ -19,49 +19,48 @@ tokio::task_local! {
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// The deadline that is so long from now.
+    /// Returns the deadline `wait` from now.
     pub fn after(wait: Duration) -> Deadline {
         Deadline(Instant::now() + wait)
     }
 
-    /// The deadline of the call this task is handling, unless it is not handling one. Tasks
-    /// spawned by a handler do not inherit it.
+    /// Returns the deadline of the call that this task handles, if any. Tasks spawned by a handler do not inherit it.
     pub fn current() -> Option<Deadline> {
         CURRENT.try_with(|deadline| *deadline).ok()
     }
 
-    /// The moment itself.
+    /// Returns the instant.
     pub fn instant(self) -> Instant {
         self.0
     }
 
-    /// How long is left; zero when it has passed.
+    /// Returns the remaining time; zero once it has passed.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// The problem for a caller whose deadline has passed.
+    /// Returns the problem for a caller whose deadline has passed.
     pub fn exceeded() -> Problem {
         Problem::new(Reason::DeadlineExceeded, "the deadline of the call has passed")
     }
 
-    /// Runs `work`; calls made by it inherit the deadline.
+    /// Runs `work`, whose calls inherit the deadline.
     pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, work)
     }
 
-    /// Runs `work` until the deadline; calls made by it inherit the deadline.
+    /// Runs `work`, whose calls inherit the deadline. Fails once it has passed.
     pub fn bound<F: Future>(self, work: F) -> impl Future<Output = Result<F::Output, Problem>> {
         timeout_at(self.0, self.scope(work)).map(|outcome| outcome.map_err(|_| Deadline::exceeded()))
     }
 
-    /// Reads the header; one that cannot be read counts as absent.
+    /// Reads the header; a malformed one counts as absent.
     pub fn from_headers(headers: &HeaderMap) -> Option<Deadline> {
         let wait = parse_timeout(headers.get(GRPC_TIMEOUT)?.to_str().ok()?)?;
         Instant::now().checked_add(wait).map(Deadline)
     }
 
-    /// Returns the time that is left, in the form of the header.
+    /// Returns the remaining time in the format of the header.
     pub(crate) fn to_header(self) -> HeaderValue {
         let mut text = String::with_capacity(10);
         write!(text, "{}", TimeoutText(self.remaining())).expect("a string takes any text");
@@ -69,7 +68,7 @@ impl Deadline {
     }
 }
 
-/// Up to eight digits and a unit: H, M, S, m, u or n.
+/// Parses up to eight digits and a unit: H, M, S, m, u or n.
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -87,7 +86,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// The finest unit in which the duration fits eight digits.
+/// A duration in the finest unit that fits eight digits.
 struct TimeoutText(Duration);
 
 impl std::fmt::Display for TimeoutText {

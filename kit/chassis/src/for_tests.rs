@@ -1,5 +1,5 @@
-//! A process in miniature, for the tests of the server's and the caller's side. Its messages are
-//! those of the health protocol, so that the crate needs no protos of its own.
+//! A small process, for the tests of servers and clients. Its messages are those of the health protocol, so that the
+//! crate needs no protos of its own.
 
 use crate::{Admin, Deadline, Grpc, Workers, serve_on};
 use axum::routing::any_service;
@@ -81,7 +81,7 @@ where
     }))
 }
 
-/// One message, and then silence.
+/// Sends one message, and stays open.
 async fn watch(request: HttpRequest<axum::body::Body>) -> Result<HttpResponse<Body>, std::convert::Infallible> {
     use futures_util::{StreamExt, stream};
     let method = service_fn(|_: Request<HealthCheckRequest>| async {
@@ -91,7 +91,7 @@ async fn watch(request: HttpRequest<axum::body::Body>) -> Result<HttpResponse<Bo
     Ok(tonic::server::Grpc::new(Codec::default()).server_streaming(method, request).await)
 }
 
-/// Calls `test.Calls/<method>` and gives the number it answers.
+/// Calls `test.Calls/<method>` and returns the number in its answer.
 pub(crate) async fn call<C>(channel: C, path: &'static str) -> Result<i32, Status>
 where
     C: GrpcService<Body, Error: Into<StdError>>,
@@ -118,7 +118,7 @@ where
     grpc.server_streaming(request, path, codec).await.map(Response::into_inner)
 }
 
-/// The services that reflection lists, sorted.
+/// Returns the services that reflection lists, sorted.
 pub(crate) async fn reflected_services(channel: Channel) -> Result<Vec<String>, Status> {
     let wanted = MessageRequest::ListServices(String::new());
     let request = ServerReflectionRequest { host: String::new(), message_request: Some(wanted) };
@@ -131,10 +131,10 @@ pub(crate) async fn reflected_services(channel: Channel) -> Result<Vec<String>, 
     Ok(names)
 }
 
-/// Has a peer vanish without a word: all that arrives for it is dropped, so it acknowledges nothing and answers nobody.
+/// Makes a peer vanish: its kernel drops all that arrives, so it acknowledges and answers nothing.
 #[cfg(target_os = "linux")]
 pub(crate) fn vanish(peer: &TcpStream) {
-    // The one instruction of a filter that keeps nothing of a packet: BPF_RET with 0.
+    // A filter of one instruction that drops each packet: BPF_RET with 0.
     let keeps_nothing = socket2::SockFilter::new(6, 0, 0, 0);
     socket2::SockRef::from(peer).attach_filter(&[keeps_nothing]).unwrap();
 }
@@ -172,7 +172,7 @@ impl Process {
         format!("http://{}", self.address)
     }
 
-    /// The status line and body of an admin page.
+    /// Returns the status line and body of an admin page.
     pub(crate) async fn get(&self, path: &str) -> String {
         let mut connection = TcpStream::connect(self.admin).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");

@@ -1,4 +1,4 @@
-//! gRPC health, which follows the gates: all services of a process are SERVING, or none.
+//! gRPC health by the gates: all services of a process are SERVING, or none.
 
 use crate::Workers;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,18 +15,18 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Reports on these services, and on the whole under the empty name.
+    /// Reports on these services, and on the process under the empty name.
     pub(crate) fn of(services: &[String]) -> Health {
         let names = std::iter::once(String::new()).chain(services.iter().cloned()).collect();
         Health { reporter: HealthReporter::new(), names }
     }
 
-    /// The standard health service.
+    /// Returns the standard health service.
     pub(crate) fn server(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
     }
 
-    /// Reports the present state, and then each change until the handle is dropped.
+    /// Reports the present state, and each change until the handle is dropped.
     pub(crate) async fn follow(self, workers: Workers) -> AbortOnDropHandle<()> {
         let mut gates = workers.gates();
         let draining = workers.draining();

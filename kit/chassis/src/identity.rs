@@ -1,8 +1,8 @@
-//! Who calls, as a handler learns it once the call was let in: the user and the role that a caller whom the process
-//! believes has signed.
+//! Identity of the caller, as handlers get it from an authorized call: the user and the role that a trusted process
+//! signed.
 //!
-//! A process that calls another sets the plain metadata for whom it calls, and its [`MeshChannel`](crate::MeshChannel)
-//! sends them signed, in place of these two.
+//! A process that calls another sets the plain metadata, which its [`MeshChannel`](crate::MeshChannel) replaces by a
+//! signed entry.
 
 use stampede_status::{Problem, Reason};
 use stampede_vocab::UserId;
@@ -10,23 +10,23 @@ use tonic::Request;
 
 pub use stampede_identity::{Role, UnknownRole};
 
-/// Metadata with the id of the user, such as `usr_...`. It is believed only where everybody is.
+/// Metadata with the id of the user, such as `usr_...`. It is trusted only in an insecure mesh.
 pub const USER_METADATA: &str = "x-stampede-user";
 
-/// Metadata with the role: `buyer`, `operator` or `service`. It is believed only where everybody is.
+/// Metadata with the role: `buyer`, `operator` or `service`. It is trusted only in an insecure mesh.
 pub const ROLE_METADATA: &str = "x-stampede-role";
 
 /// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Id of the user, unparsed; empty if a service calls on nobody's behalf.
+    /// Id of the user, unparsed; empty if a service acts on its own behalf.
     pub user_id: String,
     /// Rights of the caller.
     pub role: Role,
 }
 
 impl Identity {
-    /// Returns who calls; `UNAUTHENTICATED` if nobody has said so who is believed.
+    /// Returns the identity of the caller. Fails with `UNAUTHENTICATED` without one.
     pub fn of<T>(request: &Request<T>) -> Result<Identity, Problem> {
         let identity = request.extensions().get::<Identity>().ok_or_else(unauthenticated)?;
         if identity.user_id.is_empty() && identity.role != Role::Service {
@@ -35,12 +35,12 @@ impl Identity {
         Ok(identity.clone())
     }
 
-    /// Returns the user who calls.
+    /// Returns the user. Fails if the caller is none.
     pub fn user(&self) -> Result<UserId, Problem> {
         self.user_id.parse().map_err(|_| unauthenticated())
     }
 
-    /// Returns the user whose things alone the caller may see; `None` for one who may see everybody's.
+    /// Returns the user whose resources the caller is limited to; `None` if it may see all.
     pub fn owner(&self) -> Result<Option<UserId>, Problem> {
         match self.role {
             Role::Buyer => self.user().map(Some),

@@ -1,4 +1,4 @@
-//! A body that keeps something for as long as it is not written.
+//! A body that holds a guard until it is written.
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Returns the answer, which drops `what` once its body is written or given up.
+/// Holds `what` until the body of the answer is written or dropped.
 pub fn keep<T: Send + Unpin + 'static>(answer: Response, what: T) -> Response {
     answer.map(|inner| Body::new(Keeping { inner, _what: what }))
 }

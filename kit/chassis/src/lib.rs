@@ -1,8 +1,8 @@
 //! The framework of every process: configuration, telemetry, health, serving, draining.
 //!
-//! A service is a function that makes its gRPC services out of its configuration; all else that a process needs is
-//! here, once. [`run`] has the order: start the logs, take the ports, build the service unless a signal ends that,
-//! serve until it is stopped or a worker fails, then leave in order:
+//! A service is a function from its configuration to its gRPC services; all else that a process needs is here, once.
+//! [`run`] has the order: start logging, bind the ports, build the service unless a signal interrupts it, serve until
+//! it is stopped or a worker fails, then shut down in order:
 //!
 //! 1. readiness turns to NOT_SERVING, and callers have a moment to see it;
 //! 2. no new connections; calls under way finish, streams end;
@@ -10,8 +10,8 @@
 //!    calls and messages wrote is still sent;
 //! 4. spans are flushed.
 //!
-//! Each layer around the services adds one thing to every call: trace context, metrics, who may call, deadlines,
-//! bounds, panics. The caller's side of them is [`MeshChannel`]. The layers that an HTTP router needs are public. This
+//! Each layer around the services adds one thing to every call: trace context, metrics, authorization, deadlines,
+//! limits, panics. The caller's side of them is [`MeshChannel`]. The layers that an HTTP router needs are public. This
 //! crate must not know any service, its protos or its servers.
 //!
 //! ```no_run

@@ -1,6 +1,6 @@
-//! Whom a bound of their address has refused: the only lines of a log that have the address of a client.
+//! Logs clients that exceed a limit of their address: the only log lines with the address of a client.
 //!
-//! Decides nothing; whoever bounds by address does.
+//! Limits nothing itself; its callers do.
 
 use crate::peer::Block;
 use std::{
@@ -10,48 +10,47 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Least time between two lines, so that an attack fills no log.
+/// Shortest time between two lines, so that an attack does not fill the log.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells the log whom a bound of their address has refused, so that they can be kept out in front of the process.
+/// Logs clients that exceed a limit of their address, so that they can be blocked in front of the process.
 #[derive(Debug, Default)]
-pub struct Offenders(Mutex<Told>);
+pub struct Offenders(Mutex<Throttle>);
 
 #[derive(Debug, Default)]
-struct Told {
-    /// When the last line was written.
+struct Throttle {
     last: Option<Instant>,
-    /// Refusals since then.
-    unsaid: u64,
+    /// Refusals without a line since then.
+    suppressed: u64,
 }
 
 impl Offenders {
-    /// Says that this bound has refused something to this client, and how many refusals had no line since the last one.
-    /// There is at most one a second: it names one of those whom it is about. It belongs to no span, so that no trace
-    /// has the address beside what a buyer did.
+    /// Logs that this client exceeded `bound`, with the number of refusals since the last line. Writes at most one line
+    /// a second, about one of the clients. The line belongs to no span, so that no trace has the address beside what a
+    /// buyer did.
     pub fn refused(&self, client: Block, bound: &str) {
-        if let Some(unsaid) = self.due() {
+        if let Some(suppressed) = self.due() {
             tracing::info!(
                 parent: None,
                 client.block = %client,
                 bound.name = bound,
-                bound.unsaid = unsaid,
+                bound.unsaid = suppressed,
                 "a client is over the bound of its address"
             );
         }
     }
 
-    /// What had no line so far, if there may be one.
+    /// Returns the number of refusals without a line, if a line is due.
     fn due(&self) -> Option<u64> {
         // Nothing under this lock can panic.
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut throttle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if told.last.is_some_and(|last| now < last + PAUSE) {
-            told.unsaid += 1;
+        if throttle.last.is_some_and(|last| now < last + PAUSE) {
+            throttle.suppressed += 1;
             return None;
         }
-        told.last = Some(now);
-        Some(mem::take(&mut told.unsaid))
+        throttle.last = Some(now);
+        Some(mem::take(&mut throttle.suppressed))
     }
 }
 
@@ -64,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// What was logged.
+    /// Captures the log.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 

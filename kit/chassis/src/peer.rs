@@ -1,6 +1,6 @@
-//! Who is at the other end of a connection, as far as an address says it.
+//! The address of the other end of a connection, and the client behind it.
 //!
-//! Decides nothing; who counts and bounds by address does.
+//! Limits nothing itself; its callers count by address.
 
 use http::{HeaderMap, HeaderName};
 use std::{
@@ -11,15 +11,15 @@ use std::{
     sync::Arc,
 };
 
-/// Header in which a proxy names the address that it got a request from, behind those that came with it.
+/// Header to which a proxy appends the address that it got a request from.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The addresses that count as one client: one of IPv4, or a /64 of IPv6, which is what one household gets.
+/// The addresses that count as one client: one of IPv4, or a /64 of IPv6, the usual allocation of a household.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Block(IpAddr);
 
 impl Block {
-    /// The block of an address.
+    /// Returns the block of an address.
     pub fn of(address: IpAddr) -> Block {
         Block(match address.to_canonical() {
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
@@ -40,13 +40,13 @@ impl fmt::Display for Block {
 /// A network, such as `10.0.0.0/8`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Its first address; one of IPv4 as it is written in IPv6.
+    /// First address; one of IPv4 is mapped to IPv6.
     first: u128,
-    /// How many bits all of its addresses share.
+    /// Prefix length.
     bits: u32,
 }
 
-/// A text that names no network.
+/// A text that is no network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotANetwork;
 
@@ -78,7 +78,7 @@ impl FromStr for Network {
 
 impl Network {
     fn contains(self, address: IpAddr) -> bool {
-        // A shift by the whole width, of a network that has every address, is none.
+        // A shift by the whole width, for a network of all addresses, yields zero.
         (self.first ^ as_ipv6(address)).checked_shr(128 - self.bits).unwrap_or(0) == 0
     }
 }
@@ -90,12 +90,12 @@ fn as_ipv6(address: IpAddr) -> u128 {
     })
 }
 
-/// Some networks. Clones share them.
+/// A set of networks. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Networks(Arc<[Network]>);
 
 impl Networks {
-    /// Whether the address is in one of them.
+    /// Returns whether one of them contains the address.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
@@ -107,14 +107,13 @@ impl From<Vec<Network>> for Networks {
     }
 }
 
-/// Address of the other end of the connection that a request came on. It is an extension of every request that the
-/// HTTP server hands on.
+/// Address of the other end of a connection. The HTTP server adds it to every request as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
 impl Peer {
-    /// The address of the client: that of the peer, or, if that is a trusted proxy, the last one in `x-forwarded-for`
-    /// that is none. What is before that may be made up.
+    /// Returns the address of the client: that of the peer, or behind a trusted proxy the last untrusted one in
+    /// `x-forwarded-for`. Those before it may be forged.
     pub fn client(self, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
         let mut client = self.0;
         let values = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
@@ -131,7 +130,7 @@ impl Peer {
     }
 }
 
-/// Some proxies add the port.
+/// Accepts an address with a port, which some proxies add.
 fn parse_forwarded(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
     text.parse::<IpAddr>().or_else(|_| with_port()).ok()

@@ -1,6 +1,6 @@
-//! The life of a process, from the command line to the exit code.
+//! The life cycle of a process, from the command line to the exit code.
 //!
-//! Every step that can fail runs before the flush, so that the last spans leave also when a start fails.
+//! Every step that can fail runs before the flush, so that the last spans are sent even when a start fails.
 
 use crate::{Admin, App, CommonConfig, HasCommon, Workers, serve_on, signals::Signals, telemetry::Telemetry};
 use anyhow::Context;
@@ -9,18 +9,18 @@ use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How long threads that block may hold up the exit.
+/// Longest wait for blocking threads at exit.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// Signals that follow the first one so closely mean the same: a terminal signals the whole group,
-/// and then the parent signals its child.
+/// Signals so soon after the first one count as the same: a terminal signals the whole group, and then the parent
+/// signals its child.
 const ECHO: Duration = Duration::from_secs(1);
 
-/// Runs a process, which logs and spans call `stampede-<name>`.
+/// Runs a process, named `stampede-<name>` in logs and spans.
 ///
-/// `build` makes what is served out of the configuration, and starts its workers. It may wait for
-/// servers; SIGTERM ends the wait. Returns 0 after an orderly stop; 1, with one line on stderr, if
-/// the process could not start or a worker failed.
+/// Calls `build` to make the services from the configuration and to start their workers. It may wait for servers;
+/// SIGTERM ends the wait. Returns 0 after an orderly stop; 1, with one line on stderr, if the process could not start
+/// or a worker failed.
 pub fn run<C, F, Fut, A>(process: Process, config: C, build: F) -> ExitCode
 where
     C: HasCommon,
@@ -87,7 +87,7 @@ where
     let app = match built {
         Ok(Some(app)) => app,
         ended => {
-            // Workers that run already give back what they lease.
+            // Workers that run already release their leases.
             workers.stop_all(Instant::now() + common.drain_timeout()).await;
             return ended.map(drop).context("cannot start");
         }
@@ -107,7 +107,7 @@ where
     until_signalled(serving, &stop, &mut signals).await
 }
 
-/// The first signal begins the drain, a later one ends it.
+/// Starts the drain at the first signal, and ends it at a later one.
 async fn until_signalled(
     serving: impl Future<Output = anyhow::Result<()>>,
     stop: &CancellationToken,
@@ -132,9 +132,8 @@ async fn until_signalled(
     }
 }
 
-/// Raises the soft limit of open files to the hard one and returns it. Systems give 1,024 for the sake of programs
-/// older than `poll`, which is fewer than the connections of a crowd. A process that may not raise it works with what
-/// it has.
+/// Raises the soft limit of open files to the hard one and returns it. Systems set it to 1,024 for programs older than
+/// `poll`, fewer than the connections of a crowd. Without permission the process works with the present limit.
 fn allow_open_files() -> Option<u64> {
     let raised = rlimit::increase_nofile_limit(rlimit::INFINITY);
     raised.inspect_err(|error| tracing::warn!(error.cause = %error, "the limit of open files stays as it is")).ok()

@@ -1,6 +1,6 @@
 //! Serves until it is stopped, then drains in order.
 //!
-//! The listeners and the stop are parameters, so a test serves on port 0 what a process serves.
+//! The listeners and the stop are parameters, so that tests serve on port 0 what a process serves.
 
 pub(crate) mod http;
 #[cfg(test)]
@@ -21,38 +21,38 @@ pub use self::http::{HttpBounds, Tls, TlsFiles};
 
 use crate::{Admin, Grpc, Workers, app::App, health::Health, layers::Layered};
 
-/// Calls under way in one process, open streams not counted. At 10 s each this is still far below
-/// what memory holds, and far above what the process can answer in time.
+/// Most concurrent calls of a process, open streams not counted. At 10 s each they fit in memory, and they are far more
+/// than the process can answer in time.
 const MAX_CALLS: usize = 8192;
 
-/// Streams on one connection. The gateway sends the calls of all buyers over one connection to each replica, and their
-/// watchers over another, so this bounds its watchers.
+/// Most streams of a connection. The gateway has one connection to each replica for the calls of all buyers and one for
+/// their watchers, so this limits its watchers.
 const MAX_STREAMS: u32 = 65_536;
 
-/// Callers give up calls by the hundred when a crowd leaves; hyper's default of 20 resets that are
-/// not yet accepted would break the connection they share with everybody else.
+/// Resets that are not yet accepted. A crowd that leaves cancels calls by the hundred; over hyper's default of 20 the
+/// connection that they share with all other calls would be closed.
 const MAX_PENDING_RESETS: usize = 8192;
 
 /// Windows that let one connection carry many small messages without waiting for updates.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// A connection that does not answer a ping is closed after the two together.
+/// Keep-alive: a connection is closed after the two together without an answer to a ping.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection older than this, or than half of it, is closed once its calls are answered, so that callers behind a
-/// balancer of connections find the replicas that were added since. Open streams stay on it. Tests wait less.
+/// Maximum age of a connection, less up to a half at random. It is closed once its calls are answered, so that callers
+/// behind a layer-4 load balancer find new replicas. Open streams stay on it. Tests wait less.
 const CONNECTION_AGE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(20) };
 
-/// Longest wait for the preface of HTTP/2, by which every caller begins. Tests wait less.
+/// Longest wait for the HTTP/2 connection preface. Tests wait less.
 const PREFACE_DEADLINE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(10) };
 
-/// How long callers get to see NOT_SERVING before connections close: a probe and its answer.
+/// Time in which callers see NOT_SERVING before connections close: a probe and its answer.
 const LAME_DUCK: Duration = Duration::from_millis(350);
 
-/// Serves `app` on `listener` until `stop` is cancelled or a worker fails; then drains, in not much
-/// more than `drain`. `admin`, if given, learns what is served, and serves until all has drained.
+/// Serves `app` on `listener` until `stop` is cancelled or a worker fails; then drains, in little more than `drain`.
+/// Registers reflection with `admin`, if given, which serves until the drain is over.
 ///
 /// Fails if the listener does, or with the failure of the worker.
 pub async fn serve_on(
@@ -128,7 +128,8 @@ async fn serve_grpc(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        // Of its own in each process, so that those that started together do not close all connections together.
+        // Jittered once for each process, so that processes that started together do not close all connections
+        // together.
         .max_connection_age(backoff_within(CONNECTION_AGE, CONNECTION_AGE, 0))
         .serve_with_incoming_shutdown(calls, http::incoming(listener, bounds, close.clone()), close.cancelled())
         .await

@@ -14,13 +14,13 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// From now on the signals are for us.
+    /// Installs the handlers.
     pub(crate) fn listen() -> anyhow::Result<Signals> {
         let on = |kind| signal(kind).context("cannot listen to signals");
         Ok(Signals { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one and returns its name.
+    /// Waits for the next signal and returns its name.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -28,14 +28,14 @@ impl Signals {
         }
     }
 
-    /// Takes no notice of what arrives in the meantime.
+    /// Ignores signals for this time.
     pub(crate) async fn ignore_for(&mut self, time: Duration) {
         let ignored = async {
             loop {
                 self.next().await;
             }
         };
-        // It only ever ends by the clock.
+        // Ends only by the timeout.
         let _: Result<(), _> = timeout(time, ignored).await;
     }
 }

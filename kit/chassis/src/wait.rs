@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// Time between two log lines of one wait.
 const REMINDER: Duration = Duration::from_secs(5);
 
-/// Tries until it works or `deadline` has passed, and says in the log what is waited for and why.
+/// Retries `attempt` until it succeeds or `deadline` has passed. Logs what it waits for and why.
 pub async fn wait_for<T, E, F, Fut>(what: &str, deadline: Duration, mut attempt: F) -> anyhow::Result<T>
 where
     E: Display,

@@ -1,8 +1,6 @@
-//! Background workers (consumers, sweeps, relays), and the gates that the process waits for until it
-//! is ready.
+//! Background workers (consumers, sweeps, relays), and the readiness gates of the process.
 //!
-//! A worker that fails or panics ends the process: a process that half works is worse than one
-//! that is started again.
+//! A worker that fails or panics ends the process: a restart is better than a process that half works.
 
 use futures_util::FutureExt;
 use std::{
@@ -19,15 +17,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Least time of each stage to stop, even if the calls took all the time there was.
+/// Shortest time that each stage gets to stop, even after the deadline of the drain.
 const LEAST_STAGE_TIME: Duration = Duration::from_secs(1);
 
-/// When a worker is stopped, in this order, after the calls have drained.
+/// Order in which workers are stopped, after the calls have drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Takes in work: consumers and sweeps. What it writes must still be sent.
+    /// Takes in work: consumers and sweeps. Their messages must still be sent.
     Consumer,
-    /// Sends what the others wrote.
+    /// Sends the messages of the others.
     Relay,
 }
 
@@ -39,38 +37,38 @@ pub struct Workers {
 
 #[derive(Default)]
 struct Inner {
-    consumers: Crew,
-    relays: Crew,
+    consumers: StageWorkers,
+    relays: StageWorkers,
     draining: CancellationToken,
     gates: Arc<watch::Sender<Gates>>,
     notes: Arc<watch::Sender<Gates>>,
     failure: watch::Sender<Option<String>>,
 }
 
-/// Whether each thing the process waits for is there.
+/// Whether each gate is open.
 pub(crate) type Gates = BTreeMap<&'static str, bool>;
 
 #[derive(Default)]
-struct Crew {
+struct StageWorkers {
     stop: CancellationToken,
     running: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
 }
 
 impl Workers {
-    /// No workers, and nothing to wait for.
+    /// Returns a process without workers and gates.
     pub fn new() -> Workers {
         Workers::default()
     }
 
-    /// Runs a worker on a task of its own. It must return soon after the token it is given is
-    /// cancelled; until then it may only return if it has nothing left to do, ever.
+    /// Spawns a worker. It must return soon after its token is cancelled, and may return earlier only if it has no more
+    /// work, ever.
     pub fn spawn<F, Fut>(&self, stage: Stage, name: &'static str, work: F)
     where
         F: FnOnce(CancellationToken) -> Fut,
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let crew = self.crew(stage);
-        let work = AssertUnwindSafe(work(crew.stop.clone())).catch_unwind();
+        let group = self.workers(stage);
+        let work = AssertUnwindSafe(work(group.stop.clone())).catch_unwind();
         let workers = self.clone();
         let task = tokio::spawn(async move {
             match work.await {
@@ -79,42 +77,40 @@ impl Workers {
                 Err(_) => workers.fail(format!("worker {name} panicked")),
             }
         });
-        crew.running.lock().unwrap_or_else(PoisonError::into_inner).push((name, task));
+        group.running.lock().unwrap_or_else(PoisonError::into_inner).push((name, task));
     }
 
-    /// Adds something the process waits for. It starts closed; the process is ready while all
-    /// gates are open.
+    /// Adds a gate, closed at first. The process is ready while all gates are open.
     pub fn gate(&self, name: &'static str) -> ReadyGate {
         let gate = ReadyGate { name, gates: self.inner.gates.clone() };
         gate.close();
         gate
     }
 
-    /// Adds something that `/readyz` speaks of and that the process does not wait for: calls are answered without it.
-    /// It starts closed.
+    /// Adds a note, closed at first. `/readyz` reports it, but it does not affect readiness.
     pub fn note(&self, name: &'static str) -> ReadyGate {
         let note = ReadyGate { name, gates: self.inner.notes.clone() };
         note.close();
         note
     }
 
-    /// Cancelled when the process has begun to leave. A stream may end itself then; one that does
-    /// not is ended with `UNAVAILABLE` as soon as it has nothing to send.
+    /// Returns a token that is cancelled when the drain begins. A stream may end itself then; others end with
+    /// `UNAVAILABLE` as soon as they are idle.
     pub fn draining(&self) -> CancellationToken {
         self.inner.draining.clone()
     }
 
-    /// The state of all gates.
+    /// Returns the state of all gates.
     pub(crate) fn gates(&self) -> watch::Receiver<Gates> {
         self.inner.gates.subscribe()
     }
 
-    /// The state of all notes.
+    /// Returns the state of all notes.
     pub(crate) fn notes(&self) -> watch::Receiver<Gates> {
         self.inner.notes.subscribe()
     }
 
-    /// Returns whether the process may be called: it is not draining and all gates are open.
+    /// Returns whether the process is ready: it is not draining and all gates are open.
     pub(crate) fn is_ready(&self) -> bool {
         !self.inner.draining.is_cancelled() && self.inner.gates.borrow().values().all(|open| *open)
     }
@@ -128,8 +124,7 @@ impl Workers {
         }
     }
 
-    /// Stops the workers of one stage and waits for them; those that take too long are dropped.
-    /// Stops every stage in its turn. Each has a moment of its own, even after the deadline.
+    /// Stops the workers stage by stage, and waits for each stage. Aborts workers that take too long.
     pub(crate) async fn stop_all(&self, deadline: Instant) {
         for stage in [Stage::Consumer, Stage::Relay] {
             self.stop(stage, deadline.max(Instant::now() + LEAST_STAGE_TIME)).await;
@@ -137,9 +132,9 @@ impl Workers {
     }
 
     async fn stop(&self, stage: Stage, deadline: Instant) {
-        let crew = self.crew(stage);
-        crew.stop.cancel();
-        let running = std::mem::take(&mut *crew.running.lock().unwrap_or_else(PoisonError::into_inner));
+        let group = self.workers(stage);
+        group.stop.cancel();
+        let running = std::mem::take(&mut *group.running.lock().unwrap_or_else(PoisonError::into_inner));
         for (name, mut task) in running {
             if timeout_at(deadline, &mut task).await.is_err() {
                 tracing::warn!(worker.name = name, "worker did not stop in time and is dropped");
@@ -148,7 +143,7 @@ impl Workers {
         }
     }
 
-    fn crew(&self, stage: Stage) -> &Crew {
+    fn workers(&self, stage: Stage) -> &StageWorkers {
         match stage {
             Stage::Consumer => &self.inner.consumers,
             Stage::Relay => &self.inner.relays,
@@ -165,7 +160,7 @@ impl Workers {
     }
 }
 
-/// One thing the process waits for.
+/// A readiness gate.
 #[derive(Clone)]
 pub struct ReadyGate {
     name: &'static str,
@@ -173,12 +168,12 @@ pub struct ReadyGate {
 }
 
 impl ReadyGate {
-    /// It is there.
+    /// Opens the gate.
     pub fn open(&self) {
         self.set(true);
     }
 
-    /// It is not there, or no longer.
+    /// Closes the gate.
     pub fn close(&self) {
         self.set(false);
     }

@@ -1,19 +1,19 @@
-//! Why a replica has not answered a call, and what follows for the call.
+//! Why a call failed at a replica, and whether it may be retried.
 
 use std::{error::Error, fmt};
 use tonic::{ConnectError, TimeoutExpired, transport};
 
-/// A call that a replica has not answered.
+/// A call that failed without an answer of the replica.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// It answers nobody any more. The call may have taken effect.
+    /// The replica does not answer probes. The call may have taken effect.
     Silent,
     /// The connection failed, or there is none.
     Transport(transport::Error),
 }
 
 impl CallError {
-    /// Returns whether the deadline of the call was over.
+    /// Returns whether the call failed because its deadline passed.
     pub(super) fn is_timeout(&self) -> bool {
         match self {
             CallError::Silent => false,
@@ -21,9 +21,9 @@ impl CallError {
         }
     }
 
-    /// Returns whether the replica cannot have begun with the request, so that a retry does not double it: it found no
-    /// connection, or was still queued when that one ended, or came behind the last stream that a leaving replica takes
-    /// (RFC 9113, 6.8 and 8.7).
+    /// Returns whether the replica cannot have begun to handle the request, so that a retry is safe: no connection was
+    /// made, or it ended while the request was queued, or the request came after the last stream of a GOAWAY (RFC 9113,
+    /// 6.8 and 8.7).
     pub(super) fn was_never_handled(&self) -> bool {
         let CallError::Transport(error) = self else { return false };
         causes(error).any(|cause| {
@@ -34,7 +34,7 @@ impl CallError {
 }
 
 impl fmt::Display for CallError {
-    /// Writes the error with all its causes: the transport itself says little more than "transport error".
+    /// Writes the error with all its causes: the transport itself says no more than "transport error".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CallError::Silent => f.write_str("the replica has fallen silent"),

@@ -1,7 +1,7 @@
-//! Finds the replicas behind a name: each address that DNS has for it is probed as a replica of its own.
+//! Discovers replicas by DNS: each address of a name is probed as a replica of its own.
 //!
-//! The name is looked up every few seconds, and at once when a call could not connect. A lookup that fails changes
-//! nothing: while DNS is away, the replicas that serve go on to be called.
+//! The name is looked up every few seconds, and at once when a call could not connect. A failed lookup changes nothing:
+//! while DNS is away, calls go on to the known replicas.
 
 use super::{
     probe::probe,
@@ -15,26 +15,24 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// How a URL begins that names many replicas, such as `dns:///order:7104`.
+/// Scheme of a URL that names many replicas, such as `dns:///order:7104`.
 const SCHEME: &str = "dns:///";
 
-/// Time between two lookups.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Shortest time between two lookups, however many calls fail.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long a lookup may take. The resolver itself may go on for longer, on a thread that nobody waits for.
+/// Longest time of a lookup. The resolver itself may go on for longer, on a thread that nobody waits for.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers in a row that an address has to be missing from before it is given up: a name server may leave some of many
-/// out.
+/// Consecutive answers without an address before it is removed: a name server may leave some of many out.
 const MAX_MISSED: u32 = 3;
 
 /// Most addresses of one name.
 const MAX_ADDRESSES: usize = 256;
 
-/// The `host:port` that is to be looked up; `None` for a URL that names one replica.
+/// Returns the `host:port` to look up; `None` for a URL that names one replica.
 pub(super) fn name_in(url: &str) -> Option<&str> {
     url.strip_prefix(SCHEME)
 }
@@ -44,68 +42,68 @@ pub(super) async fn look_up(name: String) -> io::Result<Vec<SocketAddr>> {
     Ok(lookup_host(name).await?.take(MAX_ADDRESSES).collect())
 }
 
-/// Keeps a probe at every address of the name, for as long as the task lives.
+/// Looks the name up and runs a probe for each of its addresses, for as long as the task lives.
 pub(super) async fn discover<F, Fut>(name: String, look_up: F, replicas: Replicas)
 where
     F: Fn(String) -> Fut + Send + Sync,
     Fut: Future<Output = io::Result<Vec<SocketAddr>>> + Send,
 {
     let look_up_now = replicas.look_up_now.clone();
-    let mut found = Found::none_yet(name, replicas);
-    let mut fruitless = 0_u32;
+    let mut found = Discovery::new(name, replicas);
+    let mut failed_lookups = 0_u32;
     loop {
-        // From here on, so that a call that finds nobody during the lookup is heard as well.
+        // Registered before the lookup, so that a call that finds no replica meanwhile wakes the loop too.
         let called = look_up_now.notified();
         let lookup = look_up(found.name.clone());
         let outcome = timeout(LOOKUP_TIMEOUT, lookup).await.unwrap_or_else(|late| Err(late.into()));
         match outcome {
             Ok(addresses) if !addresses.is_empty() => found.update(&addresses),
-            Ok(_) => found.complain("the name has no addresses"),
-            Err(error) => found.complain(&error.to_string()),
+            Ok(_) => found.log_failure("the name has no addresses"),
+            Err(error) => found.log_failure(&error.to_string()),
         }
-        fruitless = if found.replicas.count() > 0 { 0 } else { fruitless.saturating_add(1) };
+        failed_lookups = if found.replicas.count() > 0 { 0 } else { failed_lookups.saturating_add(1) };
         sleep(LOOKUP_PAUSE).await;
-        // That it is time is as good a reason as a call that found nobody.
-        let _ = timeout(rest(fruitless), called).await;
+        // Either ends the wait: the time, or a call that found no replica.
+        let _ = timeout(delay(failed_lookups), called).await;
     }
 }
 
-/// How long to wait for the next lookup: not for long while no replica is ready.
-fn rest(fruitless: u32) -> Duration {
-    match fruitless {
+/// Returns the delay until the next lookup: a back-off while no replica is ready.
+fn delay(failed_lookups: u32) -> Duration {
+    match failed_lookups {
         0 => LOOKUP_INTERVAL,
         rounds => backoff_within(LOOKUP_PAUSE, LOOKUP_INTERVAL, rounds),
     }
 }
 
-/// The addresses of a name.
-struct Found {
+/// The addresses that were found for a name.
+struct Discovery {
     name: String,
     replicas: Replicas,
     addresses: HashMap<SocketAddr, Address>,
-    /// Whether the last lookup was of no use.
+    /// Whether the last lookup failed.
     failing: bool,
 }
 
-/// One address. Its probe ends with it, and takes its replica out.
+/// One address. Dropping it ends its probe, which removes its replica.
 struct Address {
-    /// Answers in a row that it was missing from.
+    /// Consecutive answers without it.
     missed: u32,
     _probe: AbortOnDropHandle<()>,
 }
 
-impl Found {
-    fn none_yet(name: String, replicas: Replicas) -> Found {
-        Found { name, replicas, addresses: HashMap::new(), failing: false }
+impl Discovery {
+    fn new(name: String, replicas: Replicas) -> Discovery {
+        Discovery { name, replicas, addresses: HashMap::new(), failing: false }
     }
 
-    /// Begins to probe what is new, and gives up what has been missing for long.
+    /// Starts a probe for each new address, and drops addresses that were missing several times in a row.
     fn update(&mut self, answer: &[SocketAddr]) {
         self.failing = false;
         for address in answer {
             match self.addresses.get_mut(address) {
                 Some(known) => known.missed = 0,
-                None => self.begin(*address),
+                None => self.start_probe(*address),
             }
         }
         let name = &self.name;
@@ -121,7 +119,7 @@ impl Found {
         });
     }
 
-    fn begin(&mut self, address: SocketAddr) {
+    fn start_probe(&mut self, address: SocketAddr) {
         match endpoint(&format!("http://{address}")) {
             Ok(endpoint) => {
                 tracing::info!(server.name = self.name, server.address = %address, "found a replica");
@@ -132,8 +130,8 @@ impl Found {
         }
     }
 
-    /// Says why a lookup was of no use, unless the one before was not either.
-    fn complain(&mut self, cause: &str) {
+    /// Logs the first of several failed lookups in a row.
+    fn log_failure(&mut self, cause: &str) {
         if !self.failing {
             tracing::warn!(server.name = self.name, error.cause = cause, "cannot look up replicas");
         }
@@ -157,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_is_given_up_when_it_is_missing_from_several_answers_in_a_row() {
-        let mut found = Found::none_yet("test:1".to_owned(), Replicas::new());
+        let mut found = Discovery::new("test:1".to_owned(), Replicas::new());
         let (stays, leaves) = (address(1), address(2));
         found.update(&[stays, leaves]);
         for answer in [&[stays][..], &[stays], &[stays, leaves], &[stays], &[stays]] {

@@ -1,11 +1,10 @@
 //! A channel to a service, over all of its replicas that are ready.
 //!
-//! It fails quickly and in the product's own words: UNAVAILABLE if no replica can be reached, DEADLINE_EXCEEDED if none
-//! answered in time. A call that no handler can have seen is retried: one that never got onto a connection, or that a
-//! replica refused while it left. Any other is not, because it may have taken effect: a caller whose call is idempotent
-//! makes it again, and most often reaches another replica. So a replica that stands still costs its callers no more
-//! than the probes that find it, since the calls that it has fail as UNAVAILABLE then. A call that is marked
-//! [`ReadOnly`] has no effect, and is made once more here.
+//! Fails quickly, with UNAVAILABLE if no replica can be reached and DEADLINE_EXCEEDED if none answered in time. Retries
+//! a call that no handler can have seen: one that got no connection, or that a draining replica refused. Does not retry
+//! others, which may have taken effect: a caller whose call is idempotent retries itself, and most often reaches
+//! another replica. Calls to a replica that stops answering fail as UNAVAILABLE once its probes have failed. A call
+//! that is marked [`ReadOnly`] is retried once.
 
 use super::{
     discover::{discover, look_up, name_in},
@@ -34,21 +33,21 @@ use tokio::{
 use tonic::{Status, body::Body};
 use tower::Service;
 
-/// How long a call waits for a replica that can be reached.
+/// Longest wait of a call for a replica that is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Marks a call that only reads, as an extension of its request: one that got no answer is made once more, most often
-/// on another replica.
+/// Marks a call without effects, as an extension of its request. It is retried once after a failure, most often on
+/// another replica.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadOnly;
 
-/// A channel for generated clients: `OrderServiceClient::new(channel)`. Clones share connections
-/// and probes, which end with the last of them.
+/// A channel for generated clients: `OrderServiceClient::new(channel)`. Clones share connections and probes, which end
+/// with the last clone.
 ///
-/// Each call takes along the trace and the deadline ([`crate::Deadline`]), and for whom it is made, as its metadata say
-/// ([`crate::identity`]), signed by this process. One that does not say it is made by nobody and has no rights, unless
-/// the channel is for the calls of the process itself. The deadline bounds the time until the answer begins. A request
-/// is read whole before it is sent, so the channel is not for streams from the client.
+/// Propagates the trace, the deadline ([`crate::Deadline`]) and the user and role in the metadata of a call
+/// ([`crate::identity`]), which this process signs. A call without a role has no rights, unless the channel is for the
+/// process' own calls. The deadline bounds the time until the answer begins. Requests are buffered whole before they
+/// are sent, so the channel is not for streams from the client.
 #[derive(Clone)]
 pub struct MeshChannel {
     pub(super) shared: Arc<Shared>,
@@ -91,13 +90,13 @@ impl Service<Request<Body>> for MeshChannel {
 
 impl MeshChannel {
     /// Returns a channel to the service `name`, whose replicas are at `urls`: one at `http://host:7103`, and one at
-    /// each address that DNS has for the host of `dns:///host:7103`. They are looked up and probed in the background,
-    /// on the current runtime. A malformed URL is logged and left out.
+    /// each address that DNS has for the host of `dns:///host:7103`. Looks up and probes them in the background, on the
+    /// current runtime. Logs and skips a malformed URL.
     pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
         MeshChannel::resolving(urls, name, look_up)
     }
 
-    /// The same, where names are looked up like this.
+    /// Connects with this resolver.
     pub(super) fn resolving<F, Fut>(urls: &[String], name: &'static str, look_up: F) -> MeshChannel
     where
         F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
@@ -119,13 +118,13 @@ impl MeshChannel {
         MeshChannel { shared, lane: Lane::Calls, signer: None, on_own_behalf: false }
     }
 
-    /// The same, whose calls are signed by this. Without it they say in plain for whom they are.
+    /// Signs calls with this signer. Without one the identity is plain metadata.
     #[must_use]
     pub fn signed_by(self, signer: Signer) -> MeshChannel {
         MeshChannel { signer: Some(signer), ..self }
     }
 
-    /// The same for the calls of the process itself: one that does not say for whom it is has the role of a service.
+    /// For the process' own calls: one without a role gets the role of a service.
     #[must_use]
     pub fn on_own_behalf(self) -> MeshChannel {
         MeshChannel { on_own_behalf: true, ..self }
@@ -136,14 +135,14 @@ impl MeshChannel {
         signer.sign(&mut head.headers, head.uri.path(), self.on_own_behalf)
     }
 
-    /// The same replicas by a connection to each that is for streams alone, so that one that is not read holds up no
-    /// call. What comes must be read as it comes, since streams hold up each other.
+    /// Uses a second connection to each replica, for streams only, so that a stream that is not read blocks no call.
+    /// Streams must be read as their messages arrive, since they share a flow-control window.
     #[must_use]
     pub fn for_streams(&self) -> MeshChannel {
         MeshChannel { lane: Lane::Streams, ..self.clone() }
     }
 
-    /// Sends the request once it can be put onto a connection.
+    /// Sends the request, with retries.
     async fn send(self, head: Parts, body: Body) -> Result<Response<Body>, Problem> {
         let mut give_up = Instant::now() + READY_TIMEOUT;
         let message = body.collect().await.map_err(Problem::internal_error)?.to_bytes();
@@ -161,7 +160,7 @@ impl MeshChannel {
             }
             let was_unseen = error.was_never_handled() && Instant::now() < give_up;
             if !was_unseen {
-                // One that may have been handled is repeated once, if that does no harm.
+                // The call may have been handled: it is retried once if it is read-only.
                 if !mem::take(&mut repeatable) {
                     return Err(self.unreachable(error.to_string()));
                 }
@@ -174,7 +173,7 @@ impl MeshChannel {
         }
     }
 
-    /// Waits until there is a replica that is ready, and returns the one that takes the call.
+    /// Waits for a replica that is ready, and returns the least busy one.
     async fn replica(&self, give_up: Instant) -> Result<Arc<Replica>, Problem> {
         let replica = timeout_at(give_up, self.shared.replicas.next()).await;
         replica.map_err(|_| self.unreachable("no replica is ready".to_owned()))

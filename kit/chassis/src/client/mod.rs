@@ -1,5 +1,5 @@
-//! Calls to other services: balanced over the replicas that are ready, with the context of the
-//! call that is being handled.
+//! Calls to other services: balanced over the replicas that are ready, with the context of the call that is being
+//! handled.
 
 mod call_error;
 mod discover;

@@ -1,7 +1,7 @@
-//! Probes the health of each endpoint, and keeps the list of those that are ready.
+//! Probes the health of each endpoint, and keeps the set of ready replicas.
 //!
-//! An endpoint is inserted when it says SERVING, and removed when it says otherwise, refuses the connection, or does
-//! not answer. One that says so finishes the calls that it has; those of one that goes on not to answer fail.
+//! An endpoint is added when it reports SERVING, and removed when it reports anything else, refuses the connection, or
+//! does not answer. After a report it finishes its calls; after several unanswered probes its calls fail.
 
 use super::replicas::{Replica, Replicas};
 use std::{sync::Arc, time::Duration};
@@ -12,30 +12,30 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 /// Time between two probes of an endpoint.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long an endpoint has to answer a probe.
+/// Timeout of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How late the end of a probe may be noticed. If it is later, this process was held up itself, and that no answer has
-/// arrived says nothing about the endpoint.
+/// Latest that the end of a probe may be noticed. After that this process itself was stalled, and a missing answer says
+/// nothing about the endpoint.
 const MAX_LATENESS: Duration = Duration::from_millis(100);
 
-/// Late probes in a row that are passed over: a process that is always late would never find a silent endpoint.
+/// Most consecutive late probes that are ignored: a process that is always late would never find a dead endpoint.
 const MAX_LATE_PROBES: u32 = 4;
 
-/// Silent probes in a row after which an endpoint counts as gone.
+/// Consecutive unanswered probes before an endpoint is removed.
 const MAX_SILENT_PROBES: u32 = 2;
 
-/// Silent probes in a row after which its calls are ended: more, since a machine that is merely busy answers late, and
-/// to make its calls once more elsewhere would make it busier.
+/// Consecutive unanswered probes before its calls are failed. It is higher, since a busy machine answers late, and
+/// retries elsewhere would add load.
 const MAX_SILENT_WITH_CALLS: u32 = 4;
 
-/// What one probe found.
+/// Result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
     Serving,
-    /// It said so itself, or nobody listens.
+    /// The endpoint said so, or refused the connection.
     Down,
-    /// No answer in time: dead, cut off, or merely busy.
+    /// No answer in time: dead, unreachable, or busy.
     Silent,
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
             () = probed.replicas.probe_now.notified() => {}
         }
         let Some(finding) = late.judge(check(&mut health).await) else { continue };
-        // The count includes this endpoint only while it is in, so 1 means that it is the last one.
+        // The count includes this endpoint only while it is ready, so 1 means that it is the last one.
         let is_last = probed.replicas.count() == 1;
         match health_state.learn(finding, is_last) {
             Some(true) => probed.insert(),
@@ -76,14 +76,14 @@ async fn check(health: &mut HealthClient<Channel>) -> (Finding, Duration) {
     (finding, give_up.elapsed())
 }
 
-/// Passes over probes without an answer whose end came late.
+/// Ignores unanswered probes whose end was noticed late.
 #[derive(Default)]
 struct LateProbes {
     in_a_row: u32,
 }
 
 impl LateProbes {
-    /// Returns what a probe says of the endpoint; nothing if this process was held up so long that it cannot say.
+    /// Returns the result of a probe; `None` if this process was stalled too long to tell.
     fn judge(&mut self, (finding, lateness): (Finding, Duration)) -> Option<Finding> {
         let is_late = finding == Finding::Silent && lateness > MAX_LATENESS;
         self.in_a_row = if is_late { self.in_a_row.saturating_add(1) } else { 0 };
@@ -91,23 +91,24 @@ impl LateProbes {
     }
 }
 
-/// One endpoint, and the replica there while it is ready.
+/// One endpoint, and its replica while that is ready.
 struct ProbedEndpoint {
     endpoint: Endpoint,
     replicas: Replicas,
     ready: Option<Arc<Replica>>,
-    /// One that is out since it was silent, and may still answer the calls that it has.
+    /// A replica that was removed for unanswered probes, and may still answer the calls that it has.
     leaving: Option<Arc<Replica>>,
 }
 
 impl ProbedEndpoint {
-    /// Adds the replica, with a new connection: one of before may be dead without having said so.
+    /// Adds the replica, with a new connection: the old one may be dead without notice.
     fn insert(&mut self) {
         tracing::debug!(server.address = %self.endpoint.uri(), "endpoint is ready");
         let replica = Replica::at(&self.endpoint);
         self.replicas.insert(&replica);
         self.ready = Some(replica);
-        // It answers again, and so it may answer its calls; if it is another process, the keepalive ends them.
+        // The endpoint answers again, so it may answer the old calls too. If it is another process, keep-alive ends
+        // them.
         self.leaving = None;
     }
 
@@ -120,7 +121,7 @@ impl ProbedEndpoint {
         }
     }
 
-    /// Ends the calls of a replica that is out and goes on to be silent. Who tries again does not meet it.
+    /// Fails the calls of a removed replica that still does not answer. Retries go to others.
     fn end_calls(&mut self) {
         if let Some(replica) = self.leaving.take() {
             replica.fall_silent();
@@ -129,7 +130,7 @@ impl ProbedEndpoint {
 }
 
 impl Drop for ProbedEndpoint {
-    /// An endpoint that is not probed any more, since its address is gone, takes no new calls.
+    /// An endpoint whose address is gone is not probed any more, and takes no new calls.
     fn drop(&mut self) {
         if let Some(replica) = self.ready.take() {
             self.replicas.remove(&replica);
@@ -137,7 +138,7 @@ impl Drop for ProbedEndpoint {
     }
 }
 
-/// Decides from the findings whether an endpoint is in.
+/// Decides from the results of probes whether an endpoint is ready.
 #[derive(Default)]
 struct HealthState {
     is_in: bool,
@@ -145,10 +146,10 @@ struct HealthState {
 }
 
 impl HealthState {
-    /// Returns whether the endpoint is now in, if that has changed.
+    /// Returns whether the endpoint is ready now, if that has changed.
     ///
-    /// The last one is not removed for silence: under load an answer may be late, and to remove
-    /// every slow endpoint would turn slow answers into none.
+    /// The last one is not removed for unanswered probes: under load an answer may be late, and to remove every slow
+    /// endpoint would turn slow answers into none.
     fn learn(&mut self, finding: Finding, is_last: bool) -> Option<bool> {
         self.silent = if finding == Finding::Silent { self.silent.saturating_add(1) } else { 0 };
         let should_be_in = match finding {
@@ -166,7 +167,7 @@ impl HealthState {
 mod tests {
     use super::*;
 
-    /// Feeds findings to an endpoint that is not the last, and gives the changes.
+    /// Feeds results to an endpoint that is not the last, and returns the changes.
     fn changes(findings: &[Finding]) -> Vec<Option<bool>> {
         let mut health_state = HealthState::default();
         findings.iter().map(|finding| health_state.learn(*finding, false)).collect()

@@ -1,14 +1,13 @@
-//! What every call takes along: the trace, and the time that is left.
+//! Context that every call propagates: the trace and the remaining time.
 
 use crate::{Deadline, deadline::GRPC_TIMEOUT, telemetry};
 use http::HeaderMap;
 use std::time::Duration;
 
-/// How long a call may take that is not made on behalf of another.
+/// Longest time of a call outside any other call.
 const DEFAULT: Duration = Duration::from_secs(5);
 
-/// The earliest of: the deadline the caller set on the request, that of the call being handled,
-/// and the default.
+/// Returns the earliest of three: the deadline on the request, that of the call being handled, and the default.
 pub(crate) fn deadline_of(headers: &HeaderMap) -> Deadline {
     let set = Deadline::from_headers(headers);
     let inherited = Deadline::current();
@@ -19,7 +18,7 @@ pub(crate) fn deadline_of(headers: &HeaderMap) -> Deadline {
     }
 }
 
-/// Writes the context of the call into its headers.
+/// Writes the trace context and the remaining time into the headers of a call.
 pub(crate) fn stamp(headers: &mut HeaderMap, deadline: Deadline) {
     telemetry::inject(headers);
     headers.insert(GRPC_TIMEOUT, deadline.to_header());

@@ -1,4 +1,4 @@
-//! The replicas of a service that are ready, and which of them takes the next call.
+//! The ready replicas of a service, and the choice of one for each call.
 
 use super::call_error::CallError;
 use http::{Request, Response};
@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Without these a connection stays dead after a partition.
+/// Without keep-alive a connection stays dead after a partition.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -27,12 +27,12 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// Windows of the connection for streams, which is another: one that is not read takes nothing from the calls, and 256
-/// of them are needed to take all from the other streams. Whoever opens streams reads them always.
+/// Windows of the connection for streams. It is separate, so that a stream that is not read blocks no call, and 256
+/// such streams are needed to block the others. Callers must read streams as their messages arrive.
 const WATCH_STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const WATCH_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// How a replica at this URL is reached. Fails if it is malformed.
+/// Returns the endpoint of a replica at this URL. Fails if the URL is malformed.
 pub(super) fn endpoint(url: &str) -> Result<Endpoint, transport::Error> {
     Ok(Endpoint::from_shared(url.to_owned())?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -44,45 +44,44 @@ pub(super) fn endpoint(url: &str) -> Result<Endpoint, transport::Error> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
 }
 
-/// The replicas of one service that are ready. Clones share them.
+/// The ready replicas of one service. Clones share them.
 #[derive(Clone)]
 pub(super) struct Replicas {
     ready: watch::Sender<Vec<Arc<Replica>>>,
-    /// Counts the calls, so that those who have equally much to do take turns.
-    turn: Arc<AtomicUsize>,
-    /// Notified when a call could not connect, so that the next probe does not wait for its tick.
+    /// Round-robin counter, which breaks ties between equally busy replicas.
+    round_robin: Arc<AtomicUsize>,
+    /// Notified when a call could not connect, so that the next probe is made at once.
     pub(super) probe_now: Arc<Notify>,
-    /// Notified when a call found nobody to take it, so that names are looked up before it is their time.
+    /// Notified when a call found no ready replica, so that the next lookup is made early.
     pub(super) look_up_now: Arc<Notify>,
 }
 
 impl Replicas {
-    /// None is ready yet.
     pub(super) fn new() -> Replicas {
         Replicas {
             ready: watch::Sender::new(Vec::new()),
-            turn: Arc::default(),
+            round_robin: Arc::default(),
             probe_now: Arc::default(),
             look_up_now: Arc::default(),
         }
     }
 
-    /// How many are ready.
+    /// Returns the number of ready replicas.
     pub(super) fn count(&self) -> usize {
         self.ready.borrow().len()
     }
 
-    /// Adds one that is ready.
+    /// Adds a ready replica.
     pub(super) fn insert(&self, replica: &Arc<Replica>) {
         self.ready.send_modify(|ready| ready.push(replica.clone()));
     }
 
-    /// Takes one out. It finishes the calls that it has.
+    /// Removes a replica. It finishes the calls that it has.
     pub(super) fn remove(&self, replica: &Arc<Replica>) {
         self.ready.send_modify(|ready| ready.retain(|one| !Arc::ptr_eq(one, replica)));
     }
 
-    /// Waits until one is ready, and returns the one that has the fewest calls to answer.
+    /// Waits until a replica is ready, and returns the one with the fewest calls under way.
     pub(super) async fn next(&self) -> Arc<Replica> {
         match self.least_busy() {
             Some(replica) => replica,
@@ -104,13 +103,13 @@ impl Replicas {
 
     fn least_busy(&self) -> Option<Arc<Replica>> {
         let ready = self.ready.borrow();
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % ready.len().max(1);
+        let first = self.round_robin.fetch_add(1, Ordering::Relaxed) % ready.len().max(1);
         let (before, from) = ready.split_at(first);
         from.iter().chain(before).min_by_key(|replica| replica.under_way.load(Ordering::Relaxed)).cloned()
     }
 }
 
-/// The connection to a replica that a call is made on: they never share a flow-control window.
+/// Calls and streams have separate connections to a replica, and so separate flow-control windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     /// Calls with one answer.
@@ -119,17 +118,17 @@ pub(super) enum Lane {
     Streams,
 }
 
-/// One replica, with connections of its own that are made for the first call of each lane.
+/// One replica. The connection of each lane is made for its first call.
 pub(super) struct Replica {
     calls: Channel,
     streams: Channel,
-    /// Calls that it has not begun to answer.
+    /// Calls without an answer so far.
     under_way: AtomicUsize,
     silent: CancellationToken,
 }
 
 impl Replica {
-    /// The replica that is reached so. Needs a tokio runtime.
+    /// Returns the replica at this endpoint. Needs a tokio runtime.
     pub(super) fn at(endpoint: &Endpoint) -> Arc<Replica> {
         let (under_way, silent) = (AtomicUsize::new(0), CancellationToken::new());
         let watching = endpoint
@@ -140,7 +139,7 @@ impl Replica {
         Arc::new(Replica { calls, streams, under_way, silent })
     }
 
-    /// Makes a call. Fails at once when the replica has fallen silent.
+    /// Makes a call. Fails at once when the replica stops answering probes.
     pub(super) async fn call(&self, lane: Lane, request: Request<Body>) -> Result<Response<Body>, CallError> {
         let _under_way = UnderWay::begin(&self.under_way);
         let channel = match lane {
@@ -153,7 +152,7 @@ impl Replica {
         }
     }
 
-    /// Ends the calls that it has: it has stopped to answer, and whoever waits for it may ask another one.
+    /// Fails the calls under way: the replica does not answer any more, and their callers may retry elsewhere.
     pub(super) fn fall_silent(&self) {
         self.silent.cancel();
     }

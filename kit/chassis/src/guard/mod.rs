@@ -1,7 +1,7 @@
-//! Lets a call in, or refuses it, before its handler runs: by who has signed it and by what the contract says of the
-//! method. Where nothing is said, everybody is refused.
+//! Authorizes calls before their handlers run, by their signature and the access rules of the contract. A method
+//! without a rule is refused to everybody.
 //!
-//! The handler learns who calls as an [`Identity`]. What is whose is for the handler to judge.
+//! The handler gets the caller as an [`Identity`], and checks ownership itself.
 
 mod policy;
 
@@ -17,43 +17,43 @@ use stampede_status::{Problem, Reason};
 use std::sync::Arc;
 use tonic::body::Body;
 
-/// What every process offers to whoever can connect: its health, and its contract.
+/// Services that need no authorization: health and reflection.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
-/// Who may call what.
+/// Authorization of calls.
 #[derive(Clone, Default)]
 pub(crate) enum Guard {
-    /// Nobody: nothing was said.
+    /// Refuses all calls: no contract was set.
     #[default]
     Closed,
-    /// Everybody, as who they say that they are.
+    /// Admits all calls, with the identity in their plain metadata.
     Open,
-    /// Those whom the contract names, as far as they are believed.
+    /// Admits calls by the access rules of the contract.
     Contract(Arc<Contracted>),
 }
 
-/// The contract, and who is believed.
+/// The access rules, and the trust in callers.
 pub(crate) struct Contracted {
     policies: Policies,
     trust: Trust,
 }
 
-/// Who makes a call, as far as that is believed.
+/// The authenticated caller of a request.
 pub(crate) struct Believed {
-    /// Which process; unknown where everybody is believed.
+    /// The calling process; unknown if callers do not sign.
     caller: Option<Caller>,
     role: Option<Role>,
     user_id: String,
 }
 
 impl Guard {
-    /// Lets those in whom this contract names. Fails if it names what there is not.
+    /// Reads the access rules of the contract. Fails if they name an unknown role or caller.
     pub(crate) fn of_contract(descriptor_set: &[u8], trust: Trust) -> anyhow::Result<Guard> {
         let policies = Policies::read(descriptor_set)?;
         Ok(Guard::Contract(Arc::new(Contracted { policies, trust })))
     }
 
-    /// Refuses the call, or tells its handler who makes it.
+    /// Refuses the call, or adds its identity to the request.
     pub(crate) fn admit(&self, request: &mut Request<Body>) -> Result<(), Problem> {
         let path = request.uri().path();
         if OPEN.iter().any(|open| path.starts_with(open)) {
@@ -85,8 +85,8 @@ impl Contracted {
     }
 }
 
-/// Who has signed the call; nobody if it has no entry. One that does not hold is refused even where nobody has to sign:
-/// somebody means to be known, and is not.
+/// Verifies the signed entry of a call; `None` if it has none. An invalid entry is refused for every method: its sender
+/// meant to authenticate.
 fn signed(keys: &Keys, path: &str, headers: &HeaderMap) -> Result<Option<Believed>, Problem> {
     let Some(entry) = headers.get(IDENTITY_METADATA) else { return Ok(None) };
     let entry = entry.to_str().map_err(|_| unauthenticated("the signed identity cannot be read"))?;
@@ -101,7 +101,7 @@ fn signed(keys: &Keys, path: &str, headers: &HeaderMap) -> Result<Option<Believe
     Ok(Some(Believed { caller: Some(claim.caller), role: claim.role, user_id }))
 }
 
-/// Who the call says that it is from.
+/// Reads the identity from plain metadata.
 fn plain(headers: &HeaderMap) -> Option<Believed> {
     let role = text(headers, ROLE_METADATA).parse().ok()?;
     Some(Believed { caller: None, role: Some(role), user_id: text(headers, USER_METADATA).to_owned() })

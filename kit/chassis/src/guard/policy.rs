@@ -1,6 +1,6 @@
-//! Whom each method is for, read from the contract's descriptors: `stampede.type.v1.access` says which role may call it
-//! through the gateway, `stampede.type.v1.callers` which processes may call it for themselves. Without either it is for
-//! nobody.
+//! Access rules of methods, read from the descriptors of the contract: `stampede.type.v1.access` names the roles that
+//! may call a method through the gateway, `stampede.type.v1.callers` the processes that may call it on their own
+//! behalf. A method without either is refused.
 
 use super::Believed;
 use anyhow::{Context, bail};
@@ -10,31 +10,30 @@ use stampede_status::{Problem, Reason};
 use stampede_vocab::Process;
 use std::collections::HashMap;
 
-/// The options.
 const ACCESS: &str = "stampede.type.v1.access";
 const CALLERS: &str = "stampede.type.v1.callers";
 
-/// Whom the methods of a contract are for, by their paths.
+/// The access rules of a contract, by method path.
 pub(super) struct Policies(HashMap<String, Policy>);
 
-/// Whom one method is for.
+/// The access rule of one method.
 pub(super) struct Policy {
     access: Access,
     callers: Vec<Caller>,
 }
 
-/// Who may call a method through the gateway. An operator who signs may do the same.
+/// Access through the gateway. An operator who signs has it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     Nobody,
     Anybody,
-    /// Whoever is known: what is whose is for the handler.
+    /// Any authenticated user: ownership is checked by the handler.
     Known,
     Operator,
 }
 
 impl Policies {
-    /// Fails if the contract names an access or a caller that there is not.
+    /// Fails if the contract names an unknown access or caller.
     pub(super) fn read(descriptor_set: &[u8]) -> anyhow::Result<Policies> {
         let pool = DescriptorPool::decode(descriptor_set).context("the contract cannot be read")?;
         let options = [ACCESS, CALLERS].map(|name| pool.get_extension_by_name(name));
@@ -47,7 +46,7 @@ impl Policies {
         Ok(Policies(policies))
     }
 
-    /// Whom the method with this path is for; none if there is no such method.
+    /// Returns the rule of the method with this path; `None` if there is no such method.
     pub(super) fn of(&self, path: &str) -> Option<&Policy> {
         self.0.get(path)
     }
@@ -68,7 +67,7 @@ impl Policy {
         Ok(Policy { access, callers: named.iter().map(caller).collect::<anyhow::Result<_>>()? })
     }
 
-    /// Refuses a call by somebody whom the method is not for.
+    /// Refuses a caller that the rule does not name.
     pub(super) fn admit(&self, by: Option<&Believed>) -> Result<(), Problem> {
         if self.access == Access::Anybody || by.is_some_and(|by| self.is_named(by)) {
             return Ok(());
@@ -87,12 +86,12 @@ impl Policy {
         }
     }
 
-    /// Whether the caller is one that the method names, and speaks for itself.
+    /// Returns whether the rule names the caller, which acts on its own behalf.
     fn is_named(&self, by: &Believed) -> bool {
         match (by.caller, by.role) {
             (Some(Caller::Operator), Some(Role::Operator)) => self.callers.contains(&Caller::Operator),
             (Some(caller @ Caller::Process(_)), Some(Role::Service)) => self.callers.contains(&caller),
-            // Where everybody is believed, nobody says which process they are.
+            // Without signatures the calling process is unknown.
             (None, Some(Role::Service)) => self.callers.iter().any(|one| *one != Caller::Operator),
             (None, Some(Role::Operator)) => self.callers.contains(&Caller::Operator),
             _ => false,

@@ -1,18 +1,18 @@
-//! Requests that are compressed. None is read: a few bytes could become many, and messages of the mesh are small. Who
-//! sends one is told which encodings are read, as the protocol wants it, and can send it again.
+//! Refuses compressed requests: a few bytes could become many, and messages of the mesh are small. The answer names the
+//! accepted encodings, as the protocol wants it, so that the caller can send the request again.
 
 use http::{HeaderValue, Request, Response};
 use stampede_status::{Problem, Reason};
 use tonic::{Status, body::Body};
 
-/// How the messages of a request are encoded.
+/// Encoding of the messages of a request.
 const ENCODING: &str = "grpc-encoding";
-/// Which encodings of messages are read.
+/// Accepted encodings.
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-/// As they are: the only one.
+/// Uncompressed: the only accepted encoding.
 const IDENTITY: &str = "identity";
 
-/// The answer to a compressed request; none to any other.
+/// Returns the refusal of a compressed request; `None` for any other.
 pub(crate) fn refusal(request: &Request<Body>) -> Option<Response<Body>> {
     let encoding = request.headers().get(ENCODING)?;
     if encoding == IDENTITY {

@@ -1,5 +1,5 @@
-//! Ends streams when the process drains: a stream with nothing to send ends with UNAVAILABLE, so that its caller goes
-//! to another replica. Without this, one watcher would hold up every stop.
+//! Ends streams when the process drains: an idle stream ends with UNAVAILABLE, so that its caller reconnects to another
+//! replica. Otherwise one watcher would delay every stop.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,12 +13,12 @@ use std::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
-/// The body of an answer, which ends when it waits for more and the process leaves.
+/// A body that ends when it is idle while the process drains.
 pub(crate) struct Draining {
     inner: Body,
-    /// Shared, because a clone of the token itself takes a lock that all calls have in common.
+    /// Shared, because to clone the token itself takes a lock that all calls contend for.
     draining: Arc<CancellationToken>,
-    /// Made when the body first has to wait. That of a single answer never does.
+    /// Made when the body is first pending, which that of a unary call never is.
     waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     ended: bool,
 }

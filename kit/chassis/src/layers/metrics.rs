@@ -1,4 +1,4 @@
-//! How long calls take and how they end, by method, code and reason. A stream ends with its last message.
+//! Measures the duration and outcome of calls, by method, code and reason. A stream lasts until its last message.
 
 use super::code_in;
 use crate::telemetry::duration_histogram;
@@ -14,23 +14,23 @@ use std::{
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
-/// The instrument of all calls.
+/// The histogram of all calls.
 pub(crate) fn duration() -> Histogram<f64> {
     duration_histogram("rpc.server.call.duration", "Time from the first byte of a call to the end of its answer.")
 }
 
-/// A call under way; recorded when dropped. If nobody saw its end, the caller went away.
+/// A call under way, recorded when dropped. Without a code then, its caller went away.
 pub(crate) struct Call {
     uri: Uri,
     started: Instant,
     code: Code,
-    /// Why it failed, in the words of the error table; empty if it did not.
+    /// Reason of the failure in the error table; empty without one.
     reason: &'static str,
     duration: Histogram<f64>,
 }
 
 impl Call {
-    /// Begins to measure the call.
+    /// Starts to measure a call.
     pub(crate) fn begin(request: &Request<Body>, duration: &Histogram<f64>) -> Call {
         let (uri, duration) = (request.uri().clone(), duration.clone());
         Call { uri, started: Instant::now(), code: Code::Cancelled, reason: "", duration }
@@ -43,7 +43,7 @@ impl Call {
         }
     }
 
-    /// Measures to the end of the answer. One whose headers carry no code ends with its trailers.
+    /// Measures until the end of the answer. Without a code in its headers, that is in the trailers.
     pub(crate) fn follow<B>(mut self, response: Response<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes, Error = Status> + Unpin + Send + 'static,
@@ -60,7 +60,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // Callers can make up methods, and each would become a time series of its own.
+        // Callers can invent methods, and each would become a time series.
         let method = match self.code {
             Code::Unimplemented => "unknown",
             _ => self.uri.path().trim_start_matches('/'),
@@ -70,13 +70,13 @@ impl Drop for Call {
             KeyValue::new("rpc_response_status_code", code_name(self.code)),
             KeyValue::new("error_type", self.reason),
         ];
-        // A label without a value is none.
+        // An empty label equals a missing one.
         let labels = if self.reason.is_empty() { &labels[..2] } else { &labels[..] };
         self.duration.record(self.started.elapsed().as_secs_f64(), labels);
     }
 }
 
-/// The body of an answer, watched for the code in its trailers.
+/// A body that is watched for the code in its trailers.
 struct Followed<B> {
     inner: B,
     call: Call,
@@ -115,7 +115,7 @@ where
     }
 }
 
-/// The reasons are a closed list, so they make no more than a few time series for each method.
+/// Reasons are a closed list, which bounds the time series of each method.
 fn reason_of(status: &Status) -> &'static str {
     Problem::from_status(status).reason().as_str()
 }

@@ -1,9 +1,9 @@
-//! The layers of every call on the server's side, from the outside in: span, metrics, bound, refusals without a reason,
-//! compression, who may call, deadline and panics. The body of its answer ends at the drain.
+//! The layers around every call of a server, from the outside in: span, metrics, load shedding, reasons of errors,
+//! compression, authorization, deadline and panics. The body of the answer ends when the process drains.
 //!
-//! All of them are one service and not a stack of services, in which each level costs every call a box for its future
-//! and a clone of all levels below. What is done before the first `await` is done as the call arrives, before anything
-//! of the server around it is waited for. The deadline relies on that.
+//! They are one service in place of a stack, in which each level costs every call a boxed future and a clone of the
+//! levels below. Code before the first `await` runs as the call arrives, before the server polls anything else. The
+//! deadline relies on that.
 
 mod compression;
 mod drain;
@@ -31,10 +31,10 @@ use tracing::Instrument;
 
 pub use self::panics::catch_panic;
 
-/// How long a caller waits who does not say it.
+/// Deadline of a call without one.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a caller may say that they wait: for so long a request that does not arrive whole keeps its place.
+/// Longest deadline of a call: a request that never arrives whole holds a permit for so long.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// The routes of a process with the layers around them.
@@ -48,19 +48,19 @@ pub(crate) struct Layered {
 }
 
 impl Layered {
-    /// Lets at most `max_calls` that `guard` admits be under way, open streams not counted, and ends streams when
+    /// Admits at most `max_calls` at a time that `guard` authorizes, open streams not counted, and ends streams when
     /// `draining` is cancelled.
     pub(crate) fn new(routes: Routes, guard: Guard, max_calls: usize, draining: CancellationToken) -> Layered {
         let (duration, shed) = (metrics::duration(), Shed::over(max_calls));
         Layered { routes, guard, duration, shed, draining: Arc::new(draining) }
     }
 
-    /// Holds a call to its deadline, and answers DEADLINE_EXCEEDED when it passes (tonic alone would answer CANCELLED).
-    /// The bound is on the time until the answer begins: a stream may go on.
+    /// Fails a call with DEADLINE_EXCEEDED once its deadline passes (tonic alone would answer CANCELLED). The deadline
+    /// bounds the time until the answer begins: a stream may go on.
     ///
     /// The handler is dropped at the deadline, so work that must not stop half way belongs on a task of its own.
     fn handle(&mut self, mut request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
-        // Read at once, so that it is over before tonic's own timer, which starts after this.
+        // Read at once, so that it expires before tonic's own timer, which starts after this.
         let theirs = Deadline::from_headers(request.headers()).unwrap_or_else(|| Deadline::after(DEFAULT_WAIT));
         let deadline = theirs.min(Deadline::after(LONGEST_WAIT));
         request.extensions_mut().insert(deadline);
@@ -79,7 +79,7 @@ impl Layered {
         }
     }
 
-    /// The answer to a call that cannot be read, or that is of somebody whom it is not for; none to any other.
+    /// Returns the refusal of a compressed or unauthorized call; `None` for any other.
     fn refusal(&self, request: &mut Request<Body>) -> Option<Response<Body>> {
         if let Some(refusal) = compression::refusal(request) {
             return Some(refusal);
@@ -110,7 +110,7 @@ impl Service<Request<Body>> for Layered {
         let admitted = span.in_scope(|| self.shed.admit().map(|permit| (permit, self.handle(request))));
         let answer = async move {
             let answer = match admitted {
-                // A call counts until its answer begins, so an open stream does not.
+                // The permit is released when the answer begins, so an open stream holds none.
                 Ok((_permit, answer)) => explain(answer.await),
                 Err(problem) => Status::from(problem).into_http(),
             };
@@ -122,12 +122,12 @@ impl Service<Request<Body>> for Layered {
     }
 }
 
-/// Probes must see the truth, and quickly, whatever else goes on; and nobody wants them in a trace.
+/// Health probes are never shed, and get no span.
 fn is_probe(request: &Request<Body>) -> bool {
     request.uri().path().starts_with("/grpc.health.v1.Health/")
 }
 
-/// The gRPC code, if these headers or trailers carry one.
+/// Returns the gRPC code in these headers or trailers, if any.
 fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }

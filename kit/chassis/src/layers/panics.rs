@@ -1,12 +1,12 @@
-//! A handler that panics is an internal error; without this its caller would see a broken stream.
+//! Turns a panic of a handler into an internal error; its caller would otherwise see a broken stream.
 
 use futures_util::FutureExt;
 use stampede_status::Problem;
 use std::panic::AssertUnwindSafe;
 
-/// Runs a handler, and fails with INTERNAL if it panics. The panic itself is logged by the hook of the process.
+/// Runs a handler. Fails with INTERNAL if it panics. The panic hook of the process logs it.
 pub fn catch_panic<F: Future>(handler: F) -> impl Future<Output = Result<F::Output, Problem>> {
-    // The handler's state is dropped with it, so nobody can see it half changed.
+    // The handler's state is dropped with it, so no broken invariant can be seen.
     let outcome = AssertUnwindSafe(handler).catch_unwind();
     outcome.map(|outcome| outcome.map_err(|_| Problem::internal_error("the handler panicked")))
 }

@@ -1,5 +1,4 @@
-//! A span for each call, child of the caller's. Must not log: what went wrong is logged by whoever
-//! knows why.
+//! A span for each call, child of the caller's. Must not log: failures are logged where their cause is known.
 
 use super::code_in;
 use crate::telemetry;
@@ -7,12 +6,12 @@ use http::{Request, Response};
 use tonic::{Code, body::Body};
 use tracing::{Span, error_span, field::Empty};
 
-/// The span of a call. It is of the highest level, so that no log filter takes the trace's id from the lines that it
-/// lets through.
+/// Returns the span of a call. It has the highest level, so that every log filter keeps the trace id in the lines that
+/// it lets through.
 pub(crate) fn span_of(request: &Request<Body>) -> Span {
     let method = request.uri().path().trim_start_matches('/');
     if let Some(trace) = telemetry::passed_on(request.headers()) {
-        // Nobody is sent this span: it only names the trace in the lines of the log.
+        // Without a collector the span only adds the trace id to log lines.
         let span = error_span!("rpc", otel.name = method, trace_id = trace.trace_id());
         telemetry::note(&span, trace);
         return span;
@@ -23,7 +22,7 @@ pub(crate) fn span_of(request: &Request<Body>) -> Span {
     span
 }
 
-/// Marks the current span, that of the call, if the server failed. A refusal is no failure.
+/// Marks the current span, that of the call, as failed if the server failed. A refusal is no failure.
 pub(crate) fn record_failure(response: &Response<Body>) {
     let failed = matches!(
         code_in(response.headers()),

@@ -1,4 +1,4 @@
-//! How the processes of a mesh know each other: by a secret that all of them have, or, for tests, not at all.
+//! Authentication between the processes of a mesh: by a shared secret, or, for tests, none.
 
 mod signer;
 
@@ -15,7 +15,7 @@ pub(crate) use self::signer::now_s;
 /// Where `--help` lists these flags.
 const HEADING: &str = "Mesh";
 
-/// How a process knows the others of its mesh. It needs one of the two.
+/// Authentication between processes. One of the two flags is required.
 #[derive(Clone, Debug, Args)]
 pub struct MeshArgs {
     /// Secret by which the processes of a mesh sign who they are and for whom they call, the same in all. It may have
@@ -28,17 +28,17 @@ pub struct MeshArgs {
     pub insecure_mesh: bool,
 }
 
-/// Who is believed to be who they say they are.
+/// Trust in callers.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// Whoever signs with one of these keys.
+    /// Callers that sign with one of these keys.
     Signed(Arc<Keys>),
-    /// Everybody.
+    /// All callers: they are not authenticated.
     Insecure,
 }
 
 impl MeshArgs {
-    /// Reads the keys. Fails if nothing is said, so that no mesh is open by mistake.
+    /// Reads the keys. Fails without either flag, so that no mesh is open by mistake.
     pub fn trust(&self) -> anyhow::Result<Trust> {
         match (&self.mesh_secret, self.insecure_mesh) {
             (Some(secret), false) => {
@@ -55,7 +55,7 @@ impl MeshArgs {
         }
     }
 
-    /// Returns what signs the calls of this process.
+    /// Returns the signer of this process' calls.
     pub fn signer(&self, process: impl Into<Caller>) -> anyhow::Result<Signer> {
         Ok(Signer::new(self.trust()?, process.into()))
     }

@@ -1,4 +1,4 @@
-//! Signs the calls of this process: for whom each is made.
+//! Signs the user and role of the calls of this process.
 
 use super::Trust;
 use crate::identity::{ROLE_METADATA, USER_METADATA};
@@ -7,7 +7,7 @@ use stampede_identity::{CALL_LIFE_S, Caller, Claim, IDENTITY_METADATA, Role, Sco
 use stampede_status::Problem;
 use stampede_vocab::Timestamp;
 
-/// Signs for whom the calls of one process are made.
+/// Signs the user and role of the calls of one process.
 #[derive(Clone, Debug)]
 pub struct Signer {
     trust: Trust,
@@ -19,10 +19,10 @@ impl Signer {
         Signer { trust, caller }
     }
 
-    /// Replaces the role and the user in the headers of a call by a signed entry. One that names no role is made by
-    /// the process itself if `on_own_behalf` is set, and else by somebody without rights.
+    /// Replaces the role and the user in the headers of a call by a signed entry. Without a role, the call gets that of
+    /// a service if `on_own_behalf` is set, and no rights otherwise.
     ///
-    /// The entry is for this method alone. No signature is kept for a later call: to make one takes a microsecond.
+    /// An entry is valid for this method alone. Signatures are not cached: one takes a microsecond.
     pub(crate) fn sign(&self, headers: &mut HeaderMap, path: &str, on_own_behalf: bool) -> Result<(), Problem> {
         if on_own_behalf && !headers.contains_key(ROLE_METADATA) {
             headers.insert(ROLE_METADATA, HeaderValue::from_static(Role::Service.as_str()));
@@ -31,7 +31,7 @@ impl Signer {
         let (role, user) = (headers.remove(ROLE_METADATA), headers.remove(USER_METADATA));
         let claim = Claim {
             caller: self.caller,
-            // Any other word is one for somebody without rights.
+            // An unknown role has no rights.
             role: role.as_ref().and_then(|role| role.to_str().ok()?.parse().ok()),
             user: match &user {
                 Some(user) => User::One(user.to_str().map_err(Problem::internal_error)?),
@@ -41,7 +41,7 @@ impl Signer {
         let until_s = now_s() + CALL_LIFE_S;
         let entry = keys.sign(claim, Scope::Method(path), until_s).map_err(Problem::internal_error)?;
         let mut entry = HeaderValue::try_from(entry).map_err(Problem::internal_error)?;
-        // Kept out of logs, and out of the connection's table of headers, in which it would only displace others.
+        // Kept out of logs, and out of the HPACK table of the connection, where it would only evict other headers.
         entry.set_sensitive(true);
         headers.insert(IDENTITY_METADATA, entry);
         Ok(())

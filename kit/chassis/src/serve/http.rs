@@ -1,8 +1,7 @@
-//! The HTTP server: HTTP/1.1 and HTTP/2 on one port, in TLS if it has a certificate, with a bound on everything a
-//! client can hold on to.
+//! The HTTP server: HTTP/1.1 and HTTP/2 on one port, in TLS if it has a certificate, with a limit on every resource
+//! that a client can hold.
 //!
-//! It is independent of what is served. All bounds are in `bounds`; each has a name, by which it is counted when it
-//! ends or refuses a connection.
+//! Independent of the application. All limits are in `bounds`; connections that exceed one are counted by its name.
 
 mod bounds;
 mod connections;
@@ -18,7 +17,7 @@ pub(crate) use incoming::incoming;
 pub use tls::{Tls, TlsFiles};
 
 use self::{
-    connections::{Connections, Place},
+    connections::{Connections, Permit},
     life::{Exchange, Verdict},
     metrics::{Cuts, Open},
     socket::Socket,
@@ -54,14 +53,15 @@ use tokio_util::{
 };
 use tower::ServiceExt;
 
-/// Pause after a connection could not be accepted, which is when file descriptors have run out.
+/// Pause after a failed accept, which means that file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Seconds after which a connection that there is no place for may come again, by chance: not all come at once.
-const NO_PLACE_RETRY_S: RangeInclusive<u8> = 1..=3;
+/// Range of Retry-After, in seconds, for a connection over the limit. It is random, so that clients do not return
+/// together.
+const FULL_RETRY_S: RangeInclusive<u8> = 1..=3;
 
-/// Serves until `stop`, then waits until every request under way is answered. The caller bounds that wait. Speaks TLS
-/// if `tls` has a certificate, and nothing else then.
+/// Serves until `stop`, then waits until every request under way is answered. The caller bounds that wait. Serves TLS
+/// only, if `tls` has a certificate.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -74,8 +74,8 @@ pub(crate) async fn serve(
     let server = Arc::new(Server::new(router, bounds, tls));
     let tasks = TaskTracker::new();
     while let Some((socket, address)) = stop.run_until_cancelled(accept(&listener)).await {
-        if let Some(place) = server.admit(&socket, address.ip()) {
-            tasks.spawn(Arc::clone(&server).converse(socket, address.ip(), place, stop.child_token()));
+        if let Some(permit) = server.admit(&socket, address.ip()) {
+            tasks.spawn(Arc::clone(&server).run_connection(socket, address.ip(), permit, stop.child_token()));
         }
     }
     drop(listener);
@@ -83,7 +83,7 @@ pub(crate) async fn serve(
     tasks.wait().await;
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Server {
     router: Router,
     protocols: auto::Builder<StreamTasks>,
@@ -109,18 +109,18 @@ impl Server {
         }
     }
 
-    /// A place for the connection, or none and an answer that says so.
-    fn admit(&self, socket: &TcpStream, address: IpAddr) -> Option<Place> {
+    /// Returns a permit for the connection. Without a free one, sends an answer that says so and returns `None`.
+    fn admit(&self, socket: &TcpStream, address: IpAddr) -> Option<Permit> {
         if let Err(error) = socket::prepare(socket, self.bounds.vanish_deadline) {
             tracing::debug!(error.cause = %error, "connection lost before its first request");
             return None;
         }
         match self.connections.admit(address) {
-            Ok(place) => Some(place),
+            Ok(permit) => Some(permit),
             Err(bound) => {
                 self.cuts.count(bound);
                 if self.tls.is_none() {
-                    socket::send_now(socket, no_place(rand::random_range(NO_PLACE_RETRY_S)).as_bytes());
+                    socket::send_now(socket, too_many_connections(rand::random_range(FULL_RETRY_S)).as_bytes());
                 }
                 None
             }
@@ -128,31 +128,37 @@ impl Server {
     }
 
     /// Answers the requests of one connection until it ends.
-    async fn converse(self: Arc<Self>, socket: TcpStream, address: IpAddr, place: Place, stop: CancellationToken) {
+    async fn run_connection(
+        self: Arc<Self>,
+        socket: TcpStream,
+        address: IpAddr,
+        permit: Permit,
+        stop: CancellationToken,
+    ) {
         let _counted = self.open.count();
-        let life = Arc::clone(&place.life);
+        let life = Arc::clone(&permit.life);
         let socket = Socket::new(socket, life, self.bounds.stall_deadline, self.cuts.clone());
         match &self.tls {
-            None => self.speak(socket, address, &place, &stop).await,
+            None => self.serve_http(socket, address, &permit, &stop).await,
             Some(tls) => {
-                if let Some(socket) = self.shake_hands(tls, socket, &place, &stop).await {
-                    self.speak(socket, address, &place, &stop).await;
+                if let Some(socket) = self.handshake(tls, socket, &permit, &stop).await {
+                    self.serve_http(socket, address, &permit, &stop).await;
                 }
             }
         }
     }
 
-    /// Agrees on keys. Whoever does not within the time of a head, is refused as one that says nothing.
-    async fn shake_hands(
+    /// Makes the TLS handshake, within the deadline of a request head.
+    async fn handshake(
         &self,
         tls: &Tls,
         socket: Socket,
-        place: &Place,
+        permit: &Permit,
         stop: &CancellationToken,
     ) -> Option<TlsStream<Socket>> {
         let outcome = tokio::select! {
             outcome = timeout(self.bounds.head_deadline, tls.accept(socket)) => outcome,
-            () = place.life.cut.cancelled() => {
+            () = permit.life.cut.cancelled() => {
                 self.cuts.count("full");
                 return None;
             }
@@ -171,35 +177,35 @@ impl Server {
         }
     }
 
-    /// Answers the requests that come by `io`.
-    async fn speak<I>(&self, io: I, address: IpAddr, place: &Place, stop: &CancellationToken)
+    /// Answers the requests on `io`.
+    async fn serve_http<I>(&self, io: I, address: IpAddr, permit: &Permit, stop: &CancellationToken)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (io, life) = (TokioIo::new(io), Arc::clone(&place.life));
+        let (io, life) = (TokioIo::new(io), Arc::clone(&permit.life));
         let router = self.router.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let exchange = life.ask(request.version() == Version::HTTP_2);
+            let exchange = life.begin_request(request.version() == Version::HTTP_2);
             answer(router.clone(), Peer(address), exchange, request)
         });
         let connection = self.protocols.serve_connection(io, service);
-        self.hold_to_bounds(connection, place, stop).await;
+        self.enforce_bounds(connection, permit, stop).await;
     }
 
-    /// Runs a connection, and ends it for the bounds that need a clock.
-    async fn hold_to_bounds<C>(&self, connection: C, place: &Place, stop: &CancellationToken)
+    /// Runs a connection, and ends it when it exceeds a deadline or its age.
+    async fn enforce_bounds<C>(&self, connection: C, permit: &Permit, stop: &CancellationToken)
     where
         C: GracefulConnection,
         C::Error: Display,
     {
         let mut connection = pin!(connection);
         let mut leaving = None;
-        // Those that began together do not end together.
-        let retires = Instant::now() + self.bounds.max_age.mul_f64(rand::random_range(0.9..=1.0));
-        let mut look = pin!(sleep_until(Instant::now()));
+        // Jittered, so that connections that began together do not end together.
+        let retires_at = Instant::now() + self.bounds.max_age.mul_f64(rand::random_range(0.9..=1.0));
+        let mut timer = pin!(sleep_until(Instant::now()));
         loop {
-            let leaves_for = tokio::select! {
-                // A head that arrived while this process stood still is read before it is judged to be late.
+            let exceeded = tokio::select! {
+                // Biased: a head that arrived while this process was stalled is read before its deadline is checked.
                 biased;
                 outcome = connection.as_mut() => {
                     if let Err(error) = outcome {
@@ -207,29 +213,29 @@ impl Server {
                     }
                     return;
                 }
-                () = place.life.cut.cancelled() => return self.cuts.count("full"),
+                () = permit.life.cut.cancelled() => return self.cuts.count("full"),
                 () = stop.cancelled(), if leaving.is_none() => None,
-                () = look.as_mut() => match place.life.judge(&self.bounds, leaving, retires) {
+                () = timer.as_mut() => match permit.life.judge(&self.bounds, leaving, retires_at) {
                     Verdict::Wait(until) => {
-                        look.as_mut().reset(until);
+                        timer.as_mut().reset(until);
                         continue;
                     }
                     Verdict::Cut(bound) => return self.cuts.count(bound),
                     Verdict::Leave(bound) => Some(bound),
                 },
             };
-            if let Some(bound) = leaves_for {
+            if let Some(bound) = exceeded {
                 self.cuts.count(bound);
             }
             connection.as_mut().graceful_shutdown();
             leaving = Some(Instant::now());
-            look.as_mut().reset(Instant::now() + bounds::LEAVE_DEADLINE);
+            timer.as_mut().reset(Instant::now() + bounds::LEAVE_DEADLINE);
         }
     }
 }
 
-/// The answer to a connection that there is no place for, and when to come again.
-fn no_place(retry_s: u8) -> String {
+/// Returns the answer to a connection over the limit, with its Retry-After.
+fn too_many_connections(retry_s: u8) -> String {
     let problem = Problem::new(Reason::Overloaded, "too many connections are open");
     let problem = problem.retry_after(Duration::from_secs(retry_s.into())).to_json("");
     format!(
@@ -238,8 +244,8 @@ fn no_place(retry_s: u8) -> String {
     )
 }
 
-/// Leaves an eighth of the files that the process may open to all else: without one no connection can be refused. One
-/// address has the same part of what is left.
+/// Keeps an eighth of the open files of the process for other uses: without a free one no connection can be refused.
+/// The limit of one address shrinks in proportion.
 fn within_open_files(bounds: HttpBounds) -> HttpBounds {
     let Ok((files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else { return bounds };
     let room = usize::try_from(files / 8 * 7).unwrap_or(usize::MAX);
@@ -257,7 +263,7 @@ fn within(room: usize, bounds: HttpBounds) -> HttpBounds {
 
 fn protocols(bounds: &HttpBounds, cuts: Cuts) -> auto::Builder<StreamTasks> {
     let mut builder = auto::Builder::new(StreamTasks { stall_deadline: bounds.stall_deadline, cuts });
-    // The heads of HTTP/1 have their deadline from `life`, which also knows connections that said nothing yet.
+    // The deadline of HTTP/1 heads is enforced by `life`, which also covers connections without a first byte.
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -277,7 +283,7 @@ fn protocols(bounds: &HttpBounds, cuts: Cuts) -> auto::Builder<StreamTasks> {
     builder
 }
 
-/// Answers one request, which knows where it comes from.
+/// Answers one request, with its peer as an extension.
 async fn answer(
     router: Router,
     peer: Peer,
@@ -295,13 +301,13 @@ async fn answer(
     Ok(response.map(|body| Watched::new(body, exchange)))
 }
 
-/// Whether a request says for which host it is, where it must (RFC 9112 3.2). Two answers to that are none: a proxy in
-/// front may have read the other one.
+/// Returns whether a request has one Host, where it must (RFC 9112 3.2). Two are refused: a proxy in front may have
+/// used the other one.
 fn has_host(request: &Request<Incoming>) -> bool {
     request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }
 
-/// The next connection. A failure of one is none of the server's.
+/// Accepts the next connection. Skips errors of single connections.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
@@ -326,14 +332,14 @@ mod tests {
 
     #[test]
     fn who_gets_no_place_is_told_by_a_problem_when_to_come_again() {
-        for retry_s in NO_PLACE_RETRY_S {
-            let answer = no_place(retry_s);
+        for retry_s in FULL_RETRY_S {
+            let answer = too_many_connections(retry_s);
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.split("\r\n").any(|line| line == format!("retry-after: {retry_s}")), "{head}");
             assert!(body.contains(&format!("\"retry_after_ms\":{retry_s}000")), "{body}");
             assert!(body.contains("\"reason\":\"OVERLOADED\""), "{body}");
         }
-        assert!(NO_PLACE_RETRY_S.count() > 1, "not all come again at once");
+        assert!(FULL_RETRY_S.count() > 1, "not all come again at once");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! W3C trace context: into a span from what arrived, and out of a span into what is sent.
+//! Extracts and injects W3C trace context.
 //!
-//! With a collector spans are those of OpenTelemetry, which know their trace. Without one nobody would ever see them:
-//! then a span only notes the `traceparent` that it came with, or that of a new trace, and that is passed on as it is.
+//! With a collector, spans are those of OpenTelemetry, which know their trace. Without one nobody would see them: a
+//! span then only notes the `traceparent` of its request, or that of a new trace, which is propagated unchanged.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
@@ -16,13 +16,13 @@ use tracing_subscriber::{Layer, Registry, registry::LookupSpan};
 
 const TRACEPARENT: &str = "traceparent";
 
-/// The layer of a process whose spans are sent to nobody. It does nothing: that it is there is the sign.
+/// A marker: the layer of a process without a collector. It does nothing.
 pub(super) struct PassedOn;
 
 impl Layer<Registry> for PassedOn {}
 
-/// The trace that these headers are part of, or a new one, where spans are sent to nobody. A span of this request has
-/// to name it in its field `trace_id`, and to [`note`] it. `None` where OpenTelemetry has to be asked.
+/// Returns the trace of these headers, or a new one, in a process without a collector. The span of the request must
+/// have it in its field `trace_id`, and [`note`] it. Returns `None` with a collector, where OpenTelemetry has it.
 pub fn passed_on(headers: &HeaderMap) -> Option<Traceparent> {
     let sent_to_nobody = dispatcher::get_default(|dispatch| dispatch.downcast_ref::<PassedOn>().is_some());
     sent_to_nobody.then(|| {
@@ -31,7 +31,7 @@ pub fn passed_on(headers: &HeaderMap) -> Option<Traceparent> {
     })
 }
 
-/// Makes what happens within this span part of the trace.
+/// Attaches the trace to this span.
 pub fn note(span: &Span, trace: Traceparent) {
     span.with_subscriber(|(id, dispatch)| {
         if let Some(span) = dispatch.downcast_ref::<Registry>().and_then(|registry| registry.span(id)) {
@@ -40,7 +40,7 @@ pub fn note(span: &Span, trace: Traceparent) {
     });
 }
 
-/// The trace that was noted in this span or in one around it.
+/// Returns the trace that was noted in this span or in an ancestor.
 fn noted(span: &Span) -> Option<Traceparent> {
     let noted = span.with_subscriber(|(id, dispatch)| {
         let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
@@ -49,18 +49,18 @@ fn noted(span: &Span) -> Option<Traceparent> {
     noted.flatten()
 }
 
-/// Makes the remote span that the headers name the parent of `span`, which must not have been
-/// entered yet, and puts the id of its trace into the span's field `trace_id`, if it has one.
+/// Makes the remote span of the headers the parent of `span`, which must not have been entered yet, and records the
+/// trace id in its field `trace_id`, if it has one.
 pub fn adopt_parent(span: &Span, headers: &HeaderMap) {
     if let Some(parent) = remote(headers) {
-        // A disabled span, or no telemetry at all, as in tests: then there is nothing to link.
+        // The span is disabled, or there is no telemetry, as in tests.
         let _ = span.set_parent(Context::new().with_remote_span_context(parent));
     }
     record_trace_id(span);
 }
 
-/// Leaves `span` in a trace of its own, with a link to the remote span that the headers name: a stranger decides
-/// neither what is recorded nor how it is called.
+/// Keeps `span` in a trace of its own, with a link to the remote span of the headers: an untrusted caller chooses
+/// neither the sampling nor the trace id.
 pub fn link_stranger(span: &Span, headers: &HeaderMap) {
     if let Some(stranger) = remote(headers) {
         span.add_link(stranger);
@@ -68,8 +68,8 @@ pub fn link_stranger(span: &Span, headers: &HeaderMap) {
     record_trace_id(span);
 }
 
-/// The span that the headers name. Its `tracestate` is left out: nobody here reads it, and it may be longer than all
-/// headers of a service may be together.
+/// Returns the remote span of the headers, without its `tracestate`: nobody here reads that, and it may be longer than
+/// all headers of a service may be together.
 fn remote(headers: &HeaderMap) -> Option<SpanContext> {
     if !headers.contains_key(TRACEPARENT) {
         return None;
@@ -88,7 +88,7 @@ fn record_trace_id(span: &Span) {
     }
 }
 
-/// The id of the trace that `span` is part of, 32 hexadecimal digits; `None` without telemetry, as in tests.
+/// Returns the id of the trace of `span`, 32 hexadecimal digits; `None` without telemetry, as in tests.
 pub fn trace_id(span: &Span) -> Option<String> {
     if let Some(trace) = noted(span) {
         return Some(trace.trace_id());
@@ -145,7 +145,7 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// Runs with a subscriber as the process has it with a collector, of a trace that is not sampled.
+    /// Runs with the subscriber of a process with a collector, in a trace that is not sampled.
     fn with_unsampled_spans(work: impl FnOnce()) {
         global::set_text_map_propagator(TraceContextPropagator::new());
         let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
@@ -153,7 +153,7 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
     }
 
-    /// The `traceparent` that a call within `span` would carry.
+    /// Returns the `traceparent` of a call within `span`.
     fn sent_in(span: &Span) -> Option<String> {
         let mut headers = HeaderMap::new();
         span.in_scope(|| inject(&mut headers));
@@ -209,12 +209,12 @@ mod tests {
         assert_eq!(trace_id(&Span::none()), None);
     }
 
-    /// Runs with a subscriber as the process has it without a collector.
+    /// Runs with the subscriber of a process without a collector.
     fn without_collector(work: impl FnOnce()) {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(PassedOn), work);
     }
 
-    /// The span of a request with these headers, as the layers make it.
+    /// Returns the span of a request with these headers, as the layers make it.
     fn noting_span(headers: &HeaderMap) -> Span {
         let trace = passed_on(headers).unwrap();
         let span = info_span!("rpc", trace_id = trace.trace_id());

@@ -1,4 +1,4 @@
-//! The meter of the process, read by Prometheus, and the metrics that each process has.
+//! The meter of the process, scraped by Prometheus, and the metrics of every process.
 
 use anyhow::Context;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
@@ -7,7 +7,7 @@ use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider};
 /// Bounds of the buckets of durations, in seconds.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// How long requests take, through the global meter as it is now.
+/// Returns a histogram of durations, from the present global meter.
 pub fn duration_histogram(name: &'static str, description: &'static str) -> Histogram<f64> {
     global::meter("stampede")
         .f64_histogram(name)
@@ -17,7 +17,7 @@ pub fn duration_histogram(name: &'static str, description: &'static str) -> Hist
         .build()
 }
 
-/// Sends all that is measured through [`opentelemetry::global`] to the default Prometheus registry.
+/// Exports everything measured through [`opentelemetry::global`] to the default Prometheus registry.
 pub(crate) fn install(service: &'static str, resource: Resource) -> anyhow::Result<SdkMeterProvider> {
     let reader = opentelemetry_prometheus::exporter()
         .with_registry(prometheus::default_registry().clone())
@@ -51,7 +51,7 @@ fn observe_process(service: &'static str) {
         .build();
 }
 
-/// Without `/proc` there is no such metric.
+/// Returns `None` without `/proc`.
 fn resident_bytes() -> Option<u64> {
     parse_resident(&std::fs::read_to_string("/proc/self/status").ok()?)
 }

@@ -1,8 +1,7 @@
 //! Logs, spans and metrics of the process.
 //!
-//! Logs go to stderr. Spans always exist, so that a trace begun elsewhere passes through, but are
-//! those of OpenTelemetry, recorded and sent, only if there is a collector. Metrics gather in the default Prometheus
-//! registry, which the admin port serves.
+//! Logs go to stderr. Spans always exist, so that trace context is propagated, but are recorded and sent by
+//! OpenTelemetry only with a collector. Metrics are in the default Prometheus registry, which the admin port serves.
 
 mod context;
 mod metrics;
@@ -33,20 +32,20 @@ pub use metrics::duration_histogram;
 
 pub(crate) use metrics::install as install_metrics;
 
-/// How long a collector that does not answer may hold up the exit.
+/// Longest wait at exit for a collector that does not answer.
 const FLUSH: Duration = Duration::from_secs(2);
 
 type BoxLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// The exporters that must be flushed before the process ends.
+/// The exporters to flush before the process exits.
 pub(crate) struct Telemetry {
-    /// None without a collector.
+    /// `None` without a collector.
     tracer: Option<SdkTracerProvider>,
     meter: SdkMeterProvider,
 }
 
 impl Telemetry {
-    /// Starts all three. Must be called once, within the runtime: the exporter needs it.
+    /// Starts logs, spans and metrics. Must be called once, within the runtime: the exporter needs it.
     pub(crate) fn start(service: &'static str, config: &CommonConfig) -> anyhow::Result<Telemetry> {
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
         let resource = Resource::builder()
@@ -62,7 +61,7 @@ impl Telemetry {
         Ok(Telemetry { tracer, meter })
     }
 
-    /// Sends what is still here. Must be called outside of async code: it blocks.
+    /// Sends buffered spans. Blocks, so it must not be called from async code.
     pub(crate) fn flush(&self) {
         let spans = self.tracer.as_ref().map(|tracer| tracer.shutdown_with_timeout(FLUSH));
         for result in spans.into_iter().chain([self.meter.shutdown_with_timeout(FLUSH)]) {
@@ -75,8 +74,8 @@ impl Telemetry {
 
 fn log_layer(config: &CommonConfig) -> BoxLayer {
     let filter = config.log_filter.clone();
-    // What cannot be written, as on a full disk, is lost: to complain of it on the same stderr would be a panic, in
-    // whatever work the event is about.
+    // A line that cannot be written, as on a full disk, is lost: to report it on the same stderr would panic, in the
+    // work that logged it.
     let layer = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     match config.log_format {
         LogFormat::Human => layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
@@ -110,8 +109,8 @@ fn span_layer(provider: &SdkTracerProvider) -> BoxLayer {
 /// Keeps the spans that note their trace, whatever the log filter is.
 fn passing_layer() -> BoxLayer {
     let spans = filter_fn(|metadata| *metadata.level() <= LevelFilter::INFO && metadata.is_span());
-    // Without the hint all of TRACE counts as wanted: the libraries then ask at each of their own lines and spans, of
-    // which a call has hundreds.
+    // Without the hint TRACE counts as enabled: the libraries then check each of their own lines and spans, hundreds in
+    // a call.
     PassedOn.with_filter(spans.with_max_level_hint(LevelFilter::INFO)).boxed()
 }
 

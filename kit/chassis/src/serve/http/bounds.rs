@@ -1,56 +1,57 @@
-//! Every bound of a connection, in one place. docs/security.md has the reasons for the defaults.
+//! All limits of a connection. docs/security.md has the reasons for the defaults.
 
 use crate::peer::Networks;
 use std::time::Duration;
 
-/// Largest head of a request, in bytes.
+/// Largest request head, in bytes.
 pub(super) const HEAD_LIMIT: usize = 32 * 1024;
-/// Most headers of a request over HTTP/1.
+/// Most headers of an HTTP/1 request.
 pub(super) const MAX_HEADERS: usize = 64;
-/// Window for the body of one request over HTTP/2, in bytes: as much as a body may have.
+/// Flow-control window of an HTTP/2 stream, in bytes: as large as the largest body.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// Window for all bodies of one HTTP/2 connection, in bytes.
+/// Flow-control window of an HTTP/2 connection, in bytes.
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
-/// Bytes of one answer that wait in an HTTP/2 connection for its socket.
+/// Send buffer of an HTTP/2 stream, in bytes.
 pub(super) const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Bytes of a body that are handed on at a time. What is behind them counts as not yet written.
+/// Bytes of a body that are passed on at a time. The rest counts as not written yet.
 pub(super) const CHUNK_BYTES: usize = 16 * 1024;
-/// Bytes that the kernel keeps of what a connection has not sent, so that it shows soon who does not read.
+/// Kernel send buffer of a connection, in bytes: small, so that a stalled reader is noticed soon.
 pub(super) const SOCKET_SEND_BYTES: usize = 256 * 1024;
-/// How long a connection that was asked to leave, and answers nothing, is waited for.
+/// Longest wait for a connection to end after it was asked to.
 pub(super) const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// So much longer the kernel waits for a peer than a reader may take nothing: to it a reader whose window is closed has
-/// vanished too.
+/// Margin of the kernel's time-out over the stall deadline: to the kernel a reader with a closed window has vanished
+/// too.
 const KERNEL_WAITS_LONGER: Duration = Duration::from_secs(2);
 
-/// What the clients of one HTTP server can hold on to, and for how long.
+/// Limits on the connections of one HTTP server.
 #[derive(Clone, Debug)]
 pub struct HttpBounds {
     /// Name of the server in metrics.
     pub listener: &'static str,
-    /// Connections at a time. Over it, those that have been idle for longest are closed, then newcomers.
+    /// Most connections. Over it, the longest idle ones are closed; if there are none, new ones are refused.
     pub max_connections: usize,
-    /// Connections at a time of one address; it has no bound of its own if that is no less than all. Trusted proxies
-    /// may have all.
+    /// Most connections of one address, without effect if it is not less than `max_connections`. Trusted proxies are
+    /// exempt.
     pub max_connections_of_address: usize,
-    /// Proxies whose word about the address of a client is taken.
+    /// Proxies whose `x-forwarded-for` is trusted.
     pub trusted_proxies: Networks,
-    /// Longest wait for the head of a request: from the beginning of the connection, or from its first byte.
+    /// Longest wait for a request head: from the start of the connection, or from the first byte of the head.
     pub head_deadline: Duration,
-    /// How long a connection may be without a request.
+    /// Longest idle time of a connection.
     pub idle_deadline: Duration,
-    /// Age at which a connection is asked to end, so that new ones spread over replicas; less up to a tenth by chance.
+    /// Age at which a connection is asked to end, so that clients spread over new replicas; less up to a tenth at
+    /// random.
     pub max_age: Duration,
-    /// How long a reader may take nothing of its answer before it is cut off. See [`HttpBounds::with_stall_deadline`].
+    /// Longest time in which a reader takes nothing of its answer. See [`HttpBounds::with_stall_deadline`].
     pub stall_deadline: Duration,
-    /// How long a peer may leave what was sent to it unacknowledged, a question of its kernel included, before it
-    /// counts as gone. What is sent to one that was silent for nearly as long already, such as the time on a stream, is
-    /// waited for anew: so it is twice that until the last one is given up.
+    /// Longest time that sent data, or a keep-alive probe of the kernel, stays unacknowledged before the peer counts as
+    /// gone. Data sent to a peer that was silent for nearly as long already starts the wait anew, so it may take twice
+    /// that.
     pub vanish_deadline: Duration,
-    /// Interval of HTTP/2 pings; an answer may take as long again.
+    /// Interval of HTTP/2 pings, and timeout of their answers.
     pub ping_interval: Duration,
-    /// Requests at a time on one HTTP/2 connection, streams of events included.
+    /// Most concurrent requests of an HTTP/2 connection, server-sent events included.
     pub max_http2_streams: u32,
 }
 
@@ -73,14 +74,15 @@ impl Default for HttpBounds {
 }
 
 impl HttpBounds {
-    /// The same with this deadline for readers. If it is long, who has vanished is waited for longer too.
+    /// Sets the stall deadline. A long one also delays the detection of vanished peers.
     #[must_use]
     pub fn with_stall_deadline(self, stall_deadline: Duration) -> HttpBounds {
         let vanish_deadline = self.vanish_deadline.max(stall_deadline + KERNEL_WAITS_LONGER);
         HttpBounds { stall_deadline, vanish_deadline, ..self }
     }
 
-    /// Those of a service's gRPC port, which the processes of a mesh call. They may all come from one address.
+    /// Returns the limits of a service's gRPC port, which the processes of a mesh call. They may all come from one
+    /// address.
     pub(crate) fn of_grpc() -> HttpBounds {
         HttpBounds {
             listener: "grpc",
@@ -90,7 +92,7 @@ impl HttpBounds {
         }
     }
 
-    /// Those of the admin port, which a few machines call.
+    /// Returns the limits of the admin port, which a few machines call.
     pub(crate) fn of_admin() -> HttpBounds {
         HttpBounds { listener: "admin", max_connections: 512, max_connections_of_address: 256, ..HttpBounds::default() }
     }

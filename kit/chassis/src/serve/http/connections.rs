@@ -1,7 +1,7 @@
-//! The places of connections: so many in all, so many of one address.
+//! Limits the number of connections, in all and for each address.
 //!
-//! When all are taken the idlest make room, those without any request first. Who is busy is never closed for a
-//! newcomer.
+//! At the limit the longest idle connections are closed for new ones, those without any request first. Busy connections
+//! are never closed for new ones.
 
 use super::{bounds::HttpBounds, life::Life};
 use crate::{offenders::Offenders, peer::Block};
@@ -13,13 +13,12 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Part of all connections that is closed at a time when there is no room: to look for them takes a moment.
+/// Fraction of all connections that is closed at a time: to search for idle ones takes a moment.
 const ROOM_SHARE: usize = 64;
 
-/// Pause after a search that found nobody to close.
+/// Pause after a search that found no idle connection.
 const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of a server.
 pub(super) struct Connections {
     bounds: Arc<HttpBounds>,
     table: Mutex<Table>,
@@ -33,8 +32,8 @@ struct Table {
     next_search: Instant,
 }
 
-/// A place, held for as long as this is.
-pub(super) struct Place {
+/// A permit for one connection, released on drop.
+pub(super) struct Permit {
     pub(super) life: Arc<Life>,
     connections: Arc<Connections>,
     id: u64,
@@ -46,12 +45,12 @@ impl Connections {
         Arc::new(Connections { bounds, table: Mutex::new(table), offenders: Offenders::default() })
     }
 
-    /// A place for a connection from this address; or the name of the bound that leaves none.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, &'static str> {
+    /// Returns a permit for a connection from this address, or the name of the limit that it exceeds.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, &'static str> {
         let block = (!self.bounds.trusted_proxies.contain(address)).then(|| Block::of(address));
         let mut table = self.table();
         let (max, of_address) = (self.bounds.max_connections, self.bounds.max_connections_of_address);
-        // An address that may have all has no bound of its own: for its newcomers too the silent make room.
+        // Without effect if an address may have all connections: then idle ones are closed for its new ones too.
         if let Some(block) = block.filter(|block| of_address < max && table.of(*block) >= of_address) {
             drop(table);
             self.offenders.refused(block, "connections");
@@ -63,10 +62,10 @@ impl Connections {
         let life = Life::begin();
         let id = table.enter(Arc::clone(&life), block);
         drop(table);
-        Ok(Place { life, connections: Arc::clone(self), id })
+        Ok(Permit { life, connections: Arc::clone(self), id })
     }
 
-    /// Nothing under this lock can panic.
+    /// No code panics while it has this lock.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,7 +86,7 @@ impl Table {
         id
     }
 
-    /// Gives its place back, also in the share of its address; `None` if it has none any more.
+    /// Releases the permit, and its share of the limit of its address; `None` if it was released before.
     fn leave(&mut self, id: u64) -> Option<Arc<Life>> {
         let (life, block) = self.open.remove(&id)?;
         let Some(block) = block else { return Some(life) };
@@ -100,14 +99,14 @@ impl Table {
         Some(life)
     }
 
-    /// Closes the idlest; returns whether there were any.
+    /// Closes the longest idle connections; returns whether there were any.
     fn make_room(&mut self, max: usize) -> bool {
         let now = Instant::now();
         if now < self.next_search {
             return false;
         }
-        let quiet = self.open.iter().filter_map(|(id, (life, _))| life.quiet().map(|quiet| (quiet, *id)));
-        let mut idlest: Vec<((bool, Instant), u64)> = quiet.collect();
+        let idle = self.open.iter().filter_map(|(id, (life, _))| life.idle().map(|idle| (idle, *id)));
+        let mut idlest: Vec<((bool, Instant), u64)> = idle.collect();
         let wanted = (max / ROOM_SHARE).max(1);
         if idlest.len() > wanted {
             idlest.select_nth_unstable(wanted);
@@ -126,9 +125,9 @@ impl Table {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        // One that was closed for a newcomer has left already.
+        // A connection that was closed for a new one has released its permit already.
         drop(self.connections.table().leave(self.id));
     }
 }
@@ -168,10 +167,10 @@ mod tests {
     async fn a_newcomer_takes_the_place_of_who_never_asked_and_not_of_who_is_busy() {
         let connections = connections(2, 9);
         let (asked, silent) = (connections.admit(from(1)).unwrap(), connections.admit(from(2)).unwrap());
-        let exchange = asked.life.ask(false);
+        let exchange = asked.life.begin_request(false);
         let third = connections.admit(from(3)).unwrap();
         assert!(silent.life.cut.is_cancelled() && !asked.life.cut.is_cancelled());
-        let _busy = third.life.ask(false);
+        let _busy = third.life.begin_request(false);
         assert_eq!(connections.admit(from(4)).err(), Some("full"));
         drop(exchange);
     }

@@ -1,12 +1,12 @@
-//! The connections of a gRPC server, as tonic takes them: so many at a time, and none that is kept for saying nothing.
+//! Accepts the connections of a gRPC server for tonic: limits their number, and closes those that send nothing.
 //!
-//! What a connection does once it speaks HTTP/2 is bounded by the server: by pings, by its age, by its streams. Before
-//! that the server has no clock for it, and would keep it for ever.
+//! Once a connection speaks HTTP/2, the server limits it by pings, age and streams. Until its preface has arrived the
+//! server has no timeout, and would keep it for ever.
 
 use super::{
     accept,
     bounds::HttpBounds,
-    connections::{Connections, Place},
+    connections::{Connections, Permit},
     life::Exchange,
     metrics::{Counted, Cuts, Open},
     socket::{self, Socket},
@@ -28,28 +28,28 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-/// Bytes that every HTTP/2 client sends first (RFC 9113 3.4).
+/// Length of the HTTP/2 connection preface (RFC 9113 3.4).
 const PREFACE_BYTES: usize = 24;
 
-/// The connections that `listener` accepts and there is a place for. Those that have said nothing yet end at `close`.
+/// Returns a stream of the connections that get a permit. Those whose preface is incomplete end at `close`.
 pub(crate) fn incoming(
     listener: TcpListener,
     bounds: HttpBounds,
     close: CancellationToken,
 ) -> impl Stream<Item = io::Result<Admitted>> {
-    let door = Door::new(bounds, close);
-    stream::unfold((listener, door), |(listener, door)| async move {
+    let acceptor = Acceptor::new(bounds, close);
+    stream::unfold((listener, acceptor), |(listener, acceptor)| async move {
         loop {
             let (socket, address) = accept(&listener).await;
-            if let Some(admitted) = door.admit(socket, address.ip()) {
-                return Some((Ok(admitted), (listener, door)));
+            if let Some(admitted) = acceptor.admit(socket, address.ip()) {
+                return Some((Ok(admitted), (listener, acceptor)));
             }
         }
     })
 }
 
-/// Gives places to connections.
-struct Door {
+/// Issues permits to connections.
+struct Acceptor {
     connections: Arc<Connections>,
     bounds: Arc<HttpBounds>,
     open: Open,
@@ -57,64 +57,64 @@ struct Door {
     close: CancellationToken,
 }
 
-impl Door {
-    fn new(bounds: HttpBounds, close: CancellationToken) -> Door {
+impl Acceptor {
+    fn new(bounds: HttpBounds, close: CancellationToken) -> Acceptor {
         let bounds = Arc::new(within_open_files(bounds));
         let (open, cuts) = (Open::new(bounds.listener), Cuts::new(bounds.listener));
-        Door { connections: Connections::new(Arc::clone(&bounds)), bounds, open, cuts, close }
+        Acceptor { connections: Connections::new(Arc::clone(&bounds)), bounds, open, cuts, close }
     }
 
-    /// The connection with its place. One that gets none is closed: HTTP/2 has no answer before a request.
+    /// Returns the connection with its permit. Without one it is closed: HTTP/2 has no answer before a request.
     fn admit(&self, socket: TcpStream, address: IpAddr) -> Option<Admitted> {
         if let Err(error) = socket::watch_peer(&socket, self.bounds.vanish_deadline) {
             tracing::debug!(error.cause = %error, "connection lost before its first call");
             return None;
         }
-        let place = self.connections.admit(address).inspect_err(|&bound| self.cuts.count(bound)).ok()?;
-        let silence = Silence {
+        let permit = self.connections.admit(address).inspect_err(|&bound| self.cuts.count(bound)).ok()?;
+        let preface = PendingPreface {
             missing: PREFACE_BYTES,
-            late: Box::pin(sleep(self.bounds.head_deadline)),
-            cut: Box::pin(place.life.cut.clone().cancelled_owned()),
+            deadline: Box::pin(sleep(self.bounds.head_deadline)),
+            cut: Box::pin(permit.life.cut.clone().cancelled_owned()),
             close: Box::pin(self.close.clone().cancelled_owned()),
         };
         Some(Admitted {
-            socket: Socket::new(socket, Arc::clone(&place.life), self.bounds.stall_deadline, self.cuts.clone()),
-            silence: Some(silence),
+            socket: Socket::new(socket, Arc::clone(&permit.life), self.bounds.stall_deadline, self.cuts.clone()),
+            preface: Some(preface),
             cuts: self.cuts.clone(),
             _busy: None,
-            place,
+            permit,
             _counted: self.open.count(),
         })
     }
 }
 
-/// A connection that has its place.
+/// A connection with its permit.
 pub(crate) struct Admitted {
     socket: Socket,
-    /// Until its preface has arrived whole.
-    silence: Option<Silence>,
+    /// Until the whole preface has arrived.
+    preface: Option<PendingPreface>,
     cuts: Cuts,
-    /// From then on: it makes room for nobody.
+    /// After the preface: the connection is not closed for a new one.
     _busy: Option<Exchange>,
-    place: Place,
+    permit: Permit,
     _counted: Counted,
 }
 
-/// A connection that has not said yet that it speaks HTTP/2.
-struct Silence {
-    /// Bytes of its preface that have not arrived.
+/// Wait for the preface of a connection.
+struct PendingPreface {
+    /// Bytes of the preface that have not arrived.
     missing: usize,
-    late: Pin<Box<Sleep>>,
-    /// Its place is needed for a newcomer.
+    deadline: Pin<Box<Sleep>>,
+    /// Cancelled when the connection is closed for a new one.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// The process leaves.
+    /// Cancelled when the process drains.
     close: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Silence {
-    /// The name of the bound that ends it.
+impl PendingPreface {
+    /// Returns the name of the limit that ends the connection.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
-        if self.late.as_mut().poll(cx).is_ready() {
+        if self.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready("head");
         }
         if self.cut.as_mut().poll(cx).is_ready() {
@@ -129,18 +129,18 @@ impl AsyncRead for Admitted {
         let this = &mut *self;
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.socket).poll_read(cx, buffer);
-        let Some(silence) = &mut this.silence else { return outcome };
-        silence.missing = silence.missing.saturating_sub(buffer.filled().len() - before);
-        if silence.missing == 0 {
-            this.silence = None;
-            this._busy = Some(this.place.life.ask(true));
+        let Some(preface) = &mut this.preface else { return outcome };
+        preface.missing = preface.missing.saturating_sub(buffer.filled().len() - before);
+        if preface.missing == 0 {
+            this.preface = None;
+            this._busy = Some(this.permit.life.begin_request(true));
             return outcome;
         }
         if outcome.is_ready() {
-            // More of it is read at once.
+            // The caller reads on at once.
             return outcome;
         }
-        let bound = ready!(silence.poll_end(cx));
+        let bound = ready!(preface.poll_end(cx));
         this.cuts.count(bound);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection said nothing")))
     }
@@ -172,7 +172,7 @@ impl AsyncWrite for Admitted {
     }
 }
 
-/// Calls are told who makes them by their metadata, and not by an address.
+/// The caller is authenticated by metadata, so no address is passed on.
 impl Connected for Admitted {
     type ConnectInfo = ();
 

@@ -1,11 +1,11 @@
-//! What one connection is doing, and whether it may go on.
+//! State of one connection, and the deadlines that follow from it.
 
 use super::bounds::{HttpBounds, LEAVE_DEADLINE};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The life of one connection.
+/// State of one connection, shared by its socket and its requests.
 pub(super) struct Life {
     /// Cancelled to close the connection at once.
     pub(super) cut: CancellationToken,
@@ -13,37 +13,37 @@ pub(super) struct Life {
 }
 
 struct State {
-    /// Requests whose answers are not written yet.
+    /// Requests whose answers are not fully written.
     under_way: usize,
     /// When that became zero.
-    quiet_since: Instant,
-    /// When the head began to arrive that is waited for.
+    idle_since: Instant,
+    /// When the first byte of the pending request head arrived.
     head_since: Option<Instant>,
     /// Whether there was a request.
-    has_asked: bool,
+    had_request: bool,
     is_http2: bool,
 }
 
-/// The state of a connection in the eyes of its bounds.
+/// What to do with a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Look again then.
+    /// Check again at this time.
     Wait(Instant),
-    /// Ask it to end once its requests are answered.
+    /// Ask it to end once its requests are answered, for this limit.
     Leave(&'static str),
-    /// Close it.
+    /// Close it, for this limit.
     Cut(&'static str),
 }
 
 impl Life {
-    /// A connection that begins: its first head is waited for from now on.
+    /// A new connection, whose first request head is due.
     pub(super) fn begin() -> Arc<Life> {
         let now = Instant::now();
-        let state = State { under_way: 0, quiet_since: now, head_since: Some(now), has_asked: false, is_http2: false };
+        let state = State { under_way: 0, idle_since: now, head_since: Some(now), had_request: false, is_http2: false };
         Arc::new(Life { cut: CancellationToken::new(), state: Mutex::new(state) })
     }
 
-    /// Bytes have arrived. Over HTTP/2, where they may be anything, they begin no head.
+    /// Notes that bytes have arrived, which may start a request head. Over HTTP/2 they may be any frame, and do not.
     pub(super) fn arrived(&self) {
         let mut state = self.state();
         if state.under_way == 0 && !state.is_http2 && state.head_since.is_none() {
@@ -51,55 +51,55 @@ impl Life {
         }
     }
 
-    /// A head has arrived whole. The request is under way until the value is dropped.
-    pub(super) fn ask(self: &Arc<Self>, is_http2: bool) -> Exchange {
+    /// Notes that a request head has arrived. The request is under way until the returned value is dropped.
+    pub(super) fn begin_request(self: &Arc<Self>, is_http2: bool) -> Exchange {
         let mut state = self.state();
         state.under_way += 1;
         state.head_since = None;
-        state.has_asked = true;
+        state.had_request = true;
         state.is_http2 = is_http2;
         drop(state);
         Exchange { life: Arc::clone(self) }
     }
 
-    /// Whether there was a request, and since when there is none; `None` while there is one.
-    pub(super) fn quiet(&self) -> Option<(bool, Instant)> {
+    /// Returns whether there was a request and since when the connection is idle; `None` while a request is under way.
+    pub(super) fn idle(&self) -> Option<(bool, Instant)> {
         let state = self.state();
-        (state.under_way == 0).then_some((state.has_asked, state.quiet_since))
+        (state.under_way == 0).then_some((state.had_request, state.idle_since))
     }
 
-    /// Judges the connection, which was asked to leave at `leaving`, and is to be at `retires`.
-    pub(super) fn judge(&self, bounds: &HttpBounds, leaving: Option<Instant>, retires: Instant) -> Verdict {
+    /// Checks the deadlines of the connection, which was asked to end at `leaving`, and is to be asked at `retires_at`.
+    pub(super) fn judge(&self, bounds: &HttpBounds, leaving: Option<Instant>, retires_at: Instant) -> Verdict {
         let (state, now) = (self.state(), Instant::now());
-        let is_quiet = state.under_way == 0;
-        let head = state.head_since.filter(|_| is_quiet).map(|since| since + bounds.head_deadline);
+        let is_idle = state.under_way == 0;
+        let head = state.head_since.filter(|_| is_idle).map(|since| since + bounds.head_deadline);
         if head.is_some_and(|deadline| deadline <= now) {
             return Verdict::Cut("head");
         }
         if let Some(since) = leaving {
-            let is_late = is_quiet && since + LEAVE_DEADLINE <= now;
+            let is_late = is_idle && since + LEAVE_DEADLINE <= now;
             return if is_late { Verdict::Cut("leaving") } else { Verdict::Wait(now + LEAVE_DEADLINE) };
         }
-        if retires <= now {
+        if retires_at <= now {
             return Verdict::Leave("age");
         }
-        let idle = is_quiet.then(|| state.quiet_since + bounds.idle_deadline);
+        let idle = is_idle.then(|| state.idle_since + bounds.idle_deadline);
         if idle.is_some_and(|deadline| deadline <= now) {
             return Verdict::Leave("idle");
         }
-        // What begins right after this look is late no sooner than that.
-        let next_look = now + bounds.head_deadline.min(bounds.idle_deadline);
-        let soonest = [head, idle].into_iter().flatten().fold(next_look, Instant::min);
-        Verdict::Wait(soonest.min(retires))
+        // A request or idle time that begins after this check cannot be late before that.
+        let next_check = now + bounds.head_deadline.min(bounds.idle_deadline);
+        let soonest = [head, idle].into_iter().flatten().fold(next_check, Instant::min);
+        Verdict::Wait(soonest.min(retires_at))
     }
 
-    /// Nothing under this lock can panic.
+    /// No code panics while it has this lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request that is under way on a connection, until its answer is written.
+/// A request under way on a connection, until its answer is written.
 pub(super) struct Exchange {
     life: Arc<Life>,
 }
@@ -109,7 +109,7 @@ impl Drop for Exchange {
         let mut state = self.life.state();
         state.under_way -= 1;
         if state.under_way == 0 {
-            state.quiet_since = Instant::now();
+            state.idle_since = Instant::now();
         }
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_has_no_deadline_here_and_an_idle_connection_has() {
         let (life, bounds) = (Life::begin(), HttpBounds::default());
-        let exchange = life.ask(false);
+        let exchange = life.begin_request(false);
         advance(bounds.idle_deadline * 2).await;
         assert!(matches!(judge(&life), Verdict::Wait(_)));
         drop(exchange);
@@ -151,7 +151,7 @@ mod tests {
     async fn half_a_head_is_late_and_a_ping_is_no_head() {
         for (is_http2, expected_cut) in [(false, true), (true, false)] {
             let (life, bounds) = (Life::begin(), HttpBounds::default());
-            drop(life.ask(is_http2));
+            drop(life.begin_request(is_http2));
             life.arrived();
             advance(bounds.head_deadline).await;
             assert_eq!(judge(&life) == Verdict::Cut("head"), expected_cut, "HTTP/2: {is_http2}");
@@ -161,11 +161,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_old_connection_is_asked_to_leave_and_cut_if_it_does_not() {
         let (life, bounds) = (Life::begin(), HttpBounds::default());
-        drop(life.ask(true));
+        drop(life.begin_request(true));
         let now = Instant::now();
         assert_eq!(life.judge(&bounds, None, now), Verdict::Leave("age"));
         assert!(matches!(life.judge(&bounds, Some(now), now), Verdict::Wait(_)));
-        let exchange = life.ask(true);
+        let exchange = life.begin_request(true);
         advance(LEAVE_DEADLINE).await;
         assert!(matches!(life.judge(&bounds, Some(now), now), Verdict::Wait(_)), "its answer is still written");
         drop(exchange);

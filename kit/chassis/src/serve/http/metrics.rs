@@ -1,4 +1,4 @@
-//! How many connections there are, and how many were closed for a bound.
+//! Counts open connections, and those that a limit closed.
 
 use opentelemetry::{
     KeyValue, global,
@@ -12,7 +12,7 @@ pub(super) struct Open {
     labels: [KeyValue; 1],
 }
 
-/// A connection that is counted for as long as this is held.
+/// Counts an open connection for as long as it is held.
 pub(super) struct Counted(Open);
 
 impl Open {
@@ -36,7 +36,7 @@ impl Drop for Counted {
     }
 }
 
-/// Connections, and streams of HTTP/2, that were ended by a bound, by its name.
+/// Counts connections, and streams of HTTP/2, that a limit ended, by its name.
 #[derive(Clone)]
 pub(super) struct Cuts {
     counter: Counter<u64>,

@@ -1,4 +1,4 @@
-//! The socket of a connection: a peer that has vanished, or does not read, ends it, and is counted.
+//! The socket of a connection: fails and is counted when its peer has vanished or does not read.
 
 use super::{bounds::SOCKET_SEND_BYTES, life::Life, metrics::Cuts};
 use socket2::{SockRef, TcpKeepalive};
@@ -15,18 +15,18 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// Sets how long the kernel waits for a peer, and how much it keeps for one.
+/// Sets the kernel's timeouts for a peer, and its send buffer.
 pub(super) fn prepare(socket: &TcpStream, vanish_deadline: Duration) -> io::Result<()> {
     watch_peer(socket, vanish_deadline)?;
     SockRef::from(socket).set_send_buffer_size(SOCKET_SEND_BYTES)
 }
 
-/// Sets how long the kernel waits for a peer.
+/// Sets the kernel's timeouts for a peer.
 pub(super) fn watch_peer(socket: &TcpStream, vanish_deadline: Duration) -> io::Result<()> {
-    // Answers are small and written at once; waiting for more to send would only delay them.
+    // Answers are small and written at once, so Nagle's algorithm would only delay them.
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
-    // An idle peer is asked for a sign of life; one that was sent something owes the acknowledgement.
+    // Keep-alive probes an idle peer; the user timeout bounds unacknowledged data.
     let (time, interval) = (vanish_deadline / 2, vanish_deadline / 4);
     let whole_seconds = |wait: Duration| Duration::from_secs(wait.as_secs().max(1));
     let keepalive = TcpKeepalive::new().with_time(whole_seconds(time)).with_interval(whole_seconds(interval));
@@ -36,9 +36,9 @@ pub(super) fn watch_peer(socket: &TcpStream, vanish_deadline: Duration) -> io::R
     Ok(())
 }
 
-/// Sends what fits, without waiting.
+/// Sends what fits into the send buffer, without waiting.
 pub(super) fn send_now(socket: &TcpStream, bytes: &[u8]) {
-    // Who is refused may be gone already.
+    // The peer may be gone already.
     let _ = SockRef::from(socket).send(bytes);
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Socket {
     inner: TcpStream,
     life: Arc<Life>,
     stall_deadline: Duration,
-    /// Runs while a write waits.
+    /// Runs while a write is blocked.
     stall: Option<Pin<Box<Sleep>>>,
     cuts: Cuts,
 }
@@ -57,14 +57,14 @@ impl Socket {
         Socket { inner, life, stall_deadline, stall: None, cuts }
     }
 
-    /// Counts a peer that has vanished: the kernel says so once, to whoever reads or writes next.
+    /// Counts a peer that has vanished: the kernel reports it once, to the next read or write.
     fn note<T>(&self, outcome: &io::Result<T>) {
         if outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
             self.cuts.count("vanished");
         }
     }
 
-    /// Counts the time of a write that waits.
+    /// Applies the stall deadline to a blocked write.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(outcome) = outcome {
             self.stall = None;
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::serve::HttpBounds;
 
-    /// A connection as the server has it, and its client.
+    /// Returns a connection of the server, and its client.
     #[cfg(target_os = "linux")]
     async fn connection(bounds: &HttpBounds) -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -196,7 +196,7 @@ mod tests {
             (socket.tcp_keepalive_time().unwrap(), socket.tcp_user_timeout().unwrap().unwrap());
         assert!(HttpBounds::default().stall_deadline < unacknowledged, "{unacknowledged:?}");
         assert!(idle < unacknowledged, "{idle:?} {unacknowledged:?}");
-        // Whatever is sent to it right before it would be given up is waited for anew.
+        // Data that is sent right before the end starts the wait anew.
         assert!(unacknowledged * 2 < Duration::from_secs(28), "{unacknowledged:?}");
     }
 }

@@ -1,7 +1,7 @@
-//! Readers of HTTP/2 that take nothing: each stream is its own task, which ends when its answer stands still.
+//! Detects stalled readers of HTTP/2 streams: each stream is a task, which ends when its answer makes no progress.
 //!
-//! A connection that reads nothing at all is found by its socket. One that reads, but gives a stream no window, is
-//! found here alone: whoever writes the body waits for the window, and nothing else would wake it.
+//! The socket detects a connection that reads nothing at all. One that reads, but gives a stream no flow-control
+//! window, is detected only here: the body waits for the window, and nothing else would wake its task.
 
 use super::{bounds::CHUNK_BYTES, life::Exchange, metrics::Cuts};
 use axum::body::Body;
@@ -23,10 +23,10 @@ tokio::task_local! {
     static PROGRESS: Arc<Progress>;
 }
 
-/// Whether the body of an answer waits for its reader.
+/// Whether a body waits for its reader.
 #[derive(Default)]
 struct Progress {
-    /// When the body last gave something that was not asked for more of since.
+    /// When the body last returned a frame, unless it was polled again since.
     given: Mutex<Option<Instant>>,
 }
 
@@ -36,7 +36,7 @@ impl Progress {
     }
 }
 
-/// Runs the streams of HTTP/2 connections.
+/// Spawns the streams of HTTP/2 connections.
 #[derive(Clone)]
 pub(super) struct StreamTasks {
     pub(super) stall_deadline: Duration,
@@ -51,7 +51,7 @@ where
     fn execute(&self, stream: F) {
         let StreamTasks { stall_deadline, cuts } = self.clone();
         tokio::spawn(async move {
-            // A stream that is dropped is reset.
+            // Dropping a stream resets it.
             if until_stalled(stream, stall_deadline).await.is_none() {
                 cuts.count("stalled");
             }
@@ -59,7 +59,7 @@ where
     }
 }
 
-/// Runs a stream to its end; `None` if its reader took nothing for so long.
+/// Runs a stream to its end; `None` if its reader stalled.
 async fn until_stalled<F: Future>(stream: F, deadline: Duration) -> Option<F::Output> {
     let progress = Arc::new(Progress::default());
     let mut stream = pin!(PROGRESS.scope(Arc::clone(&progress), stream));
@@ -82,12 +82,12 @@ async fn until_stalled<F: Future>(stream: F, deadline: Duration) -> Option<F::Ou
     .await
 }
 
-/// The body of an answer, given out in small parts, so that it ends no sooner than nearly all of it is written.
+/// A body that is returned in small chunks, so that its end is polled only when nearly all of it is written.
 pub(super) struct Watched {
     inner: Body,
-    /// What of the last frame is still to be given.
+    /// Remainder of the last frame.
     rest: Bytes,
-    /// None over HTTP/1, where the socket tells it.
+    /// `None` over HTTP/1, where the socket detects a stall.
     progress: Option<Arc<Progress>>,
     _exchange: Exchange,
 }
@@ -104,7 +104,7 @@ impl Watched {
         }
     }
 
-    /// Gives the beginning of a frame of data, and keeps what is behind it.
+    /// Returns the first chunk of a data frame, and keeps the rest.
     fn part(&mut self, mut data: Bytes) -> Frame<Bytes> {
         let part = data.split_to(data.len().min(CHUNK_BYTES));
         self.rest = data;
@@ -158,7 +158,7 @@ mod tests {
     use crate::serve::http::life::Life;
 
     fn watched(body: Body) -> Watched {
-        Watched::new(body, Life::begin().ask(true))
+        Watched::new(body, Life::begin().begin_request(true))
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! TLS of a server: its certificate and key, from files that are read again as they change.
+//! TLS of a server, with a certificate and key from files that are reloaded when they change.
 //!
 //! TLS 1.3 and 1.2 by rustls with aws-lc-rs, HTTP/2 and HTTP/1.1 by ALPN.
 
@@ -20,22 +20,22 @@ use tokio::{
 };
 use tokio_rustls::{Accept, TlsAcceptor};
 
-/// Time between two looks at the files. Tests wait less.
-const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(10) };
+/// Interval at which the files are checked. Tests wait less.
+const CHECK_INTERVAL: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(10) };
 
-/// Bytes that wait in a connection for its socket, before and after they are encrypted.
+/// Buffer of a connection, for plaintext and for ciphertext, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Where the certificate and its key are, in PEM.
+/// Files of the certificate and its key, in PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The certificate, and those that it is signed by but for the last.
+    /// The certificate chain, without the root.
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
 }
 
-/// What a server shows of itself.
+/// TLS configuration of a server.
 pub struct Tls {
     files: TlsFiles,
     config: watch::Sender<Arc<ServerConfig>>,
@@ -49,26 +49,26 @@ struct Pem {
 }
 
 impl Tls {
-    /// Reads the files. Fails if one cannot be read, or if the key is not that of the certificate.
+    /// Reads the files. Fails if one cannot be read, or if the key does not match the certificate.
     pub async fn read(files: TlsFiles) -> anyhow::Result<Tls> {
         let config = files.config(&files.read().await?)?;
         Ok(Tls { files, config: watch::Sender::new(config) })
     }
 
-    /// The handshake of a new connection, with the certificate that is there now.
+    /// Starts the handshake of a connection, with the present certificate.
     pub(super) fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: S) -> Accept<S> {
         let config = Arc::clone(&self.config.borrow());
         TlsAcceptor::from(config).accept_with(socket, |connection| connection.set_buffer_limit(Some(BUFFER_BYTES)))
     }
 
-    /// Reads the files whenever they have changed, for new connections. One that cannot be read changes nothing.
+    /// Reloads the files whenever they change, for new connections. Keeps the old ones if they cannot be read.
     pub(super) async fn follow(&self) {
-        let mut ticks = interval(LOOK_EVERY);
+        let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut last, mut is_good) = (None, true);
         loop {
             ticks.tick().await;
-            match self.look(&mut last).await {
+            match self.reload_if_changed(&mut last).await {
                 Ok(()) => is_good = true,
                 Err(error) => {
                     if is_good {
@@ -80,7 +80,7 @@ impl Tls {
         }
     }
 
-    async fn look(&self, last: &mut Option<Pem>) -> anyhow::Result<()> {
+    async fn reload_if_changed(&self, last: &mut Option<Pem>) -> anyhow::Result<()> {
         let pem = self.files.read().await?;
         if last.as_ref() != Some(&pem) {
             self.config.send_replace(self.files.config(&pem)?);
@@ -154,12 +154,12 @@ mod tests {
         let tls = Tls::read(files.clone()).await.unwrap();
         let mut configs = tls.config.subscribe();
         let following = async {
-            // The first look reads what is there.
+            // The first check loads the files.
             configs.changed().await.unwrap();
             put("two");
             configs.changed().await.unwrap();
             std::fs::write(&files.certificate, "broken").unwrap();
-            let broken = tokio::time::timeout(LOOK_EVERY * 10, configs.changed()).await;
+            let broken = tokio::time::timeout(CHECK_INTERVAL * 10, configs.changed()).await;
             assert!(broken.is_err(), "what cannot be read is not taken");
         };
         tokio::select! {
