@@ -1,4 +1,4 @@
-//! Calls that queue while one is in flight go out together.
+//! Coalesces calls that queue while one is in flight.
 //!
 //! A [`Batcher`] coalesces single calls into batches: calls that arrive while a batch is in flight queue, and go out as
 //! one when a slot is free. There is no timer, so an idle batcher adds no delay, and its batches grow with the load.
@@ -9,7 +9,7 @@
 //! for each that may be in flight. So a caller that goes away neither cancels a batch nor loses the answers of the
 //! others, and a batch costs no task of its own.
 //!
-//! This crate must not know what is batched, and must not retry: the runner says in its answers what a failure means.
+//! This crate must not know the calls, and must not retry: the runner says in its answers what a failure means.
 //!
 //! ```
 //! use stampede_batch::{BatchConfig, Batcher};
@@ -47,8 +47,8 @@ pub struct BatchConfig {
     pub max_in_flight: usize,
     /// Most calls in the queue; a further one is refused.
     pub max_queued: usize,
-    /// Whether a queued call is made although its caller has gone or its deadline has passed: for calls that have to
-    /// happen anyway, such as a release.
+    /// Whether a queued call is made although its caller has gone or its deadline has passed: for calls with a
+    /// necessary effect, such as a release.
     pub must_run: bool,
 }
 
@@ -86,7 +86,7 @@ pub struct Batcher<Q, A> {
 struct Call<Q, A> {
     question: Q,
     deadline: Option<Instant>,
-    /// `None` if nobody waits.
+    /// `None` if the caller does not wait.
     reply: Option<oneshot::Sender<Result<A, BatchError>>>,
 }
 
@@ -121,21 +121,21 @@ where
         self.queue.capacity() == self.queue.max_capacity()
     }
 
-    /// Queues one question and waits for its answer. A caller that is dropped while its question is queued takes it
-    /// back, so a caller that is dropped at its deadline needs to pass none.
+    /// Queues one question and waits for its answer. A caller that is dropped while its question is queued withdraws
+    /// it, so a caller that is dropped at its deadline need not pass one.
     pub async fn call(&self, question: Q) -> Result<A, BatchError> {
         self.call_by(question, None).await
     }
 
-    /// The same, for a caller that is not dropped at its deadline: fails as [`BatchError::TooLate`] if the question is
-    /// still queued then. One that is in flight by then is answered.
+    /// Queues one question and waits for its answer. Fails with [`BatchError::TooLate`] if it is still queued at
+    /// `deadline`; one that is in flight then is answered.
     pub async fn call_by(&self, question: Q, deadline: Option<Instant>) -> Result<A, BatchError> {
         let (reply, answer) = oneshot::channel();
         self.send(Call { question, deadline, reply: Some(reply) })?;
         answer.await.map_err(|_| BatchError::Closed)?
     }
 
-    /// Queues a question whose answer nobody waits for. It is asked in its turn, whatever becomes of the caller.
+    /// Queues a question without waiting for its answer. It is asked even if the caller is dropped.
     pub fn tell(&self, question: Q) -> Result<(), BatchError> {
         self.send(Call { question, deadline: None, reply: None })
     }
@@ -148,8 +148,8 @@ where
     }
 }
 
-/// Runs one batch after the other until no caller is left. Takes the queued calls once it is free for them: the next
-/// batch grows meanwhile. Where several run at a time, the first that is free waits for a call, and the others for it.
+/// Runs batches until no caller is left. Takes queued calls only once it is free, so that the next batch grows
+/// meanwhile. Of several workers one waits for calls, and the others for it.
 async fn work<Q, A, F, Fut>(queue: Arc<Mutex<Queue<Q, A>>>, name: &'static str, run: Arc<F>)
 where
     F: Fn(Vec<Q>) -> Fut,
@@ -158,7 +158,7 @@ where
     loop {
         let batch = queue.lock().await.take().await;
         let Some(batch) = batch else { return };
-        // A panic drops the replies, which callers see as `Closed`. The hook of the process logs it.
+        // A panic drops the replies, which callers see as `Closed`. The panic hook of the process logs it.
         let _ = AssertUnwindSafe(run_batch(name, batch, &*run)).catch_unwind().await;
     }
 }
@@ -187,7 +187,7 @@ impl<Q, A> Queue<Q, A> {
         Some(batch)
     }
 
-    /// Returns the call if it is to be made; otherwise fails it for a caller that still waits.
+    /// Returns the call if it is still wanted; otherwise fails it for a caller that waits.
     fn wanted(&self, call: Call<Q, A>) -> Option<Call<Q, A>> {
         let is_late = call.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let is_gone = call.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
@@ -203,7 +203,7 @@ impl<Q, A> Queue<Q, A> {
     }
 }
 
-/// Returns the counter of dropped calls, from the global meter as of now.
+/// Returns the counter of dropped calls, from the present global meter.
 fn dropped_calls(name: &'static str) -> Counter<u64> {
     let dropped = global::meter("stampede.batch")
         .u64_counter("stampede_batch_dropped_calls")
@@ -214,7 +214,7 @@ fn dropped_calls(name: &'static str) -> Counter<u64> {
     dropped
 }
 
-/// Runs one batch, and gives each caller the answer.
+/// Runs one batch, and sends each caller its answer.
 async fn run_batch<Q, A, F, Fut>(name: &'static str, batch: Vec<Call<Q, A>>, run: &F)
 where
     F: Fn(Vec<Q>) -> Fut,

@@ -1,12 +1,12 @@
-//! What makes a call: a process of the mesh, or an operator at a command line.
+//! Callers: processes of the mesh, and operators at a command line.
 
 use stampede_vocab::{Process, Service};
 use std::{fmt, str::FromStr};
 
-/// Name of [`Caller::Operator`]. It is the name of no process.
+/// Name of [`Caller::Operator`]. No process has it.
 const OPERATOR: &str = "operator";
 
-/// What makes a call, and signs who it is for.
+/// Makes a call, and signs its user and role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// A process of the mesh.
@@ -16,7 +16,7 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// The name, as entries and the contracts carry it.
+    /// Returns the name, as in entries and in the contracts.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Process(process) => process.name(),
@@ -43,7 +43,7 @@ impl fmt::Display for Caller {
     }
 }
 
-/// A name that is of no caller.
+/// A name of no caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no process of the mesh, and not \"operator\"")]
 pub struct UnknownCaller(String);

@@ -1,26 +1,26 @@
-//! What an entry says, and its text: `1.<caller>.<role>.<user>.<until>.<scope>`, before the signature.
+//! The claim of an entry, and its text: `1.<caller>.<role>.<user>.<until>.<scope>`, before the signature.
 
 use crate::{Caller, Role};
 use std::fmt::Write;
 
-/// The first part of an entry. Another form gets another number, so that no signature holds for both.
+/// Version of the text, the first part of an entry. A new format needs a new number, so that no signature is valid for
+/// both.
 const VERSION: &str = "1";
-/// In place of a role: somebody without a token, who has no rights.
+/// Stands for no role: a caller without a token, who has no rights.
 const ANONYMOUS: &str = "anonymous";
-/// In place of a user: whom other metadata names.
+/// Stands for the user in other metadata.
 const ANY: &str = "*";
-/// The scopes.
 const ONE_METHOD: &str = "method";
 const ALL_METHODS: &str = "all";
-/// Room for an entry with its signature: most have some 130 bytes.
+/// Capacity for an entry with its signature: most have some 130 bytes.
 const CAPACITY: usize = 160;
 
-/// For whom a call is made.
+/// The user and role of a call, and its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim<'a> {
-    /// Who has signed, and makes the call.
+    /// The caller, which has signed.
     pub caller: Caller,
-    /// Rights; none for somebody without a token.
+    /// Rights; `None` for a caller without a token.
     pub role: Option<Role>,
     /// The user.
     pub user: User<'a>,
@@ -29,7 +29,7 @@ pub struct Claim<'a> {
 /// The user of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User<'a> {
-    /// The call is on nobody's behalf.
+    /// No user: a service acts on its own behalf.
     Nobody,
     /// Id of the user, unparsed. [`Keys::sign`](crate::Keys::sign) refuses one that is empty, is `*`, or has a dot.
     One(&'a str),
@@ -37,7 +37,7 @@ pub enum User<'a> {
     Any,
 }
 
-/// Which methods may be called by an entry.
+/// Methods that an entry is valid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope<'a> {
     /// The method with this path, such as `/stampede.order.v1.OrderService/GetOrder`.
@@ -63,7 +63,7 @@ impl<'a> User<'a> {
         }
     }
 
-    /// Whether it is the same user once it is written and read again.
+    /// Returns whether the text of the user parses back to the same user.
     pub(crate) fn is_read_as_written(self) -> bool {
         let text = self.as_str();
         Self::parse(text) == self && !text.contains('.')
@@ -75,7 +75,7 @@ pub(crate) struct Unsigned<'a> {
     pub claim: Claim<'a>,
     /// Seconds since the epoch.
     pub until_s: i64,
-    /// Whether it is for all methods.
+    /// Whether it is valid for all methods.
     pub all_methods: bool,
 }
 

@@ -10,7 +10,7 @@ pub(crate) fn push(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Reads exactly 32 bytes.
+/// Decodes exactly 32 bytes.
 pub(crate) fn read(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();

@@ -1,21 +1,20 @@
-//! The keys of a mesh: the first signs, all are taken, so that a key is changed while the mesh runs.
+//! The keys of a mesh: the first signs, all verify, so that keys can be rotated while the mesh runs.
 
 use crate::{CALL_LIFE_S, Claim, Scope, User, claim::Unsigned, hex};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
 
-/// A key should be as long as the hash.
+/// Shortest key in bytes: as long as the hash.
 const SHORTEST: usize = 32;
-/// One to come, one that signs, one that is leaving, and one to spare: each costs a forged entry a hash.
+/// Most keys: a next, a present and a previous one, and one spare. Each costs a forged entry a hash.
 const MOST: usize = 4;
-/// Longest time that an entry for one method may still hold, in seconds: what a process signs, and as much again for a
-/// clock that is ahead.
+/// Longest remaining validity of an entry for one method, in seconds: twice its lifetime, for a clock that is ahead.
 const LONGEST_CALL_S: i64 = 2 * CALL_LIFE_S;
-/// Makes a signature here another code than any that the same secret makes elsewhere.
+/// Domain separation: the same secret may make other codes elsewhere.
 const DOMAIN: &[u8] = b"stampede mesh identity\0";
 
-/// A secret that the mesh cannot sign with.
+/// An invalid secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
     /// There is no key, or there are too many.
@@ -26,34 +25,34 @@ pub enum KeysError {
     TooShort(usize),
 }
 
-/// A user that cannot be signed for: its text would be read as another kind of user, or as more than one part.
+/// A user id that cannot be signed, since its text would parse as another user or as more than one part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the id of a user")]
 pub struct NoUserId(String);
 
-/// Why an entry is not believed.
+/// Why an entry is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It has not the form of one.
+    /// It is malformed.
     #[error("it cannot be read")]
     Unreadable,
-    /// None of the keys has signed it, or it was signed for another method.
+    /// No key has signed it, or it was signed for another method.
     #[error("its signature does not hold for this method")]
     Forged,
-    /// It holds no more.
+    /// It has expired.
     #[error("it has expired")]
     Expired,
-    /// It is for one method, and holds for longer than any call takes: no process signs so.
+    /// It is for one method, but valid for longer than any process signs.
     #[error("it holds for longer than one for one method may")]
     TooLong,
 }
 
-/// The keys, the one that signs first.
+/// The keys; the first one signs.
 #[derive(Clone)]
 pub struct Keys(Vec<Hmac<Sha256>>);
 
 impl Keys {
-    /// Reads the keys of a secret, one a line. Empty lines do not count.
+    /// Parses a secret of one key a line. Skips empty lines.
     pub fn parse(secret: &str) -> Result<Self, KeysError> {
         let lines: Vec<&str> = secret.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         if lines.is_empty() || lines.len() > MOST {
@@ -67,8 +66,8 @@ impl Keys {
         Ok(Self(lines.iter().map(keyed).collect()))
     }
 
-    /// Signs for whom calls are made until a time, in seconds since the epoch. Fails for a user whose id says something
-    /// else than an id once it is written: one that is empty, is `*`, or has a dot.
+    /// Signs a claim until a time, in seconds since the epoch. Fails for a user id that would not parse back: one that
+    /// is empty, is `*`, or has a dot.
     pub fn sign(&self, claim: Claim<'_>, scope: Scope<'_>, until_s: i64) -> Result<String, NoUserId> {
         if let User::One(id) = claim.user
             && !claim.user.is_read_as_written()
@@ -87,8 +86,8 @@ impl Keys {
         Ok(entry)
     }
 
-    /// Returns for whom a call of the method with this path is made. Fails unless one of the keys has signed that, and
-    /// it holds at this time, in seconds since the epoch, and not for much longer if it is for one method.
+    /// Verifies an entry for a call of the method with this path, at this time in seconds since the epoch. Returns its
+    /// claim.
     pub fn verify<'e>(&self, entry: &'e str, path: &str, now_s: i64) -> Result<Claim<'e>, Refusal> {
         let (text, signature) = entry.rsplit_once('.').ok_or(Refusal::Unreadable)?;
         let unsigned = Unsigned::parse(text).ok_or(Refusal::Unreadable)?;
@@ -114,7 +113,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The text says whether a path follows, so no entry for one method is one for all.
+/// The text says whether a path follows, so no entry for one method equals one for all.
 fn code(key: &Hmac<Sha256>, text: &str, path: Option<&str>) -> Hmac<Sha256> {
     let mut code = key.clone();
     code.update(DOMAIN);

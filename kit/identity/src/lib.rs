@@ -1,9 +1,8 @@
-//! Who calls within the mesh: one metadata entry, which the processes of a mesh sign with a secret that they share.
+//! Identity of callers within the mesh: one metadata entry, signed with a shared secret.
 //!
-//! An entry says who has signed it (a process, or an operator), the role and the user for whom the call is made, and
-//! until when it holds. The signature covers all of that and the method's path, so an entry that somebody has seen is
-//! good for the same call, of the same user, for half a minute. An operator can sign one for all methods.
-//! Must not know gRPC, nor who may call what.
+//! An entry has its signer (a process, or an operator), the role and user of the call, and its expiry. The signature
+//! covers these and the path of the method, so a leaked entry can only repeat the same call of the same user for half a
+//! minute. An operator can sign one for all methods. Must not know gRPC, nor the access rules.
 //!
 //! ```
 //! use stampede_identity::{Caller, Claim, Keys, Role, Scope, User};
@@ -34,5 +33,5 @@ pub use role::{Role, UnknownRole};
 /// Metadata with the signed entry.
 pub const IDENTITY_METADATA: &str = "x-stampede-identity";
 
-/// How long an entry holds that a process signs for one call, in seconds.
+/// Validity of an entry that a process signs for one call, in seconds.
 pub const CALL_LIFE_S: i64 = 30;

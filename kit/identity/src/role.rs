@@ -5,16 +5,16 @@ use std::str::FromStr;
 /// The rights of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Buys; sees only what is their own.
+    /// A buyer; sees only their own resources.
     Buyer,
     /// Runs sales.
     Operator,
-    /// Another service of the mesh, on nobody's behalf in particular.
+    /// Another service of the mesh, on its own behalf.
     Service,
 }
 
 impl Role {
-    /// The role as metadata carries it.
+    /// Returns the name in metadata.
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Buyer => "buyer",
@@ -32,7 +32,7 @@ impl FromStr for Role {
     }
 }
 
-/// The text names no role.
+/// A name of no role.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such role")]
 pub struct UnknownRole;

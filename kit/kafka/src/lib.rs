@@ -1,5 +1,5 @@
-//! The side of Kafka that a service writes to: one producer under one configuration, and whether Kafka is there. It
-//! carries bytes and does not know what they mean.
+//! The Kafka client of writers: one producer configuration, and a check that Kafka can be reached. It carries bytes and
+//! does not know their meaning.
 //!
 //! ```no_run
 //! use rdkafka::message::OwnedHeaders;

@@ -1,6 +1,6 @@
-//! Which partition of a topic a key goes to, by the hash of Kafka's own clients.
+//! The default partitioner of Kafka's own clients.
 
-/// Returns the partition of `key` among `partitions`, of which there is at least one: that which the producer chooses.
+/// Returns the partition of `key` among `partitions`, at least one, as the producer chooses it.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions.max(1)
 }

@@ -26,23 +26,23 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// Longest poll of the thread, which ends at most so long after the producer is dropped.
+/// Longest poll of the thread, and so its longest life after the producer is dropped.
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest wait for the partitions of a topic.
+/// Timeout of a metadata query.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The outcome of a record.
+/// Result of a delivery.
 type Outcome = Result<(), KafkaError>;
 
-/// Where the outcome of a record goes.
+/// Channel for the result of a delivery.
 type Reply = Box<oneshot::Sender<Outcome>>;
 
-/// A record to be sent. Those of one key go to one partition.
+/// A record to send. Records of one key go to one partition.
 #[derive(Debug)]
 pub struct Record<'r> {
     /// Topic that it goes to.
     pub topic: &'r str,
-    /// Partition that it goes to; `None` for that of its key.
+    /// Its partition; `None` for that of its key.
     pub partition: Option<u32>,
     /// Its key.
     pub key: Option<&'r [u8]>,
@@ -52,7 +52,7 @@ pub struct Record<'r> {
     pub headers: OwnedHeaders,
 }
 
-/// Why a record is not known to be in Kafka.
+/// Why a record may not be in Kafka.
 #[derive(Debug, thiserror::Error)]
 pub enum Undelivered {
     /// The client or the broker refused it.
@@ -63,8 +63,8 @@ pub enum Undelivered {
     TimedOut,
 }
 
-/// A record on its way. As a future it ends, with the outcome, once every replica in sync has the record, or it was
-/// refused or purged; however long that takes.
+/// A record in flight. The future returns once all in-sync replicas have the record, or it was refused or purged;
+/// however long that takes.
 #[derive(Debug)]
 pub struct Delivery(oneshot::Receiver<Outcome>);
 
@@ -73,13 +73,13 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.0).poll(context));
-        // No sender: the producer is gone.
+        // The producer was dropped.
         Poll::Ready(outcome.unwrap_or(Err(KafkaError::Canceled)))
     }
 }
 
 impl Delivery {
-    /// Returns once every replica in sync has the record. Fails if they have not by `deadline`.
+    /// Returns once all in-sync replicas have the record. Fails if they do not by `deadline`.
     pub async fn acknowledged(self, deadline: Instant) -> Result<(), Undelivered> {
         match timeout_at(deadline, self).await {
             Ok(outcome) => outcome.map_err(Undelivered::Refused),
@@ -88,8 +88,7 @@ impl Delivery {
     }
 }
 
-/// A purge under way. As a future it ends once the client has nothing left of what it had; it goes on if this is
-/// dropped.
+/// A purge under way. The future returns once all records are purged. Dropping it does not stop the purge.
 #[derive(Debug)]
 pub struct Purging(oneshot::Receiver<()>);
 
@@ -101,15 +100,15 @@ impl Future for Purging {
     }
 }
 
-/// The producer, with a thread of its own that hands out what became of its records.
+/// The producer, with a thread that reports its deliveries.
 pub struct Producer {
-    // Dropped before the thread is told, which then is the last to have it: to close a client may take a while, and
-    // must not hold up the caller.
+    // Dropped before the thread is stopped, which then holds the last reference: to close a client may take a while,
+    // and must not block the caller.
     inner: Arc<BaseProducer<Deliveries>>,
     _closed: ClosedOnDrop,
 }
 
-/// Ends the thread of a producer.
+/// Stops the thread of a producer.
 struct ClosedOnDrop(Arc<AtomicBool>);
 
 impl Drop for ClosedOnDrop {
@@ -119,7 +118,7 @@ impl Drop for ClosedOnDrop {
 }
 
 impl Producer {
-    /// Starts one for these brokers. Fails if the client cannot be made; Kafka itself need not be there yet.
+    /// Starts a producer for these brokers. Fails if the client cannot be made; Kafka need not be reachable yet.
     pub fn new(brokers: &str) -> Result<Self, KafkaError> {
         let inner: Arc<BaseProducer<Deliveries>> = Arc::new(settings(brokers).create_with_context(Deliveries)?);
         let closed = Arc::new(AtomicBool::new(false));
@@ -130,26 +129,27 @@ impl Producer {
         Ok(Self { inner, _closed: ClosedOnDrop(closed) })
     }
 
-    /// Queues a record behind those sent before. Fails, without a trace of it, if it cannot be queued.
+    /// Queues a record behind those sent before. Fails if it cannot be queued, and drops it.
     pub fn send(&self, record: Record<'_>) -> Result<Delivery, KafkaError> {
         let (reply, delivery) = oneshot::channel();
         let reply: Reply = Box::new(reply);
         let Record { topic, partition, key, payload, headers } = record;
         let mut queued = BaseRecord::<[u8], [u8], Reply>::with_opaque_to(topic, reply).headers(headers);
         (queued.key, queued.payload) = (key, payload);
-        // One that is not a number of Kafka's is refused as unknown.
+        // A number that is out of range is refused as an unknown partition.
         queued.partition = partition.map(|partition| i32::try_from(partition).unwrap_or(i32::MAX));
         self.inner.send(queued).map_err(|(error, _)| error)?;
         Ok(Delivery(delivery))
     }
 
-    /// Gives up whatever is queued or on its way: the one way in which a record is. What is sent before the purge has
-    /// ended may be given up with it.
+    /// Drops all queued and in-flight records, which are never dropped otherwise. A record that is sent before the
+    /// purge has ended may be dropped too.
     pub fn purge(&self) -> Purging {
         let all = PurgeConfig::default().queue().inflight();
         let (done, purging) = oneshot::channel();
         let producer = self.inner.clone();
-        // It waits for every thread of the client, and one of them may be waiting for a name server.
+        // A thread of its own: the purge waits for all threads of the client, and one of them may wait for a name
+        // server.
         let started = thread::Builder::new().name("kafka purging".into()).spawn(move || {
             producer.purge(all);
             let _ = done.send(());
@@ -160,13 +160,13 @@ impl Producer {
         Purging(purging)
     }
 
-    /// Returns why this producer can never send again; `None` while it can. It then has to be replaced by a new one:
-    /// the brokers have lost what they had acknowledged, so that its numbers no longer follow theirs.
+    /// Returns the fatal error of this producer, if any. It must then be replaced: the brokers have lost acknowledged
+    /// records, so its sequence numbers do not match theirs any more.
     pub fn fatal_error(&self) -> Option<String> {
         self.inner.client().fatal_error().map(|(_, reason)| reason)
     }
 
-    /// Returns how many partitions the topic has; `None` if no broker says so within two seconds.
+    /// Returns the number of partitions of the topic; `None` if no broker answers within two seconds.
     pub async fn partitions(&self, topic: &str) -> Option<u32> {
         let (producer, name) = (self.inner.clone(), topic.to_owned());
         // The client has no asynchronous way to fetch metadata.
@@ -177,20 +177,20 @@ impl Producer {
     }
 }
 
-/// Each record once and in order, acknowledged by every replica in sync, and a bounded queue.
+/// An idempotent producer with acks from all in-sync replicas, and a bounded queue.
 fn settings(brokers: &str) -> ClientConfig {
     let mut settings = ClientConfig::new();
     settings
         .set("bootstrap.servers", brokers)
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        // The client gives up no record by itself: that would let a later one of its key overtake it. Who waits for a
-        // delivery decides how long, and purges.
+        // The client drops no record by itself: a later one of its key could then overtake it. The waiter for a
+        // delivery decides on the time, and purges.
         .set("message.timeout.ms", "0")
-        // Long enough to queue a whole round of the relay: a request for each partition of it, not several.
+        // Long enough to queue a whole round of the relay: one request for each partition, not several.
         .set("linger.ms", "3")
         .set("compression.type", "none")
-        // The hash of Kafka's own clients, so that every language finds the partition of a key.
+        // The partitioner of Kafka's own clients, so that every language finds the partition of a key.
         .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.messages", "20000")
         .set("queue.buffering.max.kbytes", "65536")
@@ -206,7 +206,7 @@ fn hand_out(producer: &BaseProducer<Deliveries>, is_closed: &AtomicBool) {
     }
 }
 
-/// Passes each outcome on to whoever waits for it.
+/// Sends each result to its waiter.
 struct Deliveries;
 
 impl ClientContext for Deliveries {}
@@ -216,7 +216,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, outcome: &DeliveryResult<'_>, reply: Reply) {
         let outcome = outcome.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        // Who went away does not want to know.
+        // The waiter may be gone.
         drop(reply.send(outcome));
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 /// Where `--help` lists the flags of servers.
 const HEADING: &str = "Servers";
 
-/// Part of the lease of a charge that is left after two requests that take the whole time-out.
+/// Part of the lease of a charge that is left after two requests that time out.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
-/// The configuration of every service: the process, its schema, and Kafka.
+/// Configuration of every service: the process, its schema, and Kafka.
 #[derive(Debug, Clone, Args)]
 pub struct ServiceArgs {
     /// The process.
@@ -59,12 +59,12 @@ pub struct KafkaArgs {
     pub kafka_max_poll_interval_ms: u64,
 }
 
-/// What the id of a message is.
+/// How ids of messages are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MessageIds {
-    /// One that no other message has, not even after the database was restored.
+    /// A unique id, even after the database was restored.
     Own,
-    /// The number of its row, as in the version before, whose consumers can read no other.
+    /// The number of its row, the only id that consumers of the previous release can read.
     Row,
 }
 
@@ -91,13 +91,13 @@ pub struct OrderWriteLimitArgs {
 }
 
 impl OrderWriteLimitArgs {
-    /// Time in which an order is written or refused.
+    /// Returns the time within which an order is written or refused.
     pub const fn order_write_limit(&self) -> Duration {
         Duration::from_millis(self.order_write_limit_ms)
     }
 
-    /// Returns the age at which what is set aside for an order goes back if the order was never written, as `flag` sets
-    /// it. Fails if the order may still be written then.
+    /// Returns the age at which stock or a coupon reserved for an order that was never written is released, as `flag`
+    /// sets it. Fails if the order may still be written at that age.
     pub fn unwritten_age(&self, flag: &str, age_ms: u64) -> anyhow::Result<Duration> {
         let age = Duration::from_millis(age_ms);
         let least = least_unwritten_age(self.order_write_limit());
@@ -121,13 +121,13 @@ pub struct ProviderTimeoutArgs {
 }
 
 impl ProviderTimeoutArgs {
-    /// How long one request to the provider may take.
+    /// Returns the timeout of a request to the provider.
     pub const fn provider_timeout(&self) -> Duration {
         Duration::from_millis(self.provider_timeout_ms)
     }
 
-    /// Returns the term for which a charge belongs to the process that has claimed it: a look-up and a charge, and time
-    /// to write their outcome.
+    /// Returns the lease of the process that has claimed a charge: a look-up and a charge, and time to write their
+    /// outcome.
     pub fn charge_lease(&self) -> Duration {
         self.provider_timeout() * 2 + LEASE_MARGIN
     }

@@ -3,8 +3,8 @@
 use stampede_inbox::{HandleError, Message};
 use std::fmt::Display;
 
-/// Decodes each message of a batch and keeps its index. Skips those that `decode` returns `None` for; the first that
-/// fails is poison, since it will never decode.
+/// Decodes each message of a batch and keeps its index. Skips messages for which `decode` returns `None`. Fails with
+/// the first one that cannot be decoded: a poison message, since it never will.
 pub fn decode<'m, T, E: Display>(
     batch: &'m [Message],
     decode: impl Fn(&'m Message) -> Result<Option<T>, E>,

@@ -3,9 +3,9 @@
 use crate::Worker;
 use std::{fmt::Display, future::Future, time::Duration};
 
-/// Does a round every period. A round that fails is followed by the next one as any other, which covers the same rows.
+/// Runs a round every period. A failed round needs no retry: the next one covers the same rows.
 pub struct Every<F> {
-    /// From the end of a round, so that one that is slow is not followed at once.
+    /// Time from the end of a round to the next, so that a slow one is not followed at once.
     pub period: Duration,
     /// One round.
     pub round: F,

@@ -1,5 +1,4 @@
-//! The parts of every service of the mesh: flags, connections, relay and consumer, worker loops, and the small forms
-//! that every RPC needs.
+//! The parts of every service of the mesh: flags, connections, relay and consumer, worker loops, and helpers of RPCs.
 //!
 //! It composes the other kits and holds no SQL, no script and no message.
 //!

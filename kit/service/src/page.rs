@@ -3,7 +3,7 @@
 use stampede_vocab::{InvalidField, PageSize, PageToken, Timestamp};
 use uuid::Uuid;
 
-/// The page that a request names.
+/// The page that a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paging {
     list: String,
@@ -11,7 +11,7 @@ pub struct Paging {
     after: Option<PageToken>,
 }
 
-/// One page, and the token of the next; empty on the last.
+/// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
     /// The rows.
@@ -21,7 +21,7 @@ pub struct Page<T> {
 }
 
 impl Paging {
-    /// Reads `page_size` and `page_token` of a request. `list` names the list and its filter: a token is good for no
+    /// Parses `page_size` and `page_token` of a request. `list` names the list and its filter: a token is valid for no
     /// other list.
     pub fn parse(list: impl Into<String>, page_size: i32, page_token: &str) -> Result<Self, InvalidField> {
         let (list, size) = (list.into(), PageSize::parse(page_size)?);
@@ -34,18 +34,18 @@ impl Paging {
         self.size.get() + 1
     }
 
-    /// Sort value and id of the row that the page starts after; `None` for the first page.
+    /// Returns the sort value and id of the row that the page starts after; `None` for the first page.
     pub fn after(&self) -> Option<(i64, Uuid)> {
         self.after.as_ref().map(|token| (token.after, token.id))
     }
 
-    /// [`Paging::after`] in a list that is sorted by time.
+    /// Returns [`Paging::after`] for a list that is sorted by time.
     pub fn after_time(&self) -> Option<(Timestamp, Uuid)> {
         self.after().map(|(micros, id)| (Timestamp::from_micros(micros), id))
     }
 
-    /// The page out of the rows that were read, at most [`Paging::limit`]. `position` is the sort value and the id of a
-    /// row.
+    /// Returns the page of the rows that were read, at most [`Paging::limit`]. `position` returns the sort value and id
+    /// of a row.
     pub fn cut<T>(self, mut rows: Vec<T>, position: impl Fn(&T) -> (i64, Uuid)) -> Page<T> {
         let size = self.size.get() as usize;
         let more = rows.len() > size;
@@ -57,9 +57,9 @@ impl Paging {
         Page { rows, next_page_token: next.unwrap_or_default() }
     }
 
-    /// [`Paging::cut`] of rows that were picked out of a list up to a row that is not its last, whether or not that one
-    /// was picked; of all that the list has, if `last` is `None`. The next page goes on behind what was looked at, so
-    /// this one may be short or empty.
+    /// Returns the page of rows that a filter selected from a scan. `last` is the last row that was scanned, selected
+    /// or not; `None` once the scan has reached the end. The next page continues after it, so this one may be short or
+    /// empty.
     pub fn cut_at<T>(self, rows: Vec<T>, last: Option<(i64, Uuid)>, position: impl Fn(&T) -> (i64, Uuid)) -> Page<T> {
         let list = self.list.clone();
         let mut page = self.cut(rows, position);

@@ -1,4 +1,4 @@
-//! Puts a service together: connects it to its servers, starts its workers, and hands over what is served.
+//! Connects a service to its servers, and starts its workers.
 
 use crate::{
     KafkaArgs, MessageIds, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, redis_memory::RedisMemory, work,
@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Time between two measurements of the memory of Redis.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest time of one.
+/// Timeout of one measurement.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between two looks at whether the consumer or the relay stands still.
+/// Time between two checks whether the consumer or the relay is stalled.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connections and workers of one service.
@@ -58,13 +58,13 @@ impl Parts {
         Ok(Self { db, outbox, relay, service, kafka, signer, wait_for_servers: wait, workers })
     }
 
-    /// Returns a channel to the replicas of another service at these URLs, for the calls of the service itself.
+    /// Returns a channel to the replicas of another service at these URLs, for calls on the service's own behalf.
     pub fn channel(&self, urls: &[String], to: Service) -> MeshChannel {
         MeshChannel::connect(urls, to.name()).signed_by(self.signer.clone()).on_own_behalf()
     }
 
-    /// Connects to the Redis of the service, goes by its clock and measures its memory from then on. Comes before what
-    /// decides by time.
+    /// Connects to the Redis of the service, corrects the time of the process to its clock, and measures its memory.
+    /// Must come before code that decides by time.
     ///
     /// Fails if it does not answer in time, or may evict keys.
     pub async fn redis(&self, args: &RedisArgs) -> anyhow::Result<Redis> {
@@ -86,8 +86,8 @@ impl Parts {
         Ok(redis)
     }
 
-    /// Applies the messages of these types on the topics that the service reads. `/readyz` says whether the consumer
-    /// stands still; calls are answered all the same.
+    /// Starts the consumer of the topics that the service reads, for messages of these types. `/readyz` reports whether
+    /// it is stalled, but the process stays ready.
     ///
     /// Fails if the Kafka client cannot be made.
     pub fn consume<H: Handler>(
@@ -108,8 +108,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Lets `/readyz` say whether a worker stands still. The process stays ready: what it does in its database and in
-    /// Redis goes on without Kafka.
+    /// Reports on `/readyz` whether a worker is stalled. The process stays ready: its RPCs need the database and Redis,
+    /// but not Kafka.
     fn note_progress(&self, name: &'static str, stands_still: impl Fn() -> bool + Send + 'static) {
         let note = self.workers.note(name);
         self.every(name, PROGRESS_INTERVAL, PROGRESS_INTERVAL, move || {
@@ -122,8 +122,8 @@ impl Parts {
         });
     }
 
-    /// Runs `round` at once and then every `period` until the process stops. A round that fails, or is not done within
-    /// `time_out`, is logged; the next one tries again.
+    /// Runs `round` at once and then every `period` until the process stops. Logs a round that fails or takes longer
+    /// than `time_out`; the next one tries again.
     pub fn every<F, Fut, E>(&self, name: &'static str, period: Duration, time_out: Duration, round: F)
     where
         F: FnMut() -> Fut + Send + 'static,
@@ -133,8 +133,8 @@ impl Parts {
         self.work(name, time_out, Every { period, round });
     }
 
-    /// Runs the rounds of a worker until the process stops, each within `time_out`. It stops with the consumer, before
-    /// the relay.
+    /// Runs the rounds of a worker until the process stops, each within `time_out`. The worker stops with the consumer,
+    /// before the relay.
     pub fn work<W: Worker>(&self, name: &'static str, time_out: Duration, worker: W) {
         self.workers.spawn(Stage::Consumer, name, move |stop| async move {
             work(name, time_out, worker, stop).await;
@@ -142,7 +142,7 @@ impl Parts {
         });
     }
 
-    /// [`Parts::work`] for a worker that has a loop of its own, or something to do after it.
+    /// Spawns a worker with a loop of its own, which stops with the consumer.
     pub fn spawn<F, Fut>(&self, name: &'static str, work: F)
     where
         F: FnOnce(CancellationToken) -> Fut,
@@ -151,8 +151,8 @@ impl Parts {
         self.workers.spawn(Stage::Consumer, name, work);
     }
 
-    /// Starts the relay and hands `grpc` back to be served. Comes last: a relay takes partitions over from other
-    /// replicas, which one that can't serve must not do. `/readyz` says whether it stands still.
+    /// Starts the relay and returns `grpc` to be served. Must come last: a relay takes partitions over from other
+    /// replicas, so a replica that cannot serve must not start one. `/readyz` reports whether it is stalled.
     pub fn serve(self, grpc: Grpc) -> Grpc {
         let outbox = self.outbox.clone();
         self.note_progress("relay", move || outbox.is_stalled());
@@ -164,7 +164,7 @@ impl Parts {
         grpc
     }
 
-    /// [`Parts::spawn`] for a worker that stops last, with the relay.
+    /// Spawns a worker with a loop of its own, which stops last, with the relay.
     pub fn spawn_last<F, Fut>(&self, name: &'static str, work: F)
     where
         F: FnOnce(CancellationToken) -> Fut,
@@ -174,7 +174,8 @@ impl Parts {
     }
 }
 
-/// Measures the clock of the database. A service without a Redis goes by it: its replicas share nothing else.
+/// Measures the clock of the database. A service without Redis is corrected to it, as the only clock that its replicas
+/// share.
 async fn follow_database(service: Service, db: &Database, workers: &Workers, wait: Duration) -> anyhow::Result<()> {
     let clock = SharedClock { of: "database", leads: Process::Service(service).redis().is_none() };
     let db = db.clone();
@@ -185,7 +186,7 @@ async fn follow_database(service: Service, db: &Database, workers: &Workers, wai
     follow_clock(workers, clock, wait, read).await
 }
 
-/// Goes by the clock of Redis, by which its scripts decide.
+/// Corrects the time of the process to the clock of Redis, by which its scripts decide.
 async fn follow_redis(redis: &Redis, workers: &Workers, wait: Duration) -> anyhow::Result<()> {
     let redis = redis.clone();
     let read = move || {

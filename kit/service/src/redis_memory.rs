@@ -1,4 +1,4 @@
-//! Gauges of the memory of a service's Redis. It evicts nothing, so a full one refuses every write.
+//! Gauges of the memory of a service's Redis, which evicts nothing: once full it refuses every write.
 
 use opentelemetry::{global, metrics::Gauge};
 use stampede_lua::{Redis, RedisError};

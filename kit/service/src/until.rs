@@ -2,7 +2,7 @@
 
 use futures_util::{Stream, StreamExt, stream};
 
-/// The values of a stream up to and with the first that `is_last` says nothing can follow.
+/// Ends a stream after the first value that `is_last` marks as the last.
 pub fn until_last<T, S>(values: S, is_last: impl Fn(&T) -> bool + Copy) -> impl Stream<Item = T>
 where
     S: Stream<Item = T> + Unpin,

@@ -1,4 +1,4 @@
-//! The one loop of all workers that go round by round: time-out, log, back-off and stop.
+//! The loop of all workers: rounds with a timeout, logging, back-off and stop.
 
 use stampede_vocab::backoff;
 use std::{
@@ -9,21 +9,21 @@ use std::{
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// A worker that goes round by round.
+/// A worker that runs in rounds.
 pub trait Worker: Send + 'static {
-    /// Why a round fails.
+    /// Error of a round.
     type Error: Display + Send;
 
-    /// Does one round. Returns the longest wait for the next one. A round that is not done in time is dropped where it
-    /// waits, and the next one begins anew.
+    /// Runs one round. Returns the longest wait for the next one. A round that takes too long is dropped at its
+    /// `await`, and the next one starts afresh.
     fn round(&mut self) -> impl Future<Output = Result<Duration, Self::Error>> + Send;
 
-    /// Waits for a hint that the next round is due earlier. Hints may be missing.
+    /// Waits for a wake-up that makes the next round early. Wake-ups may be lost.
     fn woken(&mut self) -> impl Future<Output = ()> + Send {
         pending()
     }
 
-    /// Waits for what a round needs, such as a permit. This is no part of the round, and a stop ends it.
+    /// Acquires a resource for a round, such as a permit. Does not count as part of the round, and a stop ends it.
     fn acquire(&mut self) -> impl Future<Output = ()> + Send {
         ready(())
     }
@@ -35,12 +35,12 @@ pub trait Worker: Send + 'static {
     }
 }
 
-/// Runs rounds until `stop`, the first one at once. One that fails, or is not done within `time_out`, is logged; the
-/// next one tries again. A stop waits for the round under way.
+/// Runs rounds until `stop`, the first one at once. Logs a round that fails or takes longer than `time_out`; the next
+/// one tries again. A stop waits for the round under way.
 pub async fn work<W: Worker>(name: &'static str, time_out: Duration, mut worker: W, stop: CancellationToken) {
     let mut failures = 0_u32;
     while stop.run_until_cancelled(worker.acquire()).await.is_some() {
-        // A round under way ends by itself: what it commits must be there before the relay sends for the last time.
+        // A round under way is not cancelled: its commit must be there before the relay sends for the last time.
         if let Some(pause) = round(name, time_out, &mut worker).await {
             failures = 0;
             if !pause.is_zero() {
@@ -53,7 +53,7 @@ pub async fn work<W: Worker>(name: &'static str, time_out: Duration, mut worker:
     }
 }
 
-/// Waits until the worker is woken, but no longer than `pause`.
+/// Waits for a wake-up, but no longer than `pause`.
 async fn rest<W: Worker>(worker: &mut W, pause: Duration) {
     tokio::select! {
         () = worker.woken() => {}
@@ -61,7 +61,7 @@ async fn rest<W: Worker>(worker: &mut W, pause: Duration) {
     }
 }
 
-/// Returns what a round has returned; `None` after one that has failed.
+/// Runs a round with its timeout; `None` if it failed.
 async fn round<W: Worker>(name: &'static str, time_out: Duration, worker: &mut W) -> Option<Duration> {
     match timeout(time_out, worker.round()).await {
         Ok(Ok(pause)) => return Some(pause),

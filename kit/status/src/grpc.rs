@@ -1,15 +1,15 @@
-//! Problems as gRPC statuses with `google.rpc` details, there and back.
+//! Converts problems to gRPC statuses with `google.rpc` details, and back.
 
 use crate::{DOMAIN, Problem, Reason};
 use std::{collections::HashMap, error::Error};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// The domain that releases before this one sent. It is still read, so that callers may be replaced before the services
+/// The domain that the previous release sends. It is still read, so that callers may be upgraded before the services
 /// that they call.
 const FORMER_DOMAIN: &str = "stampede";
-/// Most bytes of each text in a status. A status travels in trailers, of which peers take 16 KiB, and the detail is in
-/// it three times, once of them with up to three bytes a byte.
+/// Most bytes of each text in a status. A status is sent in trailers, of which peers accept 16 KiB. It has the detail
+/// three times, once of them percent-encoded.
 const MAX_TEXT_BYTES: usize = 512;
 /// Most facts in a status.
 const MAX_FACTS: usize = 8;
@@ -33,17 +33,17 @@ impl From<Problem> for Status {
     }
 }
 
-/// The beginning of a text that is too long, as texts may quote what the caller has sent.
+/// Truncates a text that is too long, which may quote the request.
 fn bounded(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }
 
 impl Problem {
-    /// Reads a status as it came from a client call.
+    /// Converts a status that a client call returned.
     ///
-    /// A status of this product gives back the problem it was made from, without the internal text.
-    /// Of any other, only the code is believed: its message becomes internal, because nobody has
-    /// vouched for it being fit for the caller. A connection that failed is `UNAVAILABLE`.
+    /// A status of this product converts back to its problem, without the internal text. Of any other only the code is
+    /// trusted: its message becomes internal, since it may not be fit for the caller. A failed connection is
+    /// `UNAVAILABLE`.
     pub fn from_status(status: &Status) -> Problem {
         let details = status.get_error_details();
         match details.error_info() {
@@ -76,13 +76,13 @@ fn of_foreign(status: &Status) -> Problem {
     Problem::new(reason, reason.title()).internal(chain(status))
 }
 
-/// A status that came over the wire has no source; one that tonic made of a broken connection has.
+/// A received status has no source; one that tonic makes for a broken connection has.
 fn is_transport_failure(status: &Status) -> bool {
     let broken = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
     status.code() == Code::Unavailable || (broken && status.source().is_some())
 }
 
-/// The message with those of all its causes: tonic says "transport error" and little more itself.
+/// Returns the message with those of all its causes: tonic says little more than "transport error" itself.
 fn chain(status: &Status) -> String {
     let mut text = format!("{:?}: {}", status.code(), status.message());
     let mut cause = status.source();

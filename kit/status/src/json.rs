@@ -21,14 +21,14 @@ struct ProblemJson<'a> {
 }
 
 impl Reason {
-    /// Where this reason is explained; the `type` of problem+json.
+    /// Returns the documentation of this reason; the `type` of problem+json.
     pub fn docs_url(self) -> String {
         format!("{DOCS_BASE}#{self}")
     }
 }
 
 impl Problem {
-    /// The body of the HTTP answer. Logs the internal text, as this is where the problem leaves.
+    /// Returns the body of the HTTP answer. Logs the internal text, as this is where the problem leaves the process.
     pub fn to_json(&self, trace_id: &str) -> serde_json::Value {
         self.log_internal();
         let reason = self.reason();

@@ -1,10 +1,10 @@
 //! The closed vocabulary of errors, and its gRPC and HTTP forms.
 //!
-//! A [`Reason`] is what went wrong, as callers may match on it; a [`Problem`] is one occurrence of
-//! it. A problem keeps two texts apart: `detail` is for the caller, `internal` is for the operator.
-//! The internal text is logged once, where the problem is turned into an answer, and never sent.
+//! A [`Reason`] is a code that callers may match on; a [`Problem`] is one occurrence of it. A problem keeps two texts
+//! apart: `detail` is for the caller, `internal` is for the operator. The internal text is logged once, where the
+//! problem is turned into an answer, and never sent.
 //!
-//! This crate must not know which service it speaks for, and must not decide what is retried.
+//! This crate must not know any service, and must not decide on retries.
 //!
 //! ```
 //! use stampede_status::{Problem, Reason};
@@ -33,5 +33,5 @@ pub use reason::Reason;
 /// The `domain` of every `google.rpc.ErrorInfo` this product sends.
 pub const DOMAIN: &str = "stampede.sale";
 
-/// Where each reason is explained; the reason's name is the fragment.
+/// Documentation of the reasons; the name of a reason is the fragment.
 pub const DOCS_BASE: &str = "https://stampede.sale/errors";

@@ -1,11 +1,11 @@
-//! One occurrence of a failure, with a text for the caller and a text for the operator.
+//! One failure, with a text for the caller and a text for the operator.
 
 use crate::Reason;
 use http::StatusCode;
 use stampede_vocab::InvalidField;
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
-/// A failure on its way to the caller.
+/// A failure to be reported to the caller.
 ///
 /// Everything but the internal text is sent. Boxed, so that `Result<T, Problem>` stays small.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,8 +25,7 @@ struct Body {
 }
 
 impl Problem {
-    /// A problem with a sentence for the caller. Transient reasons come with the time
-    /// after which to retry.
+    /// Makes a problem with a sentence for the caller. Transient reasons get their default retry delay.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Problem {
         Problem {
             body: Box::new(Body {
@@ -40,17 +39,17 @@ impl Problem {
         }
     }
 
-    /// One field of the request has a value that is not allowed; `problem` says what is wrong.
+    /// Reports a field of the request with an invalid value; `problem` says why.
     pub fn invalid_field(field: impl Into<String>, problem: impl Into<String>) -> Problem {
         Problem::new(Reason::InvalidField, problem).field(field)
     }
 
-    /// Something failed that should not have; the caller learns nothing but that.
+    /// Reports an unexpected failure. The caller gets no detail.
     pub fn internal_error(error: impl Display) -> Problem {
         Problem::new(Reason::Internal, "the request could not be handled").internal(error)
     }
 
-    /// Something this service depends on (`what`, a name the caller may see) does not answer.
+    /// Reports a dependency that does not answer (`what`, a name that the caller may see).
     pub fn unavailable(what: impl Display, error: impl Display) -> Problem {
         Problem::new(Reason::Unavailable, format!("{what} is not available")).internal(error)
     }
@@ -69,41 +68,41 @@ impl Problem {
         self
     }
 
-    /// Says after how long a retry makes sense.
+    /// Sets the retry delay.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Problem {
         self.body.retry_after = Some(delay);
         self
     }
 
-    /// Attaches what the operator should know; it is logged once and never sent.
+    /// Attaches a text for the operator; it is logged once and never sent.
     #[must_use]
     pub fn internal(mut self, cause: impl Display) -> Problem {
         self.body.internal = Some(cause.to_string());
         self
     }
 
-    /// Why the request failed.
+    /// Returns the reason.
     pub fn reason(&self) -> Reason {
         self.body.reason
     }
 
-    /// The sentence for the caller.
+    /// Returns the sentence for the caller.
     pub fn detail(&self) -> &str {
         &self.body.detail
     }
 
-    /// The field at fault, if one is.
+    /// Returns the path of the field at fault, if any.
     pub fn field_path(&self) -> Option<&str> {
         self.body.field.as_deref()
     }
 
-    /// Machine-readable facts for the caller.
+    /// Returns the machine-readable facts for the caller.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.body.metadata
     }
 
-    /// After how long a retry makes sense, if it does.
+    /// Returns the retry delay, if a retry helps.
     pub fn retry_delay(&self) -> Option<Duration> {
         self.body.retry_after
     }
@@ -113,12 +112,12 @@ impl Problem {
         self.body.internal.as_deref()
     }
 
-    /// The HTTP status to answer with.
+    /// Returns the HTTP status of the answer.
     pub fn http(&self) -> StatusCode {
         self.reason().http()
     }
 
-    /// Logs the internal text, if there is one. Called where the problem becomes an answer.
+    /// Logs the internal text, if any. Called where the problem becomes an answer.
     pub(crate) fn log_internal(&self) {
         let Some(cause) = self.internal_detail() else {
             return;

@@ -97,12 +97,12 @@ reasons! {
 }
 
 impl Reason {
-    /// The reason of that name, if there is one.
+    /// Returns the reason with this name, if any.
     pub fn parse(name: &str) -> Option<Reason> {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
     }
 
-    /// The HTTP status this reason is answered with. It follows from the gRPC code, but for what only HTTP knows.
+    /// Returns the HTTP status of this reason: that of the gRPC code, with a few exceptions.
     pub fn http(self) -> StatusCode {
         match self {
             Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -121,7 +121,7 @@ impl Reason {
         }
     }
 
-    /// The reason that stands for a bare gRPC code, as foreign servers and proxies send it.
+    /// Returns the reason for a bare gRPC code, as foreign servers and proxies send it.
     pub(crate) const fn of_code(code: Code) -> Reason {
         match code {
             Code::InvalidArgument => Reason::InvalidField,
@@ -130,7 +130,7 @@ impl Reason {
             Code::NotFound => Reason::UnknownPath,
             Code::Unimplemented => Reason::MethodNotAllowed,
             Code::AlreadyExists => Reason::RequestIdReused,
-            // tonic answers so when a message is over the decoding limit.
+            // tonic returns this code for a message over the decoding limit.
             Code::OutOfRange => Reason::BodyTooLarge,
             Code::ResourceExhausted => Reason::Throttled,
             Code::Unavailable | Code::Aborted => Reason::Unavailable,
@@ -153,7 +153,7 @@ fn http_of(code: Code) -> StatusCode {
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        // nginx's number for a caller that went away; nobody is left to read it.
+        // nginx's code for a caller that has gone; nobody reads it.
         Code::Cancelled => StatusCode::from_u16(499).expect("499 is a valid status code"),
         Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     }

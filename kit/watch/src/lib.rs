@@ -1,14 +1,13 @@
-//! Many watchers of rows, one poll.
+//! Fan-out of polled rows to many watchers.
 //!
-//! A [`Hub`] loads all the keys that somebody watches in one go, once a period, and hands each
-//! watcher the values of its key as they change. The cost is one load a period however many watch,
-//! and none while nobody does.
+//! A [`Hub`] loads all watched keys in one query, once a period, and sends each watcher the values of its key as they
+//! change. The cost is one query a period however many watch, and none without watchers.
 //!
-//! Where values have versions, [`Hub::by_version`] asks for those first, and loads the values that have
-//! another one than the watchers were given: a crowd that waits costs one number a key and period.
+//! For values with versions, [`Hub::by_version`] queries the versions, and loads only values whose version has changed:
+//! an idle crowd costs one number for each key and period.
 //!
-//! A watcher sees states, not steps: one that is slow skips to the newest. This crate must not
-//! know where the values come from, and must not remember more than the newest of each.
+//! A watcher sees states, not steps: a slow one skips to the newest. This crate must not know the source of the values,
+//! and keeps only the newest of each.
 //!
 //! ```
 //! use futures_util::StreamExt;
@@ -63,8 +62,8 @@ where
 {
     /// Starts a hub on the current tokio runtime.
     ///
-    /// `load` gets the keys that are watched, each once, and gives their values; a key that has no
-    /// value is left out. A load that fails is logged, and the next period tries again.
+    /// `load` gets the watched keys, each once, and returns their values, without keys that have none. A failed load is
+    /// logged, and tried again after a period.
     pub fn new<F, Fut>(period: Duration, load: F) -> Self
     where
         F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
@@ -73,11 +72,11 @@ where
         Self::start(Arc::default(), period, load)
     }
 
-    /// Starts a hub that loads a value only if its version is another one than that of the value at hand.
+    /// Starts a hub that loads a value only if its version has changed.
     ///
-    /// `versions` gets the keys that are watched, each once, and gives the versions of their values; a key
-    /// that has no value is left out. `load` gets those of another version, and is not called without any.
-    /// `version` is that of a value. Both fail as a load does.
+    /// `versions` gets the watched keys, each once, and returns the versions of their values, without keys that have
+    /// none. `load` gets the keys whose version has changed, and is not called without any. `version` returns that of a
+    /// value. Both are tried again like any load.
     pub fn by_version<F, FutF, G, FutG>(period: Duration, version: fn(&V) -> i64, versions: F, load: G) -> Self
     where
         F: Fn(Vec<K>) -> FutF + Send + Sync + 'static,
@@ -108,10 +107,9 @@ where
         Hub { inner: Arc::new(Inner { registry, _stop_poll: stop.drop_guard() }) }
     }
 
-    /// The value of `key` as of a load that starts after this call, then each change.
+    /// Returns a stream of the value of `key`, by a load that starts after this call, and of its changes.
     ///
-    /// A key that has no value yet yields its first when it gets one. Dropping the stream is how
-    /// to stop watching.
+    /// A key without a value yields its first when it gets one. Dropping the stream ends the watch.
     pub fn watch(&self, key: K) -> impl Stream<Item = V> + Send + use<K, V> {
         let (first_load, values) = self.inner.registry.register(key);
         let watcher = Watcher { first_load: Some(first_load), values, _hub: self.inner.clone() };
@@ -119,7 +117,7 @@ where
     }
 }
 
-/// One stream's place in what it has seen. It holds the hub, so that the poll lives as long.
+/// The last value that one stream has seen. It holds the hub, which keeps the poll alive.
 struct Watcher<K, V> {
     first_load: Option<oneshot::Receiver<()>>,
     values: watch::Receiver<Option<V>>,

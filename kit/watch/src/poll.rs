@@ -1,4 +1,4 @@
-//! The one task that loads. It must not stop for a load that fails, hangs or panics.
+//! The task that loads. Must not stop for a load that fails, hangs or panics.
 
 use crate::registry::Registry;
 use anyhow::Context;
@@ -6,10 +6,10 @@ use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Dur
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-/// A load that takes longer is given up; the next period tries again.
+/// Timeout of a load; it is tried again after a period.
 const LOAD_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Loads what is watched, once a period, until the task is dropped.
+/// Loads the watched keys once a period, until the task is dropped.
 pub(crate) async fn run<K, V, F, Fut>(registry: Arc<Registry<K, V>>, period: Duration, load: F)
 where
     K: Eq + Hash + Clone + Send + 'static,
@@ -25,7 +25,7 @@ where
         registry.watched().await;
         ticks.tick().await;
         let (keys, newcomers) = registry.begin_load();
-        // Kept across failed loads: they wait for the first load that succeeds.
+        // Kept across failed loads, until one succeeds.
         waiting.extend(newcomers);
         if keys.is_empty() {
             waiting.clear();
@@ -35,16 +35,16 @@ where
         log_change(&loaded, &mut failures);
         if let Ok(values) = loaded {
             registry.publish(values);
-            // After the values, which a newcomer reads as soon as it is notified.
+            // After the values are published: a new watcher reads as soon as it is notified.
             for newcomer in waiting.drain(..) {
-                // A newcomer may have left by now.
+                // The watcher may be gone.
                 let _ = newcomer.send(());
             }
         }
     }
 }
 
-/// Runs a load on a task of its own, so that a panic is one failed load.
+/// Runs a load on a task of its own, so that a panic counts as a failed load.
 async fn guarded<T: Send + 'static>(
     load: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -52,7 +52,7 @@ async fn guarded<T: Send + 'static>(
     timeout(LOAD_DEADLINE, task).await.context("no answer within 5 s")?.context("panicked")?
 }
 
-/// Logs the first of a series of failures and its end: an outage would fill the log.
+/// Logs the first of a series of failures and its end, so that an outage does not fill the log.
 fn log_change<T>(loaded: &anyhow::Result<T>, failures: &mut u32) {
     match loaded {
         Err(error) if *failures == 0 => {

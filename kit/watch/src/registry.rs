@@ -1,4 +1,4 @@
-//! The watchers of each key. Keeps the newest value of each key that is watched, and nothing of others.
+//! The watchers and the newest value of each watched key.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,6 @@ use std::{
 };
 use tokio::sync::{Notify, oneshot, watch};
 
-/// The keys that are watched.
 pub(crate) struct Registry<K, V> {
     entries: Mutex<HashMap<K, Entry<V>>>,
     registered: Notify,
@@ -18,8 +17,8 @@ struct Entry<V> {
     newcomers: Vec<Newcomer>,
 }
 
-/// Notified when a load that started after the watcher registered has been published. Without it a
-/// watcher could be shown a value older than what its caller knew before.
+/// Notified when a load that started after the watcher registered was published. Otherwise a watcher could get a value
+/// older than one that its caller has seen.
 pub(crate) type Newcomer = oneshot::Sender<()>;
 
 impl<K, V> Default for Registry<K, V> {
@@ -49,8 +48,7 @@ impl<K: Eq + Hash + Clone, V: PartialEq> Registry<K, V> {
         }
     }
 
-    /// Removes keys that nobody watches any more. Returns the keys to load, and the watchers for whom
-    /// it is the first load.
+    /// Removes keys without watchers. Returns the keys to load, and the watchers that wait for their first load.
     pub(crate) fn begin_load(&self) -> (Vec<K>, Vec<Newcomer>) {
         let mut entries = self.entries();
         entries.retain(|_, entry| entry.newest.receiver_count() > 0);
@@ -58,14 +56,14 @@ impl<K: Eq + Hash + Clone, V: PartialEq> Registry<K, V> {
         (entries.keys().cloned().collect(), newcomers)
     }
 
-    /// The keys whose newest value is of another version than this, or that have none yet.
+    /// Returns the keys whose newest value has another version than this, or that have none yet.
     pub(crate) fn outdated(&self, versions: HashMap<K, i64>, version: fn(&V) -> i64) -> Vec<K> {
         let entries = self.entries();
         let at_hand = |key: &K| entries.get(key).and_then(|entry| entry.newest.borrow().as_ref().map(version));
         versions.into_iter().filter(|(key, newest)| at_hand(key) != Some(*newest)).map(|(key, _)| key).collect()
     }
 
-    /// Hands out loaded values; watchers of a value that did not change are not woken.
+    /// Publishes loaded values. Does not wake the watchers of unchanged values.
     pub(crate) fn publish(&self, values: HashMap<K, V>) {
         let entries = self.entries();
         for (key, value) in values {
@@ -75,8 +73,7 @@ impl<K: Eq + Hash + Clone, V: PartialEq> Registry<K, V> {
         }
     }
 
-    /// No code that can panic runs under this lock but the keys' and values' own `Eq`, so what a
-    /// poisoned lock guards is still whole.
+    /// Only the `Eq` of keys and values can panic under this lock, so the map of a poisoned lock is consistent.
     fn entries(&self) -> MutexGuard<'_, HashMap<K, Entry<V>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
