@@ -71,9 +71,9 @@ where
     let mut best: Option<Offset> = None;
     for _ in 0..MAX_READS {
         // In this order, so that the round trip is not measured too short.
-        let (asked, asked_at) = (Instant::now(), clock::machine());
+        let (started, sent_at) = (Instant::now(), clock::machine());
         let answer = match timeout(TIMEOUT, read()).await {
-            Ok(Ok(there)) => Offset::new(asked_at, asked.elapsed(), there),
+            Ok(Ok(there)) => Offset::new(sent_at, started.elapsed(), there),
             // Earlier reads of the measurement count.
             Ok(Err(error)) => return best.ok_or_else(|| error.to_string()),
             Err(_) => return best.ok_or_else(|| format!("no answer within {} s", TIMEOUT.as_secs())),

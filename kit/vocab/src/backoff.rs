@@ -1,24 +1,24 @@
-//! Exponential back-off with jitter: how long to wait before the next try.
+//! Exponential back-off with jitter.
 
 use std::time::Duration;
 
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Returns the wait before try number `attempt` (0 = before the second one): it doubles from 10 ms up to 2 s, less a
-/// random part of up to half, so that many who failed together do not return together.
+/// Returns the delay before retry number `attempt` (0 = the first one): it doubles from 10 ms up to 2 s, less a random
+/// part of up to half, so that calls that failed together are not retried together.
 pub fn backoff(attempt: u32) -> Duration {
     backoff_from(SHORTEST, attempt)
 }
 
-/// Returns the same wait, but doubling from `shortest`: for transient conflicts, such as the lock of a deadlock's
+/// Returns the same delay, but doubling from `shortest`: for transient conflicts, such as the lock of a deadlock's
 /// winner.
 pub fn backoff_from(shortest: Duration, attempt: u32) -> Duration {
     backoff_within(shortest, LONGEST, attempt)
 }
 
-/// Returns the same wait, but doubling from `shortest` up to `longest`: for what nobody waits for by the second, such
-/// as a server that is away.
+/// Returns the same delay, but doubling from `shortest` up to `longest`: for background work, such as the wait for a
+/// server that is away.
 pub fn backoff_within(shortest: Duration, longest: Duration, attempt: u32) -> Duration {
     let full = shortest.saturating_mul(2_u32.saturating_pow(attempt)).min(longest);
     full.mul_f64(rand::random_range(0.5..=1.0))

@@ -5,7 +5,7 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Characters of an encoded value.
 pub const LEN: usize = 26;
 
-/// The 26 characters of `value`, most significant first, so that text order is number order.
+/// Encodes `value` as 26 characters, most significant first, so that texts sort like numbers.
 pub fn encode(value: u128) -> [u8; LEN] {
     let mut text = [0; LEN];
     let mut rest = value;
@@ -16,7 +16,7 @@ pub fn encode(value: u128) -> [u8; LEN] {
     text
 }
 
-/// The value of exactly 26 characters; `None` for another length, a foreign character or more than 128 bits.
+/// Decodes exactly 26 characters; `None` for another length, a foreign character or more than 128 bits.
 pub fn decode(text: &str) -> Option<u128> {
     let bytes = text.as_bytes();
     if bytes.len() != LEN || bytes[0] > b'7' {

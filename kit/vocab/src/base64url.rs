@@ -1,9 +1,8 @@
-//! The text form of bytes that may stand in a URL (RFC 4648, section 5), without padding.
+//! URL-safe base64 (RFC 4648, section 5), without padding.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The text of `bytes`, whose number must be a multiple of three: then no bit is left over, and each text has one
-/// reading.
+/// Encodes `bytes`, whose number must be a multiple of three: then no bit is left over, and each text has one decoding.
 pub fn encode(bytes: &[u8]) -> String {
     debug_assert!(bytes.len().is_multiple_of(3), "{} bytes", bytes.len());
     let mut text = String::with_capacity(bytes.len() / 3 * 4);
@@ -14,7 +13,7 @@ pub fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// The bytes of a text that [`encode`] may have made; `None` for any other.
+/// Decodes a text that [`encode`] may have made; `None` for any other.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let (groups, rest) = text.as_bytes().as_chunks::<4>();
     if !rest.is_empty() {

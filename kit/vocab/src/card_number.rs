@@ -1,5 +1,5 @@
-//! Card numbers, which this system never takes: a buyer pays with a token of the payment provider. Whoever stores or
-//! logs a card number by mistake has to answer for it, so that texts of callers are searched for them.
+//! Detects card numbers, which this system never accepts: buyers pay with tokens of the payment provider. To store or
+//! log a card number falls under PCI DSS, so texts of callers are checked for them.
 
 use crate::InvalidField;
 use std::ops::RangeInclusive;
@@ -8,42 +8,37 @@ use std::ops::RangeInclusive;
 const MIN_DIGITS: usize = 13;
 const MAX_DIGITS: usize = 19;
 
-/// A way to write the digits of a card number in groups.
-struct Writing {
+/// A format of the digits of a card number in groups.
+struct Format {
     is_separator: fn(char) -> bool,
-    /// How many digits a group has, if there are several.
+    /// Digits of a group, if there are several.
     group: RangeInclusive<usize>,
 }
 
-/// The ways that people and forms have. Dates, prices and ids have the signs of the second one too, but seldom in
-/// groups as those of cards.
-const WRITINGS: [Writing; 2] = [
-    Writing { is_separator: is_blank_or_dash, group: 1..=MAX_DIGITS },
-    Writing { is_separator: is_blank_or_sign, group: 3..=6 },
+/// The formats that people and forms use. Dates, prices and ids have the separators of the second one too, but seldom
+/// in groups like those of cards.
+const FORMATS: [Format; 2] = [
+    Format { is_separator: is_blank_or_dash, group: 1..=MAX_DIGITS },
+    Format { is_separator: is_blank_or_sign, group: 3..=6 },
 ];
 
-/// Fails if the whole text is what looks like a card number, with or without signs between its groups. For ids that
-/// callers choose: of a UUID a part may look like a card number by chance, the whole never does. The error does not
-/// repeat it.
+/// Fails if the whole text looks like a card number, with or without separators. For ids that callers choose: a part of
+/// a UUID may look like a card number by chance, the whole never does. The error does not quote it.
 pub fn refuse_card_number(field: &str, text: &str) -> Result<(), InvalidField> {
-    if WRITINGS.iter().any(|writing| writing.is_card_number(&writing.words(text))) {
-        Err(refusal(field))
-    } else {
-        Ok(())
-    }
+    if FORMATS.iter().any(|format| format.is_card_number(&format.words(text))) { Err(refusal(field)) } else { Ok(()) }
 }
 
-/// Fails if a part of the text, between words and other signs, is what looks like a card number. For texts that people
-/// write, and for tokens of cards. The error does not repeat it.
+/// Fails if a part of the text, between words and other characters, looks like a card number. For free text, and for
+/// tokens of cards. The error does not quote it.
 pub fn refuse_text_with_card_number(field: &str, text: &str) -> Result<(), InvalidField> {
-    if WRITINGS.iter().any(|writing| writing.is_in(text)) { Err(refusal(field)) } else { Ok(()) }
+    if FORMATS.iter().any(|format| format.is_in(text)) { Err(refusal(field)) } else { Ok(()) }
 }
 
 fn refusal(field: &str) -> InvalidField {
     InvalidField::new(field, "looks like a card number: send no card numbers, only tokens of the payment provider")
 }
 
-impl Writing {
+impl Format {
     fn is_in(&self, text: &str) -> bool {
         let is_other = |sign: char| !(sign.is_alphanumeric() || (self.is_separator)(sign));
         text.split(is_other).any(|part| self.is_among(&self.words(part)))
@@ -53,21 +48,21 @@ impl Writing {
         text.split(self.is_separator).filter(|word| !word.is_empty()).collect()
     }
 
-    /// Whether some of the words make a card number, next to each other: before and behind it there may be numbers too,
-    /// such as the month and the year that it is good until. A word takes the digits with it that it has, as in "v2".
+    /// Returns whether some consecutive words make a card number. There may be numbers next to it, such as the month
+    /// and the year of its expiry. A word counts with the digits in it, as in "v2".
     fn is_among(&self, words: &[&str]) -> bool {
         let mut numbers = words.split(|word| !is_number(word));
         numbers.any(|numbers| (0..numbers.len()).any(|first| self.begins(&numbers[first..])))
     }
 
-    /// Whether the first of these numbers, alone or with some that follow, make a card number.
+    /// Returns whether a prefix of these numbers makes a card number.
     fn begins(&self, numbers: &[&str]) -> bool {
         let most = numbers.len().min(MAX_DIGITS);
         (1..=most).any(|count| self.is_card_number(&numbers[..count]))
     }
 
-    /// Whether these are together 13 to 19 digits with a right check digit, as an issuer of cards has them. Times in
-    /// milliseconds and counters begin otherwise.
+    /// Returns whether the words have 13 to 19 digits together, with an issuer's prefix and a valid check digit. Times
+    /// in milliseconds and counters have other prefixes.
     fn is_card_number(&self, words: &[&str]) -> bool {
         let is_group = |word: &&str| is_number(word) && (words.len() == 1 || self.group.contains(&word.len()));
         if !words.iter().all(is_group) {
@@ -84,8 +79,8 @@ fn is_blank_or_dash(sign: char) -> bool {
     sign.is_whitespace() || matches!(sign, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
 }
 
-/// One of these, a dot, an underscore, a slash or a bar. Not a comma or a colon: prices and times of the day, one
-/// behind the other, are no card.
+/// One of these, a dot, an underscore, a slash or a bar. No comma or colon: lists of prices and times of the day are no
+/// card numbers.
 fn is_blank_or_sign(sign: char) -> bool {
     is_blank_or_dash(sign) || matches!(sign, '.' | '_' | '/' | '\\' | '|' | '\u{b7}' | '\u{2022}')
 }
@@ -94,13 +89,13 @@ fn is_number(word: &str) -> bool {
     word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether cards begin like this (ISO/IEC 7812): 3 to 6, and the range from 2221 to 2720 of Mastercard.
+/// Returns whether the digits have the prefix of a card issuer (ISO/IEC 7812): 3 to 6, or 2221 to 2720 of Mastercard.
 fn is_of_issuer(digits: &[u32]) -> bool {
     let first_four = digits.iter().take(4).fold(0_u32, |number, digit| number * 10 + digit);
     matches!(first_four, 3_000..=6_999 | 2_221..=2_720)
 }
 
-/// The check of Luhn.
+/// Checks the Luhn digit.
 fn has_check_digit(digits: &[u32]) -> bool {
     let value = |(place, digit): (usize, &u32)| match (place % 2, digit * 2) {
         (0, _) => *digit,

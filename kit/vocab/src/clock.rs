@@ -1,8 +1,8 @@
-//! The clock of this process: that of its machine, corrected to the clock that it shares with others.
+//! The clock of this process: that of its machine, corrected to a shared clock.
 //!
-//! Clocks of machines differ. What the replicas of a service must agree on is decided by one clock that all of them can
-//! ask: that of their Redis, or of their database. A process measures how far its own is off ([`Offset`]) and corrects
-//! for it, so [`Timestamp::now`] asks nobody. One correction is enough for a process: it has one such clock.
+//! Clocks of machines differ. Decisions on which the replicas of a service must agree use one shared clock: that of
+//! their Redis, or of their database. A process measures the offset of its own clock ([`Offset`]) and corrects it, so
+//! [`Timestamp::now`] needs no call. A process has one shared clock, and so one correction.
 
 use crate::Timestamp;
 use std::{
@@ -10,13 +10,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// How far the clock of the machine is put wrong, for tests.
+/// An error of the machine's clock, for tests.
 static SHIFT_US: AtomicI64 = AtomicI64::new(0);
-/// What is added to the clock of the machine.
+/// The correction that is added to the clock of the machine.
 static CORRECTION_US: AtomicI64 = AtomicI64::new(0);
 
-/// How far another clock is ahead of the machine's, as far as one answer tells: it was read after the question had left
-/// and before the answer arrived.
+/// The offset of another clock from that of the machine, as an interval: the clock was read between the request and the
+/// answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offset {
     least_us: i64,
@@ -24,36 +24,36 @@ pub struct Offset {
 }
 
 impl Offset {
-    /// What an answer tells: asked at `asked_at` by the clock of the machine, back after `round_trip`, with the time
-    /// `there`.
-    pub fn new(asked_at: Timestamp, round_trip: Duration, there: Timestamp) -> Self {
+    /// Returns the offset by a request at `sent_at` by the machine's clock, an answer after `round_trip`, and the time
+    /// `there` in it.
+    pub fn new(sent_at: Timestamp, round_trip: Duration, there: Timestamp) -> Self {
         let since = |earlier: Timestamp| there.micros().saturating_sub(earlier.micros());
-        Self { least_us: since(asked_at.plus(round_trip)), most_us: since(asked_at) }
+        Self { least_us: since(sent_at.plus(round_trip)), most_us: since(sent_at) }
     }
 
-    /// The time that question and answer took.
+    /// Returns the round trip of the measurement.
     pub fn round_trip(self) -> Duration {
         Duration::from_micros(self.most_us.abs_diff(self.least_us))
     }
 
-    /// The middle of what is possible, in microseconds: question and answer took as long as each other. Negative if the
-    /// other clock is behind.
+    /// Returns the middle of the interval, in microseconds, as if both ways took as long. Negative if the other clock
+    /// is behind.
     pub fn micros(self) -> i64 {
         self.least_us.midpoint(self.most_us)
     }
 
-    /// How far the clocks differ at least.
+    /// Returns the least difference of the clocks.
     pub fn at_least(self) -> Duration {
         Duration::from_micros(self.least_micros().unsigned_abs())
     }
 
-    /// How far the other clock is ahead at least, in microseconds: 0 if the clocks may agree, negative if it is behind.
+    /// Returns the least offset, in microseconds: 0 if the clocks may agree, negative if the other one is behind.
     pub fn least_micros(self) -> i64 {
         // Ahead for certain, behind for certain, or neither.
         if self.least_us > 0 { self.least_us } else { self.most_us.min(0) }
     }
 
-    /// The one of the two that tells more.
+    /// Returns the narrower interval.
     #[must_use]
     pub fn narrower(self, other: Self) -> Self {
         if other.round_trip() < self.round_trip() { other } else { self }
@@ -63,31 +63,31 @@ impl Offset {
         (self.least_us..=self.most_us).contains(&offset_us)
     }
 
-    /// The correction after this, if it was `correction_us` before: one that is possible stays. So clocks that agree
-    /// are left alone, and an answer that took long, which tells little, changes little.
+    /// Returns the correction after this measurement: the one before if it is within the interval. So clocks that agree
+    /// are not adjusted, and an uncertain measurement changes little.
     fn correct(self, correction_us: i64) -> i64 {
         if self.contains(correction_us) { correction_us } else { self.micros() }
     }
 }
 
-/// The time by the clock of the machine, as it is. Everybody but who measures it calls [`Timestamp::now`].
+/// Returns the uncorrected time of the machine. Only measurements use it; others call [`Timestamp::now`].
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 pub fn machine() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     shifted(Timestamp::from_micros(0).plus(since_epoch), SHIFT_US.load(Ordering::Relaxed))
 }
 
-/// The time by the clock that is shared.
+/// Returns the corrected time.
 pub(crate) fn shared() -> Timestamp {
     shifted(machine(), CORRECTION_US.load(Ordering::Relaxed))
 }
 
-/// Corrects the clock of this process to the one that was measured. One worker calls this.
+/// Corrects the clock of this process by this measurement. Called by one worker.
 pub fn correct(to: Offset) {
     CORRECTION_US.store(to.correct(CORRECTION_US.load(Ordering::Relaxed)), Ordering::Relaxed);
 }
 
-/// Puts the clock of the machine wrong by so much, as this process sees it: for tests of what follows from that.
+/// Shifts the clock of the machine as this process sees it; for tests of wrong clocks.
 pub fn put_wrong(by_ms: i64) {
     SHIFT_US.store(by_ms.saturating_mul(1_000), Ordering::Relaxed);
 }
@@ -102,11 +102,11 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// What an answer tells that took `round_trip_ms` and came from a clock that is `ahead_ms` ahead, read half way.
+    /// Returns the measurement of a clock that is `ahead_ms` ahead, read half way of `round_trip_ms`.
     fn measured(ahead_ms: i64, round_trip_ms: u32) -> Offset {
-        let asked_at = Timestamp::from_micros(1_000_000_000);
-        let read_at = asked_at.plus(MS * round_trip_ms / 2);
-        Offset::new(asked_at, MS * round_trip_ms, shifted(read_at, ahead_ms * 1_000))
+        let sent_at = Timestamp::from_micros(1_000_000_000);
+        let read_at = sent_at.plus(MS * round_trip_ms / 2);
+        Offset::new(sent_at, MS * round_trip_ms, shifted(read_at, ahead_ms * 1_000))
     }
 
     #[test]

@@ -23,7 +23,7 @@ const BY_DIGITS: [(u8, &[u8]); 4] = [
 const LETTERS: usize = 26;
 /// Marks three letters that are no currency.
 const NONE: u8 = u8::MAX;
-/// The digits of every currency, by [`place`].
+/// The digits of every currency, by [`index_of`].
 static DIGITS: [u8; LETTERS * LETTERS * LETTERS] = digits();
 
 const fn digits() -> [u8; LETTERS * LETTERS * LETTERS] {
@@ -33,7 +33,7 @@ const fn digits() -> [u8; LETTERS * LETTERS * LETTERS] {
         let (digits, codes) = BY_DIGITS[group];
         let mut at = 0;
         while at < codes.len() {
-            table[place([codes[at], codes[at + 1], codes[at + 2]])] = digits;
+            table[index_of([codes[at], codes[at + 1], codes[at + 2]])] = digits;
             at += 4;
         }
         group += 1;
@@ -41,8 +41,8 @@ const fn digits() -> [u8; LETTERS * LETTERS * LETTERS] {
     table
 }
 
-/// The place of three upper-case letters in [`DIGITS`].
-const fn place(code: [u8; 3]) -> usize {
+/// Returns the index of three upper-case letters in [`DIGITS`].
+const fn index_of(code: [u8; 3]) -> usize {
     let [a, b, c] = code;
     ((a - b'A') as usize * LETTERS + (b - b'A') as usize) * LETTERS + (c - b'A') as usize
 }
@@ -52,21 +52,21 @@ const fn place(code: [u8; 3]) -> usize {
 pub struct Currency([u8; 3]);
 
 impl Currency {
-    /// Reads a currency that is stored already. Unlike a new one it may be any three upper-case letters: an earlier
-    /// release took them all, and what is stored must stay readable.
+    /// Parses a currency that is stored already. It may be any three upper-case letters: an earlier release accepted
+    /// them all, and stored values must stay readable.
     pub fn stored(text: &str) -> Result<Self, InvalidField> {
         letters(text).map(Self).ok_or_else(|| InvalidField::new("currency", "must be three upper-case letters"))
     }
 
-    /// The three upper-case letters.
+    /// Returns the three upper-case letters.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("a currency is three ASCII letters")
     }
 
-    /// Returns the decimal digits of its minor unit: 2 for EUR, 0 for JPY, 3 for KWD. Only for people to read: amounts
-    /// are minor units everywhere, and nothing scales them. `None` for what is stored and no currency of ISO 4217.
+    /// Returns the decimal digits of its minor unit: 2 for EUR, 0 for JPY, 3 for KWD. For display only: amounts are
+    /// minor units everywhere, and nothing scales them. Returns `None` for a stored code that is not in ISO 4217.
     pub fn minor_digits(&self) -> Option<u8> {
-        Some(DIGITS[place(self.0)]).filter(|digits| *digits != NONE)
+        Some(DIGITS[index_of(self.0)]).filter(|digits| *digits != NONE)
     }
 }
 
@@ -78,7 +78,7 @@ fn letters(text: &str) -> Option<[u8; 3]> {
 impl FromStr for Currency {
     type Err = InvalidField;
 
-    /// Fails for what is no currency of ISO 4217, and names `currency`.
+    /// Fails for a code that is not in ISO 4217, and names `currency`.
     fn from_str(text: &str) -> Result<Self, InvalidField> {
         let currency = letters(text).map(Self).filter(|currency| currency.minor_digits().is_some());
         currency.ok_or_else(|| {

@@ -1,34 +1,34 @@
-//! The hash of a request, by which a repeat differs from another request under the same `request_id`.
+//! The hash of a request, which distinguishes a repeat from another request under the same `request_id`.
 
 use crate::InvalidField;
 use std::fmt;
 
-/// SHA-256 of every field of a request that decides its effect. Two requests with the same one request the same.
+/// SHA-256 of every field of a request that decides its effect. Requests with the same fingerprint are equal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; Self::LEN]);
 
 impl Fingerprint {
-    /// Bytes that it has.
+    /// Length in bytes.
     pub const LEN: usize = 32;
 
-    /// The one of this hash.
+    /// Wraps a hash.
     pub const fn new(hash: [u8; Self::LEN]) -> Self {
         Self(hash)
     }
 
-    /// Reads what a contract or a `BINARY(32)` column holds; the error names the field `request_fingerprint`.
+    /// Reads the bytes of a contract or of a `BINARY(32)` column; the error names the field `request_fingerprint`.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidField> {
         let wrong = |_| InvalidField::new("request_fingerprint", format!("must be {} bytes", Self::LEN));
         bytes.try_into().map(Self).map_err(wrong)
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub const fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// In hexadecimal, lower case.
+/// In lower-case hexadecimal.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";

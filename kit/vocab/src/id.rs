@@ -1,25 +1,25 @@
 //! Ids with a readable prefix: 128 bits in the database, `ord_01j9...` everywhere else (the TypeID form).
 //!
-//! Where a repeat must be the same thing everywhere, the id is derived from what makes it unique (UUID version 5),
-//! so nobody has to ask whether it exists before naming it.
+//! An id that must be the same for a repeat is derived from its natural key (UUID version 5), so no lookup is needed to
+//! name it.
 
 use crate::{RequestId, base32};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
-/// Text or bytes that are not the id that was expected.
+/// A malformed id, or one of another kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("is not an id of this kind: expected \"{prefix}_\" and {len} characters of 0-9 a-z without i, l, o, u", len = base32::LEN)]
 pub struct ParseIdError {
     prefix: &'static str,
 }
 
-/// Root of all derived ids. Changing it would make every repeat a new thing.
+/// Namespace of all derived ids. With another one, repeats would get new ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5a3d_4f10_9c1e_4b7a_8f4e_2d61_7c0b_93e5);
 
 fn derive(kind: &str, parts: &[&[u8]]) -> Uuid {
-    // Every part is preceded by its length, so no two lists of parts read the same.
+    // Every part is preceded by its length, so no two lists of parts encode alike.
     let mut name = kind.as_bytes().to_vec();
     for part in parts {
         name.extend_from_slice(&(part.len() as u64).to_be_bytes());
@@ -38,22 +38,22 @@ macro_rules! id {
             /// Prefix of the text form, before the underscore.
             pub const PREFIX: &'static str = $prefix;
 
-            /// The id of these 128 bits.
+            /// Wraps 128 bits.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The 128 bits.
+            /// Returns the 128 bits.
             pub const fn uuid(&self) -> Uuid {
                 self.0
             }
 
-            /// The 16 bytes, as a `BINARY(16)` column holds them.
+            /// Returns the 16 bytes, as in a `BINARY(16)` column.
             pub fn as_bytes(&self) -> &[u8] {
                 self.0.as_bytes()
             }
 
-            /// Reads what a `BINARY(16)` column holds. Fails for any other length.
+            /// Reads the bytes of a `BINARY(16)` column. Fails for any other length.
             pub fn try_from_bytes(bytes: &[u8]) -> Result<Self, ParseIdError> {
                 Uuid::from_slice(bytes).map(Self).map_err(|_| ParseIdError { prefix: $prefix })
             }
@@ -127,49 +127,49 @@ id!(
 );
 
 impl EventId {
-    /// The event that this caller creates with this request.
+    /// Derives the id of the event that this caller creates with this request.
     pub fn derive(caller: UserId, request: &RequestId) -> Self {
         Self(derive(Self::PREFIX, &[caller.as_bytes(), request.as_str().as_bytes()]))
     }
 }
 
 impl ItemId {
-    /// The item at this place (from 0) of the event.
+    /// Derives the id of the item at this index (from 0) of the event.
     pub fn derive(event: EventId, index: usize) -> Self {
         Self(derive(Self::PREFIX, &[event.as_bytes(), &(index as u64).to_be_bytes()]))
     }
 }
 
 impl CampaignId {
-    /// The campaign that this caller creates with this request.
+    /// Derives the id of the campaign that this caller creates with this request.
     pub fn derive(caller: UserId, request: &RequestId) -> Self {
         Self(derive(Self::PREFIX, &[caller.as_bytes(), request.as_str().as_bytes()]))
     }
 }
 
 impl CouponId {
-    /// The one coupon that this user can have of the campaign.
+    /// Derives the id of the one coupon that this user can have of the campaign.
     pub fn derive(campaign: CampaignId, user: UserId) -> Self {
         Self(derive(Self::PREFIX, &[campaign.as_bytes(), user.as_bytes()]))
     }
 }
 
 impl OrderId {
-    /// The order that this buyer places with this request.
+    /// Derives the id of the order that this buyer places with this request.
     pub fn derive(buyer: UserId, request: &RequestId) -> Self {
         Self(derive(Self::PREFIX, &[buyer.as_bytes(), request.as_str().as_bytes()]))
     }
 }
 
 impl PaymentId {
-    /// The one payment of the order.
+    /// Derives the id of the one payment of the order.
     pub fn derive(order: OrderId) -> Self {
         Self(derive(Self::PREFIX, &[order.as_bytes()]))
     }
 }
 
 impl UserId {
-    /// A user that nobody has seen before.
+    /// Returns a new random user.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place where an id is not derived: a new user is nobody's repeat"

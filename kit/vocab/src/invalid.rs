@@ -11,12 +11,12 @@ pub struct InvalidField {
 }
 
 impl InvalidField {
-    /// `field` is wrong in this way.
+    /// Makes the error of `field`.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
     }
 
-    /// The same, seen from the message that holds the field: `units` within `lines[1]` is `lines[1].units`.
+    /// Prefixes the field with the path of its message: `units` within `lines[1]` is `lines[1].units`.
     pub fn within(self, outer: &str) -> Self {
         Self { field: format!("{outer}.{}", self.field), ..self }
     }

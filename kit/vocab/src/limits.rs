@@ -1,9 +1,9 @@
-//! Limits that more than one service has to keep, or a promise of one would be broken by another; and those that the
-//! contract tells its clients as `stampede.type.v1.bounds`, which a test compares.
+//! Limits that several services must agree on, and those that the contract publishes as `stampede.type.v1.bounds`,
+//! which a test compares.
 
 use std::time::Duration;
 
-/// Most characters of a name or a title: what event takes, inventory and order must be able to store.
+/// Most characters of a name or a title: event accepts, and inventory and order must be able to store so many.
 pub const MAX_NAME_CHARS: usize = 200;
 
 /// Most items of one event.
@@ -24,21 +24,21 @@ pub const MAX_WATCHED_EVENTS: usize = 100;
 /// Most lines of one order.
 pub const MAX_ORDER_LINES: usize = 20;
 
-/// Most states of a filter. There are fewer, and a repeat does no harm.
+/// Most states of a filter. There are fewer, and duplicates do no harm.
 pub const MAX_FILTER_STATES: usize = 16;
 
-/// Most orders, reservations or holds that one call between services is about.
+/// Most orders, reservations or holds of one call between services.
 pub const MAX_PER_CALL: usize = 256;
 
-/// Most characters of the token of a card or wallet: what order takes, payment must be able to store.
+/// Most characters of the token of a card or wallet: order accepts, and payment must be able to store so many.
 pub const MAX_PAYMENT_METHOD_CHARS: usize = 255;
 
-/// How long an order may take from its arrival to its row, in milliseconds, by default.
-/// Later it is not written any more, so what is set aside for it may be given back.
+/// Default of the longest time from the arrival of an order to its row, in milliseconds. A later order is not written,
+/// so what is reserved for it may be released.
 pub const DEFAULT_ORDER_WRITE_LIMIT_MS: u64 = 8_000;
 
-/// The least age at which units and a coupon may be given back whose order was never written: half as long again as an
-/// order may take, for the commit that began in time and for clocks that do not run alike.
+/// Returns the least age at which units and a coupon of an order that was never written may be released: one and a half
+/// times the write limit, for a commit that began in time and for clock drift.
 pub fn least_unwritten_age(order_write_limit: Duration) -> Duration {
     order_write_limit + order_write_limit / 2
 }

@@ -1,9 +1,9 @@
-//! How long a worker waits for more work before its next round, so that batches grow under load.
+//! Adaptive batching delay of workers: batches grow under load.
 
 use std::time::Duration;
 
-/// The pause after a round of work, which grows with the size of the round. Most of the cost of a round is the same for
-/// one message as for many: under load a longer pause makes larger batches, and after a quiet time there is none.
+/// The pause after a round of work, which grows with the size of the round. Most of the cost of a round is fixed: under
+/// load a longer pause makes larger batches, and after an idle time there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Linger {
     /// Pause after the smallest round. A round without work has no pause.

@@ -1,4 +1,4 @@
-//! Exact amounts of money. Arithmetic that could overflow or mix currencies says so instead.
+//! Exact amounts of money. Arithmetic fails on overflow and on mixed currencies.
 
 use crate::{Currency, Quantity};
 use serde::{Deserialize, Serialize};
@@ -25,24 +25,24 @@ pub struct Money {
 }
 
 impl Money {
-    /// `minor_units` of `currency`.
+    /// Makes an amount of `minor_units` of `currency`.
     pub const fn new(minor_units: i64, currency: Currency) -> Self {
         Self { minor_units, currency }
     }
 
-    /// Nothing, in `currency`.
+    /// Returns zero in `currency`.
     pub const fn zero(currency: Currency) -> Self {
         Self::new(0, currency)
     }
 
-    /// The sum. Fails for two currencies and on overflow.
+    /// Returns the sum. Fails for two currencies and on overflow.
     pub fn checked_add(self, other: Self) -> Result<Self, MoneyError> {
         self.same_currency(other)?;
         let sum = self.minor_units.checked_add(other.minor_units).ok_or(MoneyError::Overflow)?;
         Ok(Self::new(sum, self.currency))
     }
 
-    /// The price of so many units. Fails on overflow.
+    /// Returns the price of so many units. Fails on overflow.
     pub fn checked_mul(self, quantity: Quantity) -> Result<Self, MoneyError> {
         let product = self.minor_units.checked_mul(i64::from(quantity.get())).ok_or(MoneyError::Overflow)?;
         Ok(Self::new(product, self.currency))

@@ -1,4 +1,4 @@
-//! Pages of a list: how many, and where the next one starts.
+//! Page sizes and page tokens of lists.
 
 use crate::{InvalidField, base64url};
 use std::fmt;
@@ -9,11 +9,11 @@ use uuid::Uuid;
 pub struct PageSize(u32);
 
 impl PageSize {
-    /// The most rows of one page.
+    /// Largest page.
     pub const MAX: u32 = 100;
 
-    /// Takes 0 as 50, and more than the most as the most (AIP-158): a reader follows the token and not the number. The
-    /// error is of a negative size, and names the field `page_size`.
+    /// Takes 0 as 50, and caps larger sizes (AIP-158): clients follow the token, not the size. Fails for a negative
+    /// size, and names the field `page_size`.
     pub fn parse(size: i32) -> Result<Self, InvalidField> {
         match u32::try_from(size) {
             Ok(0) => Ok(Self(50)),
@@ -22,17 +22,17 @@ impl PageSize {
         }
     }
 
-    /// The rows.
+    /// Returns the number of rows.
     pub const fn get(self) -> u32 {
         self.0
     }
 }
 
-/// The start of the next page of a list: after the row with this sort value and id.
+/// A page token: the next page starts after the row with this sort value and id.
 ///
-/// Its text is not to be read by people, and says nothing of whose list it is of. It has a checksum over the list, so
-/// that a token is never taken for one of another list. The checksum is no signature: a list shows only what its caller
-/// may see, wherever it starts.
+/// Its text is opaque and does not reveal whose list it is of. It has a checksum over the list, so that a token of
+/// another list is refused. The checksum is no signature: a list has only rows that its caller may see, wherever it
+/// starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageToken {
     list: String,
@@ -42,18 +42,18 @@ pub struct PageToken {
     pub id: Uuid,
 }
 
-/// The form of the text, its first byte.
-const FORM: u8 = 1;
-/// Bytes of a token: the form, the checksum, the sort value and the id. A multiple of three, as [`base64url`] wants.
+/// Version of the encoding, its first byte.
+const VERSION: u8 = 1;
+/// Bytes of a token: the version, the checksum, the sort value and the id. A multiple of three, as [`base64url`] needs.
 const LEN: usize = 1 + 8 + 8 + 16;
 
 impl PageToken {
-    /// The token of the page after this row. `list` names the list and its filter.
+    /// Makes the token of the page after this row. `list` names the list and its filter.
     pub fn new(list: impl Into<String>, after: i64, id: Uuid) -> Self {
         Self { list: list.into(), after, id }
     }
 
-    /// Reads a token of `list`; the empty text is the first page. The error names the field `page_token`.
+    /// Parses a token of `list`; the empty text is the first page. The error names the field `page_token`.
     pub fn parse(list: &str, token: &str) -> Result<Option<Self>, InvalidField> {
         if token.is_empty() {
             return Ok(None);
@@ -67,7 +67,7 @@ impl PageToken {
     }
 
     fn read(list: &str, token: &str) -> Option<Self> {
-        // What is too long is not decoded first.
+        // Checked first, so that a long text is not decoded.
         if token.len() != LEN / 3 * 4 {
             return None;
         }
@@ -80,7 +80,7 @@ impl PageToken {
 
     fn bytes(&self) -> [u8; LEN] {
         let mut bytes = [0; LEN];
-        bytes[0] = FORM;
+        bytes[0] = VERSION;
         bytes[9..17].copy_from_slice(&self.after.to_be_bytes());
         bytes[17..].copy_from_slice(self.id.as_bytes());
         let checked = [&bytes[9..], self.list.as_bytes()].concat();
@@ -89,7 +89,7 @@ impl PageToken {
     }
 }
 
-/// The checksum FNV-1a of 64 bits.
+/// Computes the 64-bit FNV-1a checksum.
 fn fnv1a(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)

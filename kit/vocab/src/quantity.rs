@@ -19,7 +19,7 @@ impl Quantity {
         }
     }
 
-    /// The units.
+    /// Returns the units.
     pub const fn get(self) -> i32 {
         self.0
     }

@@ -1,4 +1,4 @@
-//! The user of Redis that every process logs in as, and all that Redis lets it do.
+//! The ACL of the Redis user of all processes.
 
 /// Name of the user.
 pub const REDIS_USER: &str = "stampede";
@@ -32,15 +32,15 @@ pub const REDIS_SCRIPT_COMMANDS: &[&str] = &[
     "ZSCORE",
 ];
 
-/// Keys, channels, and the commands that processes themselves send, but INFO and TIME, which scripts call too. What is
-/// not here is refused: CONFIG, KEYS, FLUSHALL, DEBUG, SHUTDOWN, ACL and all the others.
+/// Keys, channels, and the commands that processes themselves send, except INFO and TIME, which scripts call too. All
+/// others are refused: CONFIG, KEYS, FLUSHALL, DEBUG, SHUTDOWN, ACL and so on.
 const RIGHTS: &[&str] = &[
     "~*",
-    // Where each logical database publishes its expired keys.
+    // Channel of expired keys of each logical database.
     "&__keyevent@*__:expired",
     "-@all",
-    // The connection. It says what it is, and leaves those of others alone; which subcommands there are differs by
-    // version, and one that is unknown would be an error.
+    // Handshake of a connection, which may not touch other connections. Subcommands differ by version, and an unknown
+    // one would be an error.
     "+auth",
     "+hello",
     "+ping",
@@ -72,8 +72,8 @@ const RIGHTS: &[&str] = &[
     "+script|load",
 ];
 
-/// Returns the rules of the user with this password, as `ACL SETUSER` and `redis-server --user` take them after the
-/// name. The password must have no white space in it.
+/// Returns the ACL rules of the user with this password, as `ACL SETUSER` and `redis-server --user` take them after the
+/// name. The password must have no white space.
 pub fn redis_rules(password: &str) -> Vec<String> {
     let login = ["reset".to_owned(), "on".to_owned(), format!(">{password}")];
     let rights = RIGHTS.iter().map(|rule| (*rule).to_owned());
@@ -81,8 +81,8 @@ pub fn redis_rules(password: &str) -> Vec<String> {
     login.into_iter().chain(rights).chain(called).collect()
 }
 
-/// Returns a file of users, as `redis-server --aclfile` takes it: the one of the processes; `admin`, who may do
-/// everything; and the default one, which has no password and may only ask whether the server is there.
+/// Returns an ACL file, as `redis-server --aclfile` takes it, of three users: that of the processes; `admin`, with all
+/// rights; and the default one, without a password, which may only ping.
 pub fn redis_users_file(password: &str, admin_password: &str) -> String {
     let rules = redis_rules(password).join(" ");
     format!(

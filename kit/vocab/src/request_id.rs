@@ -1,4 +1,4 @@
-//! The caller's own name for a request, which makes a repeat harmless.
+//! The idempotency key of a request.
 
 use crate::{InvalidField, refuse_card_number};
 
@@ -7,11 +7,11 @@ use crate::{InvalidField, refuse_card_number};
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Most characters it may have.
+    /// Most characters.
     pub const MAX_LEN: usize = 64;
 
-    /// Reads the id of a request as [`RequestId::parse`] does, and refuses what looks like a card number: a new id is
-    /// stored and sent on. The error names the field `request_id`, and does not repeat the id.
+    /// Parses the id of a new request as [`RequestId::parse`] does, but refuses one that looks like a card number,
+    /// since it is stored and sent on. The error names the field `request_id`, and does not quote the id.
     pub fn of_request(text: &str) -> Result<Self, InvalidField> {
         refuse_card_number("request_id", text)?;
         Self::parse(text)
@@ -28,7 +28,7 @@ impl RequestId {
         }
     }
 
-    /// The characters.
+    /// Returns the characters.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,7 +52,7 @@ mod tests {
             let refused = RequestId::of_request(card).unwrap_err();
             assert_eq!(refused.field, "request_id");
             assert!(!refused.problem.contains("4242"), "{refused}");
-            // What is stored must stay readable.
+            // Stored ids must stay readable.
             assert!(RequestId::parse(card).is_ok());
         }
         assert!(RequestId::of_request("01936f2c-4242-4242-8242-424242424242").is_ok());

@@ -1,12 +1,12 @@
-//! The registry of services: what each is called, where it listens, whom it calls, which messages it takes, and
-//! whether it has work to wait for. Everything that needs a list of services reads this one.
+//! The registry of services: names, ports, the services that each calls, the messages that it consumes, and whether it
+//! has work to wait for. Everything that needs a list of services reads this one.
 
 use std::{fmt, str::FromStr};
 
-/// How far the port of a process' admin side is above its own.
+/// Offset of the admin port of a process from its own port.
 pub const ADMIN_PORT_OFFSET: u16 = 100;
 
-/// Which Redis database a process uses.
+/// The Redis database of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisUse {
     /// The one of stock, coupons and tokens.
@@ -15,12 +15,12 @@ pub enum RedisUse {
     Timers,
 }
 
-/// The facts of a service.
+/// The entry of a service.
 struct Facts {
     name: &'static str,
     port: u16,
     calls: &'static [Service],
-    /// Each topic that it reads, with the names of the messages that it takes from there. It skips all others.
+    /// Topics that it reads, each with the messages that it consumes. It skips all others.
     takes: &'static [(Service, &'static [&'static str])],
     redis: Option<RedisUse>,
     /// Whether it has work that ends later, beside messages, such as a charge under way.
@@ -111,50 +111,50 @@ services! {
 }
 
 impl Service {
-    /// Its name: the end of its schema and topic, and the argument of `stampede serve`.
+    /// Returns its name: the end of its schema and topic, and the argument of `stampede serve`.
     pub const fn name(self) -> &'static str {
         self.facts().name
     }
 
-    /// The services whose topics it reads, as the consumer group `<prefix>.<name>`.
+    /// Returns the services whose topics it reads, as the consumer group `<prefix>.<name>`.
     pub fn reads(self) -> impl Iterator<Item = Self> {
         self.facts().takes.iter().map(|(writer, _)| *writer)
     }
 
-    /// The services that read its topic.
+    /// Returns the services that read its topic.
     pub fn readers(self) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |reader| reader.reads().any(|writer| writer == self))
     }
 
-    /// The messages that it takes from the topic of `writer`, by their names within the package; none if it does not
-    /// read that topic.
+    /// Returns the messages that it consumes from the topic of `writer`, by their names within the package; empty if it
+    /// does not read that topic.
     pub fn takes(self, writer: Self) -> &'static [&'static str] {
         let from_writer = self.facts().takes.iter().find(|(from, _)| *from == writer);
         from_writer.map(|(_, names)| *names).unwrap_or_default()
     }
 
-    /// Whether it has work that ends later, beside messages: the audit waits for it, by a count of its own. An event is
+    /// Returns whether it has work that ends later, beside messages: the audit waits for it, by a count of its own. An event is
     /// no such work: it opens and ends at its times.
     pub const fn has_work(self) -> bool {
         self.facts().has_work
     }
 
-    /// Name of its topic, such as `stampede.order` under the prefix `stampede`.
+    /// Returns the name of its topic, such as `stampede.order` under the prefix `stampede`.
     pub fn topic(self, prefix: &str) -> String {
         format!("{prefix}.{self}")
     }
 
-    /// Name of the topic of its messages that `reader` cannot apply.
+    /// Returns the name of the dead-letter topic of `reader` for its messages.
     pub fn dead_letters(self, prefix: &str, reader: Self) -> String {
         format!("{prefix}.{self}.{reader}.dlq")
     }
 
-    /// The environment variable that has the URLs of its replicas.
+    /// Returns the environment variable with the URLs of its replicas.
     pub fn urls_variable(self) -> String {
         format!("STAMPEDE_{}_URLS", self.name().to_uppercase())
     }
 
-    /// The CloudEvents source of its messages.
+    /// Returns the CloudEvents source of its messages.
     pub fn source(self) -> String {
         format!("/stampede/{self}")
     }
@@ -169,7 +169,7 @@ impl fmt::Display for Service {
 /// A process of the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Process {
-    /// The payment provider to practise against.
+    /// The simulator of a payment provider.
     Sandbox,
     /// A service.
     Service(Service),
@@ -178,13 +178,13 @@ pub enum Process {
 }
 
 impl Process {
-    /// Every process, in an order in which each starts after those that it calls.
+    /// Returns every process, each after those that it calls.
     pub fn all() -> impl Iterator<Item = Self> {
         let services = Service::ALL.into_iter().map(Self::Service);
         std::iter::once(Self::Sandbox).chain(services).chain([Self::Gateway])
     }
 
-    /// Its name, as in `stampede serve <name>`.
+    /// Returns its name, as in `stampede serve <name>`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sandbox => "sandbox",
@@ -193,7 +193,7 @@ impl Process {
         }
     }
 
-    /// The port that it listens on by default.
+    /// Returns its default port.
     pub const fn port(self) -> u16 {
         match self {
             Self::Sandbox => 7190,
@@ -202,7 +202,7 @@ impl Process {
         }
     }
 
-    /// The services that it calls.
+    /// Returns the services that it calls.
     pub const fn calls(self) -> &'static [Service] {
         match self {
             Self::Sandbox => &[],
@@ -211,7 +211,7 @@ impl Process {
         }
     }
 
-    /// The Redis database that it uses.
+    /// Returns the Redis database that it uses.
     pub const fn redis(self) -> Option<RedisUse> {
         match self {
             Self::Sandbox => None,
@@ -233,7 +233,7 @@ impl fmt::Display for Process {
     }
 }
 
-/// A name that is of no process.
+/// A name of no process.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}: no such process")]
 pub struct UnknownProcess(String);

@@ -1,4 +1,4 @@
-//! Time as a value: instants in microseconds. What decides takes them as arguments.
+//! Instants in microseconds, as values. Code that decides takes them as arguments.
 
 use crate::clock;
 use std::{fmt, time::Duration};
@@ -8,32 +8,33 @@ use std::{fmt, time::Duration};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The instant so many microseconds after the epoch.
+    /// Returns the instant so many microseconds after the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// The instant now, by the clock that the process shares with others ([`clock`]). Domains are handed it.
+    /// Returns the present instant, by the corrected clock of the process ([`clock`]). Domain code gets it as an
+    /// argument.
     pub fn now() -> Self {
         clock::shared()
     }
 
-    /// Microseconds since the epoch.
+    /// Returns the microseconds since the epoch.
     pub const fn micros(self) -> i64 {
         self.0
     }
 
-    /// The instant `duration` later; the last one there is where that does not fit.
+    /// Returns the instant `duration` later; saturates.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(whole_micros(duration)))
     }
 
-    /// The instant `duration` earlier; the first one there is where that does not fit.
+    /// Returns the instant `duration` earlier; saturates.
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(whole_micros(duration)))
     }
 
-    /// Time since `earlier`; zero if that is later than this.
+    /// Returns the time since `earlier`; zero if that is later than this.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

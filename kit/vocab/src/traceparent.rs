@@ -1,8 +1,8 @@
-//! A place in a trace, as the header `traceparent` of W3C Trace Context has it.
+//! A position in a trace: the header `traceparent` of W3C Trace Context.
 
 use std::fmt;
 
-/// Bytes of the form that every version begins with.
+/// Length of the fields that every version begins with.
 const LEN: usize = 55;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
@@ -15,17 +15,17 @@ pub struct Traceparent {
 }
 
 impl Traceparent {
-    /// The begin of a new trace, which is not sampled.
+    /// Returns the start of a new trace, which is not sampled.
     pub fn random() -> Self {
-        // Zero means none.
+        // Zero is invalid.
         Self { trace_id: rand::random::<u128>().max(1), span_id: rand::random::<u64>().max(1), flags: 0 }
     }
 
-    /// Reads the header; `None` for what names no trace.
+    /// Parses the header; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let (known, more) = text.split_at_checked(LEN)?;
         let [version, trace_id, span_id, flags] = fields(known)?;
-        // Later versions may go on, behind another dash.
+        // Later versions may have more fields, after another dash.
         let is_whole = more.is_empty() || version != "00" && more.starts_with('-');
         let read = Self {
             trace_id: u128::from_str_radix(hex(trace_id, 32)?, 16).ok()?,
@@ -36,13 +36,13 @@ impl Traceparent {
         (is_whole && names_a_span).then_some(read)
     }
 
-    /// The id of the trace: 32 hexadecimal digits.
+    /// Returns the trace id: 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
         String::from_utf8(digits::<32>(self.trace_id).into()).expect("digits are ASCII")
     }
 }
 
-/// As the header has it.
+/// In the format of the header.
 impl fmt::Display for Traceparent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text: [u8; LEN] = *b"00-00000000000000000000000000000000-0000000000000000-00";
@@ -53,7 +53,7 @@ impl fmt::Display for Traceparent {
     }
 }
 
-/// The last digits of a number. Every call of the mesh carries 50 of them, which a formatter writes one by one.
+/// Returns the lowest hexadecimal digits of a number. Every call of the mesh has 50 of them, so no formatter is used.
 fn digits<const N: usize>(number: u128) -> [u8; N] {
     std::array::from_fn(|at| DIGITS[(number >> (4 * (N - 1 - at))) as usize & 0xf])
 }
@@ -64,7 +64,7 @@ fn fields(text: &str) -> Option<[&str; 4]> {
     fields.next().is_none().then_some(all)
 }
 
-/// The text, if it is so many digits in lower case.
+/// Returns the text if it has so many lower-case hexadecimal digits.
 fn hex(text: &str, len: usize) -> Option<&str> {
     (text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))).then_some(text)
 }
