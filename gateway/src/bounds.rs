@@ -1,8 +1,7 @@
-//! Every bound of the gateway on its clients, in one place: what they may hold, how much of it, and for how long.
-//! Those of connections are flags here, whose defaults are the server's own.
+//! All limits of the gateway on its clients. Those of connections are flags here, with the defaults of the server.
 //!
-//! docs/security.md has the reason for each default, and the metric that shows it. Limits of what buyers do, such as
-//! logins and claims a minute, are in `crate::acts`.
+//! docs/security.md has the reason for each default, and its metric. Rate limits, such as logins and claims a minute,
+//! are in `crate::acts`.
 
 use crate::{
     hold::{Class, PoolBounds},
@@ -15,15 +14,15 @@ use std::time::Duration;
 pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for the next part of a body.
 pub const BODY_PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
-/// Answers of more bytes count by their bytes until they are written. Smaller ones are bounded by their number.
+/// Answers with more bytes are counted by their bytes until they are written. Smaller ones are limited by their number.
 pub const COUNTED_ANSWER_BYTES: usize = 16 * 1024;
-/// The largest answer there is as JSON: each address may have one, whatever its share.
+/// Largest answer as JSON: each address may have one, whatever its share.
 pub const LARGEST_ANSWER_BYTES: usize = 32 << 20;
-/// Longest time that a watcher may take nothing while a message waits for it.
+/// Longest time in which a watcher takes no message while one waits.
 pub const WATCHER_STALL_DEADLINE: Duration = Duration::from_secs(15);
-/// Messages that wait for one watcher, one a subject; the contract lets nobody watch more.
+/// Most messages that wait for one watcher, one a subject, as the contract allows no more subjects.
 pub const MAX_WAITING_MESSAGES: usize = 128;
-/// Longest life of a stream; less up to a tenth by chance, so that not all come again at once.
+/// Longest life of a stream; less up to a tenth at random, so that clients do not reconnect together.
 pub const STREAM_LIFE: Duration = Duration::from_secs(3_600);
 
 /// Bounds of one request, and of all of them together.

@@ -1,5 +1,5 @@
-//! The caching of answers: those that are the same for everybody may be kept by any cache for a moment, those of one
-//! buyer by that buyer alone, who revalidates them each time.
+//! Cache headers of answers: public ones may be cached by any cache for a moment, those of one buyer only by that
+//! buyer, who revalidates them each time.
 
 use crate::routes::{Access, Route};
 use http::{HeaderValue, Method};
@@ -11,8 +11,7 @@ pub struct Caching {
 }
 
 impl Caching {
-    /// Lets any cache keep answers that are the same for everybody for so many seconds; with 0 it revalidates them each
-    /// time.
+    /// Lets any cache keep public answers for so many seconds; with 0 it revalidates them each time.
     pub fn new(public_max_age_s: u32) -> Self {
         let shared = match public_max_age_s {
             0 => HeaderValue::from_static("public, no-cache"),

@@ -1,5 +1,5 @@
-//! The handler behind the layers: reads the body up to its limit, takes the places that the request needs, and calls
-//! the endpoint of its route.
+//! The handler behind the layers: reads the body up to its limit, acquires the permits of the request, and calls the
+//! endpoint of its route.
 
 use crate::{
     auth::{Caller, ticket_path_of},
@@ -39,9 +39,9 @@ pub async fn dispatch(
             refuse_query(parts.uri.query().unwrap_or_default())?;
             let body = holds.read(body, &holder).await?;
             require_json(&parts.headers, &body)?;
-            let place = holds.request(&holder, class)?;
+            let permit = holds.request(&holder, class)?;
             let answer = answer(gateway, route, *native, caller, holder.block, &parts.headers, &body).await?;
-            holds.answer(&holder, place, answer)
+            holds.answer(&holder, permit, answer)
         }
         Endpoint::Rpc(rpc) => {
             // A method without a body does not wait for one.
@@ -50,9 +50,9 @@ pub async fn dispatch(
             if rpc.raw_body.is_none() {
                 require_json(&parts.headers, &body)?;
             }
-            // Taken only now: a place is for the call and its answer, not for a body that is still arriving.
-            let place = holds.request(&holder, class)?;
-            // A call is over before its token is; a stream may not be.
+            // Acquired only now: a permit covers the call and its answer, not a body that is still arriving.
+            let permit = holds.request(&holder, class)?;
+            // A call is over before its token expires; a stream may not be.
             let end = caller.filter(|_| rpc.streaming).map(|caller| gateway.auth.end_of(caller));
             let call = Call {
                 rpc,
@@ -66,10 +66,10 @@ pub async fn dispatch(
             };
             if rpc.streaming {
                 let stream = holds.stream(&holder, class, &parts.uri)?;
-                // The place of the request is free once the stream begins; that of the stream when it ends.
+                // The permit of the request is released once the stream begins; that of the stream when it ends.
                 return Ok(keep(gateway.transcoder.call(call, end).await?, stream));
             }
-            holds.answer(&holder, place, gateway.transcoder.call(call, end).await?)
+            holds.answer(&holder, permit, gateway.transcoder.call(call, end).await?)
         }
     }
 }

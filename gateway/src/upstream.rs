@@ -1,4 +1,4 @@
-//! Calls to the services: on which channel, for how long, and in whose name.
+//! Calls to the services: channel, deadline and identity.
 //!
 //! It knows neither the messages nor the protocol in which the caller sent them.
 
@@ -108,7 +108,7 @@ impl Upstream {
     }
 }
 
-/// Bounds the wait. The channel sends the deadline along to the service.
+/// Applies the deadline. The channel sends it along to the service.
 async fn in_time<T>(deadline: Deadline, work: impl Future<Output = Result<T, Status>>) -> Result<T, Problem> {
     let outcome = deadline.bound(work).await?;
     outcome.map_err(|status| failure(&status))

@@ -28,27 +28,27 @@ impl By {
     }
 }
 
-/// The instruments of the limits.
+/// The metrics of the limits.
 pub struct Meters {
     throttled: Counter<u64>,
-    unasked: Counter<u64>,
+    unchecked: Counter<u64>,
 }
 
 impl Meters {
-    /// Counts through the global meter, as it is now.
+    /// Uses the present global meter.
     pub fn new() -> Self {
         let meter = global::meter("stampede.gateway");
         let throttled = meter
             .u64_counter("stampede_gateway_throttled")
             .with_description("Acts that were refused because there were too many, by act and for whom")
             .build();
-        let unasked = meter
+        let unchecked = meter
             .u64_counter("stampede_gateway_limits_unasked")
             .with_description("Acts that were let through because Redis did not say in time whether they may")
             .build();
         // A series that begins with its first count hides that count from queries of increases.
-        unasked.add(0, &[]);
-        Self { throttled, unasked }
+        unchecked.add(0, &[]);
+        Self { throttled, unchecked }
     }
 
     /// Counts a refusal.
@@ -57,7 +57,7 @@ impl Meters {
     }
 
     /// Counts acts that were let through because Redis did not answer.
-    pub fn unasked(&self, acts: usize) {
-        self.unasked.add(acts as u64, &[]);
+    pub fn unchecked(&self, acts: usize) {
+        self.unchecked.add(acts as u64, &[]);
     }
 }

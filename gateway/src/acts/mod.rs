@@ -1,15 +1,15 @@
 //! Limits on what callers do: how often by user and by address, and how many orders they may have open.
 //!
-//! Acts are counted in Redis, so the limits hold for all gateways together. Where Redis does not answer at once, acts
-//! are let through and counted as such: a limit protects a sale, and must not stop one.
+//! Acts are counted in Redis, so the limits hold for all gateways together. They fail open: where Redis does not answer
+//! at once, acts are admitted, and counted as such. A limit protects a sale, and must not stop one.
 //!
-//! The caller was authenticated and the request was read before. So a refusal reveals no secret, and a request that
-//! makes no sense costs its caller nothing.
+//! The caller is authenticated and the request is parsed before. So a refusal reveals no secret, and an invalid request
+//! is not counted.
 
 mod meters;
+mod order_tracker;
 mod queue;
 mod rules;
-mod tab;
 
 pub use self::rules::Act;
 
@@ -30,7 +30,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 /// Shortest retry delay of a refusal.
 const LEAST_RETRY: Duration = Duration::from_secs(1);
 
-/// Lets acts through, or refuses them.
+/// Admits or refuses acts.
 pub struct Acts {
     redis: Redis,
     queue: Queue,
@@ -39,21 +39,21 @@ pub struct Acts {
     offenders: Offenders,
 }
 
-/// The caller of an act, as far as the limits know them.
+/// The caller of an act, with the keys by which the limits count.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Who<'a> {
+pub struct Actor<'a> {
     /// The user, or the login where no user is known.
     pub token: Option<&'a str>,
     /// The address that the request is from.
     pub block: Option<Block>,
-    /// The order that is acted on.
+    /// The order that is paid or cancelled.
     pub order: Option<OrderId>,
     /// The order that is placed.
     pub placing: Option<OrderId>,
 }
 
-impl Who<'_> {
-    /// Returns the owner of the limits of this kind; `None` where it is not known.
+impl Actor<'_> {
+    /// Returns the key of the limits of this kind; `None` if it is unknown.
     fn subject(&self, by: By) -> Option<&dyn Display> {
         match by {
             By::Order => self.order.as_ref().map(|order| order as &dyn Display),
@@ -64,21 +64,21 @@ impl Who<'_> {
 }
 
 impl Acts {
-    /// Counts in `redis`, from the current runtime, and lets an act through if that does not answer within
-    /// `longest_wait`. Every limit is `factor` times what the rules say; 0 for no limits.
+    /// Counts in `redis`, from the current runtime, and admits an act if Redis does not answer within `longest_wait`.
+    /// Every limit is `factor` times the rule; 0 disables them.
     pub fn new(redis: Redis, factor: u32, longest_wait: Duration) -> Self {
         let meters = Arc::new(Meters::new());
         let queue = Queue::new(redis.clone(), Arc::clone(&meters), longest_wait);
         Self { queue, redis, factor, meters, offenders: Offenders::default() }
     }
 
-    /// Counts one act; fails with `THROTTLED` if there were too many.
-    pub async fn admit(&self, act: Act, who: &Who<'_>) -> Result<(), Problem> {
+    /// Counts one act. Fails with `THROTTLED` over a limit.
+    pub async fn admit(&self, act: Act, actor: &Actor<'_>) -> Result<(), Problem> {
         if self.factor == 0 {
             return Ok(());
         }
         let buckets: Vec<_> =
-            bounds(act, who).map(|(by, rate, subject)| self.bucket(act, by, rate, subject, who.placing)).collect();
+            bounds(act, actor).map(|(by, rate, subject)| self.bucket(act, by, rate, subject, actor.placing)).collect();
         if buckets.is_empty() {
             return Ok(());
         }
@@ -89,8 +89,8 @@ impl Acts {
                 (bucket, wait, "too many orders are open: pay or cancel one of them")
             }
         };
-        let by = bounds(act, who).nth(bucket).map_or(By::Address, |(by, ..)| by);
-        if let Some(block) = who.block.filter(|_| by == By::Address) {
+        let by = bounds(act, actor).nth(bucket).map_or(By::Address, |(by, ..)| by);
+        if let Some(block) = actor.block.filter(|_| by == By::Address) {
             self.offenders.refused(block, act.name());
         }
         Err(self.refuse(act, by, wait, detail))
@@ -111,15 +111,15 @@ impl Acts {
 
     fn refuse(&self, act: Act, by: By, wait: Duration, detail: &str) -> Problem {
         self.meters.throttled(act, by);
-        // Never too early, and not at the same time for all who were refused together.
+        // Never too early, and with jitter, since many may be refused together.
         let wait = wait.max(LEAST_RETRY).mul_f64(rand::random_range(1.0..=1.5));
         Problem::new(Reason::Throttled, detail).meta("act", act.name()).meta("by", by.name()).retry_after(wait)
     }
 }
 
-/// Returns the limits of an act, the narrowest first: whoever is over their own takes nothing from that of all others
-/// at their address.
-fn bounds<'a>(act: Act, who: &'a Who<'_>) -> impl Iterator<Item = (By, Rate, &'a dyn Display)> {
+/// Returns the limits of an act, the narrowest first: a caller over their own limit does not use up that of their
+/// address.
+fn bounds<'a>(act: Act, actor: &'a Actor<'_>) -> impl Iterator<Item = (By, Rate, &'a dyn Display)> {
     let rule = act.rule();
-    By::NARROWEST_FIRST.into_iter().filter_map(move |by| Some((by, rule.of(by)?, who.subject(by)?)))
+    By::NARROWEST_FIRST.into_iter().filter_map(move |by| Some((by, rule.of(by)?, actor.subject(by)?)))
 }

@@ -1,16 +1,16 @@
-//! The limited calls, and the states of the orders that they place or settle.
+//! Tracks the open orders of callers, by the answers to limited calls.
 //!
-//! An order counts as open once it is answered as AWAITING_PAYMENT, and no longer once it is answered as anything else:
-//! PAYING, CANCELLED, EXPIRED. One that is declined counts again when its payment is requested again. An order without
-//! an answer may have been placed, so it counts: whoever hangs up gains nothing by it. One that an operator cancels is
-//! settled for the buyer whom the answer names.
+//! An order counts as open once it is answered as AWAITING_PAYMENT, and as settled once it is answered in any other
+//! state: PAYING, CANCELLED, EXPIRED. A declined order counts again when its payment is requested again. An order
+//! without an answer may have been placed, so it counts: hanging up does not evade the limit. An order that an operator
+//! cancels is settled for the buyer in the answer.
 //!
-//! That an order is settled is recorded before its answer is given: whoever got the answer may place the next one at
-//! once, by any gateway. That it is open is recorded behind the answer. The next order of its buyer sees it where they
-//! come by the same gateway, and most often by another too, as the way of the answer is longer than that to Redis; a
-//! record that is overtaken or lost makes the limit looser by an order.
+//! A settled order is recorded before its answer is sent, since the caller may then place the next one at once, by any
+//! gateway. An open order is recorded after its answer. The next order of its buyer counts it on the same gateway, and
+//! most often on another too, as Redis is nearer than the client; a record that is late or lost loosens the limit by
+//! one order.
 
-use super::{Act, Acts, Who, meters::By, rules::OPEN_FOR};
+use super::{Act, Actor, Acts, meters::By, rules::OPEN_FOR};
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Identity, Role};
 use stampede_lua::gate::{OpenOrders, Question};
@@ -19,21 +19,21 @@ use stampede_status::{Problem, Reason};
 use stampede_vocab::{OrderId, RequestId, UserId};
 use std::{mem, sync::Arc};
 
-/// A call that was let through, until it is answered.
-pub struct Tab {
+/// An admitted call, until it is answered.
+pub struct OrderTracker {
     acts: Arc<Acts>,
     act: Act,
     owners: Owners,
-    /// The order; `None` once the tab is closed.
+    /// The order; `None` once its state is recorded.
     order: Option<OrderId>,
 }
 
-/// The owners for whom the order of a call counts as open.
+/// The keys under which the order of a call counts as open.
 enum Owners {
     /// The caller, and their address.
     Known(Vec<OpenOrders>),
-    /// The buyer whom the answer names, as somebody else calls. It counts on at the address that it came from, which
-    /// nobody knows any more.
+    /// The buyer in the answer, as the caller is an operator. It still counts for the address that it was placed from,
+    /// which is unknown by now.
     Answered,
 }
 
@@ -49,41 +49,41 @@ impl Acts {
         self.factor > 0 && Act::of_rpc(grpc_path).is_some()
     }
 
-    /// Counts a call, if its method is limited. Fails with `THROTTLED` if there were too many.
+    /// Counts a call, if its method is limited. Fails with `THROTTLED` over a limit.
     pub async fn call(
         self: &Arc<Self>,
         grpc_path: &str,
         caller: Option<&Identity>,
         block: Option<Block>,
         message: &DynamicMessage,
-    ) -> Result<Option<Tab>, Problem> {
+    ) -> Result<Option<OrderTracker>, Problem> {
         let Some(act) = Act::of_rpc(grpc_path).filter(|_| self.factor > 0) else { return Ok(None) };
-        let who = who(act, caller, block, message);
-        // They cancel orders of others, and as many as it takes.
+        let actor = actor_of(act, caller, block, message);
+        // Operators cancel orders of others, without a limit.
         let is_for_others = act == Act::Cancel && caller.is_some_and(|caller| caller.role == Role::Operator);
         if !is_for_others {
-            self.admit(act, &who).await?;
+            self.admit(act, &actor).await?;
         }
-        // A claim has nothing to record.
-        let Some(order) = who.order.or(who.placing) else { return Ok(None) };
-        let owners = if is_for_others { Owners::Answered } else { Owners::Known(self.open_orders(&who)) };
-        Ok(Some(Tab { acts: Arc::clone(self), act, owners, order: Some(order) }))
+        // A claim has no order.
+        let Some(order) = actor.order.or(actor.placing) else { return Ok(None) };
+        let owners = if is_for_others { Owners::Answered } else { Owners::Known(self.open_orders(&actor)) };
+        Ok(Some(OrderTracker { acts: Arc::clone(self), act, owners, order: Some(order) }))
     }
 
-    fn open_orders(&self, who: &Who<'_>) -> Vec<OpenOrders> {
-        let owners = [By::Token, By::Address].into_iter().filter_map(|by| who.subject(by));
+    fn open_orders(&self, actor: &Actor<'_>) -> Vec<OpenOrders> {
+        let owners = [By::Token, By::Address].into_iter().filter_map(|by| actor.subject(by));
         owners.map(|owner| OpenOrders::of(self.redis.keys(), owner)).collect()
     }
 }
 
-fn who<'a>(act: Act, caller: Option<&'a Identity>, block: Option<Block>, message: &DynamicMessage) -> Who<'a> {
-    // Derived as order derives it. The service refuses a text that is no id.
+fn actor_of<'a>(act: Act, caller: Option<&'a Identity>, block: Option<Block>, message: &DynamicMessage) -> Actor<'a> {
+    // Derived as the order service does. It refuses an invalid text itself.
     let placing = || {
         let user = caller?.user_id.parse::<UserId>().ok()?;
         let request_id = message.get_field_by_name("request_id")?;
         Some(OrderId::derive(user, &RequestId::parse(request_id.as_str()?).ok()?))
     };
-    Who {
+    Actor {
         token: caller.map(|caller| caller.user_id.as_str()),
         block,
         order: message.get_field_by_name("order_id").and_then(|id| id.as_str()?.parse().ok()),
@@ -91,9 +91,9 @@ fn who<'a>(act: Act, caller: Option<&'a Identity>, block: Option<Block>, message
     }
 }
 
-impl Tab {
+impl OrderTracker {
     /// Records the state of the order in the answer.
-    pub async fn close(mut self, answer: Result<&DynamicMessage, &Problem>) {
+    pub async fn record(mut self, answer: Result<&DynamicMessage, &Problem>) {
         let Some(order) = self.order.take() else { return };
         match change(self.act, answer) {
             Some(Change::Placed) => self.placed(order),
@@ -103,7 +103,7 @@ impl Tab {
                     Owners::Answered => self.of_buyer(answer.ok()),
                 };
                 if !of.is_empty() {
-                    // A caller who hangs up now does not cancel it: a queued question is asked.
+                    // A caller actor hangs up now does not cancel it: a queued request is sent anyway.
                     self.acts.queue.ask(Question::Settled { order, of }).await;
                 }
             }
@@ -111,7 +111,7 @@ impl Tab {
         }
     }
 
-    /// Records an open order. One that somebody else has called for is counted already, where its buyer placed it.
+    /// Records an open order. For an operator's call it is counted already, by its buyer.
     fn placed(&mut self, order: OrderId) {
         if let Owners::Known(of) = &mut self.owners {
             let of = mem::take(of);
@@ -125,7 +125,7 @@ impl Tab {
     }
 }
 
-impl Drop for Tab {
+impl Drop for OrderTracker {
     fn drop(&mut self) {
         if let Some(order) = self.order.take().filter(|_| self.act == Act::Order) {
             self.placed(order);
@@ -143,7 +143,7 @@ fn change(act: Act, answer: Result<&DynamicMessage, &Problem>) -> Option<Change>
     }
 }
 
-/// Returns whether the order may be stored all the same, by the contract of each reason.
+/// Returns whether the order may be stored despite this failure, by the contract of each reason.
 fn may_be_placed(reason: Reason) -> bool {
     matches!(reason, Reason::Unavailable | Reason::DeadlineExceeded | Reason::Internal | Reason::Cancelled)
 }
@@ -152,7 +152,7 @@ fn state(message: &DynamicMessage) -> Option<i32> {
     message.get_field_by_name("order")?.as_message()?.get_field_by_name("state")?.as_enum_number()
 }
 
-/// Returns the buyer whom an answer names.
+/// Returns the buyer in an answer.
 fn buyer(message: &DynamicMessage) -> Option<String> {
     let order = message.get_field_by_name("order")?;
     let buyer = order.as_message()?.get_field_by_name("user_id")?;
@@ -201,9 +201,9 @@ mod tests {
         let caller = Identity { user_id: user.to_string(), role: stampede_chassis::Role::Buyer };
         let request = PlaceOrderRequest { request_id: "r-1".to_owned(), ..PlaceOrderRequest::default() };
         let request = message("stampede.order.v1.PlaceOrderRequest", &request.encode_to_vec());
-        let known = who(Act::Order, Some(&caller), None, &request);
+        let known = actor_of(Act::Order, Some(&caller), None, &request);
         assert_eq!(known.placing, Some(OrderId::derive(user, &RequestId::parse("r-1").unwrap())));
         assert_eq!((known.token, known.order), (Some(caller.user_id.as_str()), None));
-        assert_eq!(who(Act::Claim, Some(&caller), None, &request).placing, None);
+        assert_eq!(actor_of(Act::Claim, Some(&caller), None, &request).placing, None);
     }
 }

@@ -1,8 +1,8 @@
 //! The limit of each act, and why: the one place for these numbers.
 //!
-//! Each is so much at once, and one more after an interval. `--act-limits-factor` multiplies all of them. A limit by
-//! token is of one user, or of one login where no user is known yet; new users cost nothing, so it keeps mistakes small
-//! and nothing else. A limit by address is what stops a stranger: an IPv4 address or an IPv6 /64, behind which may be a
+//! Each is a token bucket: a burst, and one more after each interval. `--act-limits-factor` multiplies all of them. A
+//! limit by token is of one user, or of one login where no user is known yet; new users cost nothing, so it only
+//! contains mistakes. A limit by address stops an attacker: an IPv4 address or an IPv6 /64, behind which may be a
 //! household, an office, or some hundred phones of one provider.
 
 use super::meters::By;
@@ -24,7 +24,7 @@ pub enum Act {
     Cancel,
 }
 
-/// So much at once, and one more after each interval.
+/// A token bucket: a burst, and one more after each interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     pub burst: u32,
@@ -42,12 +42,12 @@ pub struct Rule {
     pub by_address: Option<Rate>,
 }
 
-/// Most orders that a user has open, that is, neither paid nor cancelled nor expired. Each holds units that nobody else
-/// can buy; a person pays one before ordering the next, and five leave room for a second try in several events.
+/// Most open orders of a user: neither paid nor cancelled nor expired. Each holds units that nobody else can buy. A
+/// person pays one before ordering the next, and five leave room for a retry in several events.
 pub const OPEN_BY_TOKEN: u32 = 5;
-/// Most of everybody at one address: twenty such persons, or a hundred with one each.
+/// Most open orders of an address: twenty such persons, or a hundred with one each.
 pub const OPEN_BY_ADDRESS: u32 = 100;
-/// Time for which an unsettled order counts as open: the time to pay, as order has it by default.
+/// Time for which an unsettled order counts as open: the default time to pay.
 pub const OPEN_FOR: Duration = Duration::from_secs(600);
 
 /// Returns the most open orders of a user or an address.
@@ -97,24 +97,24 @@ impl Act {
     /// Returns its limits.
     pub const fn rule(self) -> Rule {
         match self {
-            // Everybody behind one address logs in when a sale is announced. Costs one signature and no memory.
+            // All buyers behind one address log in when a sale is announced. Costs one signature and no memory.
             Self::Login => Rule { by_order: None, by_token: None, by_address: per_minute(300, 300) },
-            // A client refreshes once in the life of an access token, a quarter of an hour; ten are retries. The first
-            // of a login writes a key for a day: ten a second of one address are 200 MB a day, which the bound on
+            // A client refreshes once in the life of an access token, a quarter of an hour; ten allow for retries. The
+            // first of a login writes a key for a day: ten a second of one address are 200 MB a day, which the limit on
             // memory stops too.
             Self::Refresh => Rule { by_order: None, by_token: per_minute(10, 10), by_address: per_minute(600, 600) },
             // One coupon a campaign, and retries with the same request_id until it is answered.
             Self::Claim => Rule { by_order: None, by_token: per_minute(30, 30), by_address: per_minute(600, 600) },
-            // A buyer tries again when units return. So few at once that what is under way is not far over the bound on
-            // open orders, which counts what was answered.
+            // A buyer tries again when units return. The burst is small, since the limit on open orders counts only
+            // answered ones.
             Self::Order => Rule { by_order: None, by_token: per_minute(10, 30), by_address: per_minute(300, 600) },
-            // Each is a request to the provider, and a card that is tested. Some cards of one person, each with a
-            // retry; then the order allows one more a minute until its time is up.
+            // Each is a request to the provider, and may test a stolen card. Allows some cards of one person, each with
+            // a retry; then one more a minute until the order expires.
             Self::Payment => {
                 Rule { by_order: per_minute(6, 1), by_token: per_minute(20, 4), by_address: per_minute(300, 120) }
             }
-            // A cancelled order gives its units back and lets the next one be placed: as often as orders, less often
-            // in a row.
+            // A cancelled order returns its units and lets the next one be placed: the rate of orders, with a smaller
+            // burst.
             Self::Cancel => Rule { by_order: None, by_token: per_minute(10, 5), by_address: per_minute(300, 120) },
         }
     }

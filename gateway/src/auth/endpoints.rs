@@ -11,7 +11,7 @@ use super::{
     session::{Session, login_ended},
 };
 use crate::{
-    acts::{Act, Acts, Who},
+    acts::{Act, Actor, Acts},
     transcode::{object, unknown_field},
 };
 use futures_util::future::BoxFuture;
@@ -82,7 +82,7 @@ pub struct Verification {
 }
 
 impl Auth {
-    /// Keeps in `redis` which refresh tokens were used, and counts logins and refreshes by `acts`.
+    /// Stores refresh tokens in `redis`, and counts logins and refreshes by `acts`.
     pub fn new(tokens: Tokens, revoked: Arc<Revoked>, acts: Arc<Acts>, redis: Redis, lives: Lives) -> Self {
         Self { tokens, revoked, acts, redis, lives }
     }
@@ -108,7 +108,7 @@ impl Auth {
     /// Returns a first pair of tokens, for a new anonymous buyer.
     pub async fn issue(&self, body: &[u8], block: Option<Block>) -> Result<TokenPair, Problem> {
         fields(body, &[])?;
-        self.acts.admit(Act::Login, &Who { block, ..Who::default() }).await?;
+        self.acts.admit(Act::Login, &Actor { block, ..Actor::default() }).await?;
         let (user, role, family) = (UserId::random(), Role::Buyer, random_id());
         let epoch = self.epoch().await?;
         let refresh = self.tokens.first.issue(&family, user, role, &epoch, self.lives.refresh)?;
@@ -130,8 +130,8 @@ impl Auth {
         })
     }
 
-    /// Returns the next pair for a refresh token that was not used before. For a while a repeat gets the same pair, as
-    /// the answer may have been lost.
+    /// Rotates a refresh token: returns the next pair for one that was not used before. For a while a repeat gets the
+    /// same pair, as the answer may have been lost.
     pub async fn refresh(&self, body: &[u8], block: Option<Block>) -> Result<TokenPair, Problem> {
         let presented = text(&fields(body, &["refresh_token"])?, "refresh_token")?;
         let first = self.tokens.first.read(&presented).transpose()?;
@@ -206,7 +206,7 @@ impl Auth {
         if ended.map_err(unavailable)? { self.refuse_access(family).await } else { Ok(()) }
     }
 
-    /// Ends a family that a signature names. Redis may have no entry for it yet, so this takes room.
+    /// Ends a family that a signature names. Redis may have no entry for it yet, so this needs memory.
     async fn end_signed(&self, family: &str) -> Result<(), Problem> {
         self.refuse_access(family).await?;
         self.require_room()?;
@@ -221,11 +221,11 @@ impl Auth {
     }
 
     async fn count_refresh(&self, login: &str, block: Option<Block>) -> Result<(), Problem> {
-        let who = Who { token: Some(login), block, ..Who::default() };
-        self.acts.admit(Act::Refresh, &who).await
+        let actor = Actor { token: Some(login), block, ..Actor::default() };
+        self.acts.admit(Act::Refresh, &actor).await
     }
 
-    /// Fails if Redis has so little room left that one more login would be at the cost of the sale.
+    /// Fails if Redis is so full that one more login would endanger the sale.
     fn require_room(&self) -> Result<(), Problem> {
         if self.revoked.has_room() {
             return Ok(());

@@ -1,8 +1,8 @@
 //! JWTs signed with HS256 under the shared secrets, each kind with an issuer of its own, so that none passes for
 //! another.
 //!
-//! A token that was signed here begins with a known header, which is compared and not parsed. Each buyer of a crowd
-//! comes with a token that was not seen before, so a cache of tokens does not help there.
+//! A token that was signed here begins with a known header, which is compared and not parsed. A crowd comes with tokens
+//! that were not seen before, so a cache of tokens does not help.
 
 use super::secrets::Secrets;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -25,7 +25,7 @@ use uuid::Uuid;
 pub struct Jwt {
     header: Header,
     signing: EncodingKey,
-    /// The keys, the one that signs first.
+    /// The keys; the first one signs.
     checking: Vec<Key>,
     validation: Validation,
     issuer: String,
@@ -34,13 +34,13 @@ pub struct Jwt {
 /// A key that tokens are checked with.
 struct Key {
     id: String,
-    /// The beginning of the tokens that were signed here with it: their header, and the dot behind that.
+    /// The prefix of tokens that this key signed here: their encoded header, and the dot after it.
     head: Option<String>,
     mac: Hmac<Sha256>,
     decoding: DecodingKey,
 }
 
-/// The claims that tokens of all kinds are checked by.
+/// The claims that are validated for tokens of all kinds.
 #[derive(Deserialize)]
 struct Checked<'t> {
     exp: i64,
@@ -63,20 +63,20 @@ impl Key {
         }
     }
 
-    /// Returns the claims of a token with this head, as JSON; `None` if another key has signed them, or none.
+    /// Returns the claims of a token with this head, as JSON; `None` if this key has not signed it.
     fn claims_of(&self, head: &str, token: &str) -> Option<Vec<u8>> {
         let (signed, signature) = token.rsplit_once('.')?;
         let claims = signed.strip_prefix(head)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         let mut mac = self.mac.clone();
         mac.update(signed.as_bytes());
-        // Compared in constant time, and before anything of it is read.
+        // Compared in constant time, before anything is parsed.
         mac.verify_slice(&signature).ok()?;
         URL_SAFE_NO_PAD.decode(claims).ok()
     }
 }
 
-/// Returns the beginning that the library writes for a key of this name: the header, and the dot behind that.
+/// Returns the prefix that the library writes for a key of this name: the encoded header, and the dot after it.
 fn head_of(id: &str, secret: &[u8]) -> Option<String> {
     let token = jsonwebtoken::encode(&header(id), &json!({}), &EncodingKey::from_secret(secret)).ok()?;
     let (head, _) = token.split_once('.')?;
@@ -113,8 +113,8 @@ impl Jwt {
         jsonwebtoken::encode(&self.header, claims, &self.signing)
     }
 
-    /// Returns the claims of a token that is valid now. One that names no key, as the command line makes them, may be
-    /// of any.
+    /// Returns the claims of a token that is valid now. One without a key id, as the command line makes them, may be
+    /// signed by any key.
     pub fn read<C: DeserializeOwned>(&self, token: &str) -> Result<C, JwtError> {
         let own = self.checking.iter().find_map(|key| {
             let head = key.head.as_deref()?;

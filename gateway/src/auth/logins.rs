@@ -1,7 +1,7 @@
-//! The revoked logins that this process knows, and the tasks that wait for a revocation.
+//! The revoked logins, and the tasks that wait for a revocation.
 //!
-//! Each open stream of a buyer waits for the end of its login, and anybody may revoke their own as often as they log
-//! in. So a revocation wakes the streams of a small part of all logins, and not those of a whole crowd.
+//! Each open stream of a buyer waits for the revocation of its login, and anybody may revoke their own as often as they
+//! log in. The logins are sharded, so that a revocation wakes the streams of one shard, and not those of a whole crowd.
 
 use stampede_lua::gate::Revocation;
 use stampede_vocab::Timestamp;
@@ -11,56 +11,56 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Number of parts.
-const PARTS: usize = 256;
+/// Number of shards.
+const SHARDS: usize = 256;
 
-/// A part: its logins, each with the time from which its tokens have expired by themselves.
-type Part = watch::Sender<HashMap<String, Timestamp>>;
+/// A shard: its logins, each with the time at which its tokens have expired.
+type Shard = watch::Sender<HashMap<String, Timestamp>>;
 
-/// The revoked logins, in parts by a hash that nobody outside can foresee.
+/// The revoked logins, sharded by a keyed hash that clients cannot predict.
 pub struct Logins {
-    parts: Vec<Part>,
+    shards: Vec<Shard>,
     hashes: RandomState,
 }
 
 impl Logins {
     /// Returns an empty list.
     pub fn none() -> Self {
-        Self { parts: (0..PARTS).map(|_| Part::new(HashMap::new())).collect(), hashes: RandomState::new() }
+        Self { shards: (0..SHARDS).map(|_| Shard::new(HashMap::new())).collect(), hashes: RandomState::new() }
     }
 
     /// Returns whether this login is revoked.
     pub fn has(&self, login: &str) -> bool {
-        self.part(login).borrow().contains_key(login)
+        self.shard(login).borrow().contains_key(login)
     }
 
     /// Waits until this login is revoked.
     pub async fn happens(&self, login: &str) {
         // Fails only if the sender is dropped, which `self` owns.
-        let _ = self.part(login).subscribe().wait_for(|logins| logins.contains_key(login)).await;
+        let _ = self.shard(login).subscribe().wait_for(|logins| logins.contains_key(login)).await;
     }
 
     /// Adds revocations, except those whose tokens have expired.
     pub fn learn(&self, revoked: Vec<Revocation>, now: Timestamp) {
         for Revocation { login, until } in revoked.into_iter().filter(|revoked| revoked.until > now) {
-            self.part(&login).send_if_modified(|logins| logins.insert(login, until).is_none());
+            self.shard(&login).send_if_modified(|logins| logins.insert(login, until).is_none());
         }
     }
 
     /// Removes the logins whose tokens have expired. No task waits for that.
     pub fn forget(&self, now: Timestamp) {
-        for part in &self.parts {
-            part.send_if_modified(|logins| {
+        for shard in &self.shards {
+            shard.send_if_modified(|logins| {
                 logins.retain(|_, until| *until > now);
                 false
             });
         }
     }
 
-    fn part(&self, login: &str) -> &Part {
+    fn shard(&self, login: &str) -> &Shard {
         let hash = self.hashes.hash_one(login);
         let [low, ..] = hash.to_le_bytes();
-        &self.parts[usize::from(low) % PARTS]
+        &self.shards[usize::from(low) % SHARDS]
     }
 }
 
@@ -93,15 +93,15 @@ mod tests {
     #[test]
     fn a_revocation_wakes_those_of_one_part_alone_and_again_nobody() {
         let logins = Logins::none();
-        let mut parts: Vec<watch::Receiver<HashMap<String, Timestamp>>> =
-            logins.parts.iter().map(Part::subscribe).collect();
+        let mut shards: Vec<watch::Receiver<HashMap<String, Timestamp>>> =
+            logins.shards.iter().map(Shard::subscribe).collect();
         let mut woken = || -> usize {
-            let is_woken = |part: &mut watch::Receiver<HashMap<String, Timestamp>>| {
-                let is_woken = part.has_changed().unwrap();
-                part.mark_unchanged();
+            let is_woken = |shard: &mut watch::Receiver<HashMap<String, Timestamp>>| {
+                let is_woken = shard.has_changed().unwrap();
+                shard.mark_unchanged();
                 usize::from(is_woken)
             };
-            parts.iter_mut().map(is_woken).sum()
+            shards.iter_mut().map(is_woken).sum()
         };
         logins.learn(revoked("one", 20), at(10));
         assert_eq!(woken(), 1);

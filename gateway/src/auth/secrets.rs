@@ -1,5 +1,5 @@
-//! The keys that tokens are signed with: one that signs, and maybe one more that is accepted too, the one before it or
-//! the one to come. So a key is rotated without logging anybody out.
+//! The signing keys of tokens: one that signs, and optionally one more that is accepted too, the previous or the next
+//! one. So a key is rotated without logging anybody out.
 
 use crate::hex::hex;
 use hmac::{Hmac, KeyInit, Mac};
@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 
 /// HS256 is as strong as its key, which should be as long as its hash.
 const SHORTEST: usize = 32;
-/// Makes the id of a key another hash than any that is made with it.
+/// Domain separation of key ids from other hashes of the key.
 const KEY_ID: &[u8] = b"stampede key id\0";
-/// Makes the successor of a refresh token another code than a signature: no JWT has a zero in it.
+/// Domain separation of refresh tokens from signatures: no JWT has a zero in it.
 const NEXT_TOKEN: &[u8] = b"stampede next refresh token\0";
 /// Bytes of an id: enough to distinguish two keys.
 const KEY_ID_LEN: usize = 8;
@@ -31,7 +31,7 @@ pub enum SecretError {
     Crypto(String),
 }
 
-/// The keys, the one that signs first.
+/// The keys; the first one signs.
 #[derive(Debug, Clone)]
 pub struct Secrets(Vec<SecretString>);
 

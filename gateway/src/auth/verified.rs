@@ -1,8 +1,7 @@
-//! Caches the claims of tokens whose signature was verified, so that a buyer who calls again costs a hash and not
-//! another verification.
+//! Caches the claims of verified tokens, so that the next request of a buyer costs a hash and not another verification.
 //!
-//! A token is known by its hash; the token itself is not kept. Only what never changes is cached: the caller checks
-//! each time whether a token has expired, and whatever else may become untrue.
+//! Tokens are keyed by their hash; the token itself is not kept. Only immutable facts are cached: the caller checks
+//! expiry and revocation each time.
 
 use super::access_token::Claims;
 use sha2::{Digest, Sha256};
@@ -13,10 +12,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Tokens of one generation. There are two: a token that was not used while one filled up is evicted.
+/// Size of a generation. There are two: a token that was not used while one filled up is evicted.
 const GENERATION: usize = 8_192;
 
-/// Longer texts are not ours, and not worth a hash.
+/// Longer texts are not ours, and are not hashed.
 const LONGEST_BYTES: usize = 1_024;
 
 /// SHA-256 of a token.

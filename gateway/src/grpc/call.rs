@@ -1,4 +1,4 @@
-//! One call to a service: takes its places, applies the limits, sends it and writes the answer.
+//! One call to a service: acquires its permits, applies the limits, sends it and writes the answer.
 
 use super::{
     codec::BytesCodec,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     auth::{Caller, UntilEnd},
     gateway::Gateway,
-    hold::{Class, Holder, Place, newest},
+    hold::{Class, Holder, Permit, newest},
     routes::{Endpoint, Route, Rpc},
     transcode::read_json,
     upstream::Outgoing,
@@ -59,11 +59,11 @@ pub async fn dispatch(
     }
     let holder = gateway.holds.holder(&parts, caller.map(|caller| &caller.identity));
     let body = gateway.holds.read(body, &holder).await?;
-    // Taken only now: a place is for the call and its answer, not for a body that is still arriving.
-    let place = gateway.holds.request(&holder, class)?;
+    // Acquired only now: a permit covers the call and its answer, not a body that is still arriving.
+    let permit = gateway.holds.request(&holder, class)?;
     let message = read(wire, rpc, &parts.headers, body, gateway.holds.body_limit())?;
     let call = Arrived { gateway, wire, rpc, class, caller, holder, theirs, message };
-    if rpc.streaming { call.stream().await } else { call.unary(place).await }
+    if rpc.streaming { call.stream().await } else { call.unary(permit).await }
 }
 
 /// Returns the request message of a body.
@@ -80,12 +80,12 @@ fn read(wire: Wire, rpc: &Rpc, headers: &HeaderMap, body: Bytes, limit: usize) -
 }
 
 impl Arrived<'_> {
-    /// Makes a unary call. The place is given back when the answer is written.
-    async fn unary(self, place: Place) -> Result<Response, Problem> {
+    /// Makes a unary call. The permit is released when the answer is written.
+    async fn unary(self, permit: Permit) -> Result<Response, Problem> {
         let Self { gateway, rpc, .. } = self;
         let path = rpc.grpc_path.as_str();
         let identity = self.caller.map(|caller| &caller.identity);
-        let tab = if gateway.acts.limits(path) {
+        let tracker = if gateway.acts.limits(path) {
             gateway.acts.call(path, identity, self.holder.block, &self.request()?).await?
         } else {
             None
@@ -93,19 +93,19 @@ impl Arrived<'_> {
         let answer = gateway.upstream.unary(self.outgoing(), self.message.clone(), BytesCodec).await;
         let is_json = self.wire == Wire::ConnectJson;
         // Decoded once, for the limits and for the caller.
-        let seen = (is_json || tab.is_some()).then(|| decode_answer(rpc, answer.as_ref()));
-        if let Some((tab, seen)) = tab.zip(seen.as_ref()) {
-            tab.close(seen.as_ref()).await;
+        let seen = (is_json || tracker.is_some()).then(|| decode_answer(rpc, answer.as_ref()));
+        if let Some((tracker, seen)) = tracker.zip(seen.as_ref()) {
+            tracker.record(seen.as_ref()).await;
         }
         let answer = match seen {
             Some(seen) if is_json => connect::to_json(&seen?)?,
             _ => answer?,
         };
         let bytes = answer.len();
-        gateway.holds.answer_of(&self.holder, place, bytes, respond::message(self.wire, answer))
+        gateway.holds.answer_of(&self.holder, permit, bytes, respond::message(self.wire, answer))
     }
 
-    /// Opens a stream. The place of the request is free once it begins; that of the stream when it ends.
+    /// Opens a stream. The permit of the request is released once it begins; that of the stream when it ends.
     async fn stream(self) -> Result<Response, Problem> {
         let Self { gateway, rpc, .. } = self;
         let held = gateway.holds.stream_about(&self.holder, self.class, subjects(&self.request()?))?;

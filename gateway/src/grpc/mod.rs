@@ -46,7 +46,7 @@ pub async fn answer(gateway: &Gateway, wire: Wire, request: Request) -> Response
     let started = Instant::now();
     let target = find(gateway, wire, request.uri().path());
     let is_trusted = gateway.holds.trusts(request.extensions());
-    // Only a known path is a label: callers can make up any.
+    // Only a known path becomes a label, since callers can invent any.
     let path = target.as_ref().map(Target::path);
     let name = path.as_ref().map_or("unknown method", StringValue::as_str);
     let (span, trace_id) = span_of(name, request.headers(), is_trusted);

@@ -1,6 +1,7 @@
 //! The services of the gateway itself: health, and reflection of what can be called from outside.
 //!
-//! Anybody may call them. Each call counts as a stream and ends as one does; what it has not sent by then is not read.
+//! They need no authorization. Each call counts as a stream and ends like one; messages that it has not sent by then
+//! are not read.
 
 use super::{respond, stream::lapse};
 use crate::{
@@ -45,7 +46,7 @@ const PATHS: [&str; 4] = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
-/// Most bytes of one request: the name of a service, a symbol or a file.
+/// Largest request, in bytes: the name of a service, a symbol or a file.
 const LARGEST_REQUEST_BYTES: usize = 4 * 1_024;
 
 /// Returns the method of this path, if it is one of the gateway's own.
@@ -86,10 +87,10 @@ impl Own {
     pub async fn answer(&self, holds: &Holds, request: Request) -> Result<Response, Problem> {
         let theirs = Deadline::from_headers(request.headers());
         let (parts, body) = request.into_parts();
-        let place = holds.stream_about(&holds.holder(&parts, None), Class::PublicReads, 1)?;
+        let permit = holds.stream_about(&holds.holder(&parts, None), Class::PublicReads, 1)?;
         let over = CancellationToken::new();
         // Dropped with the answer, however that ends.
-        let kept = (place, over.clone().drop_guard());
+        let kept = (permit, over.clone().drop_guard());
         let call = self.routes.clone().call(Request::from_parts(parts, until_over(body, over)));
         let late = |_| Problem::new(Reason::BodyTimeout, "the message of the call did not arrive in time");
         let Ok(response) = timeout(BODY_DEADLINE, call).await.map_err(late)?;
@@ -105,8 +106,8 @@ impl Own {
     }
 }
 
-/// Returns a body that ends when the call is over. Reflection reads it on a task of its own, which would wait for the
-/// next message for as long as the connection lives, without a place.
+/// Returns a body that ends when the call is over. Reflection reads it on a task of its own, which would otherwise wait
+/// for the next message as long as the connection lives, without a permit.
 fn until_over(body: Body, over: CancellationToken) -> Body {
     Body::new(StreamBody::new(BodyStream::new(body).take_until(over.cancelled_owned())))
 }

@@ -1,4 +1,4 @@
-//! Reads the subject of a message, for bounds that need nothing else of it.
+//! Decodes only the subject of a message, for limits that need nothing else of it.
 
 use bytes::Bytes;
 use prost::Message;
@@ -18,8 +18,8 @@ struct Resource {
     id: Option<String>,
 }
 
-/// Reads the subject of the messages of a stream, which are `output`, by the rule of [`crate::hold::subject`], without
-/// decoding what else is in them.
+/// Returns a function that reads the subject of the messages of a stream, which are `output`, by the rule of
+/// [`crate::hold::subject`], without decoding their other fields.
 pub fn subject_of(output: &MessageDescriptor) -> impl Fn(&Bytes) -> Option<String> + Send + use<> {
     let has_id = begins_with_a_resource(output);
     move |message: &Bytes| {
@@ -34,8 +34,8 @@ fn begins_with_a_resource(output: &MessageDescriptor) -> bool {
     resource.get_field(1).is_some_and(|id| id.kind() == Kind::String && !id.is_list())
 }
 
-/// Counts the subjects of a stream by its request: the values of its lists, such as the ids of the events that are
-/// watched; else the one that it names.
+/// Counts the subjects of a stream by its request: the values of its lists, such as the ids of the watched events, or
+/// else the one that it names.
 pub fn subjects(request: &DynamicMessage) -> usize {
     let lists = request.fields().filter_map(|(_, value)| match value {
         Value::List(values) => Some(values.len()),

@@ -1,8 +1,8 @@
 //! Streams of a service as streams of gRPC and gRPC-Web.
 //!
-//! A stream ends as that of the service does, or with a status: the session of its caller is over, the caller's
-//! deadline has passed, the stream has become old, or this gateway leaves. The last two are UNAVAILABLE: open it again,
-//! and be served by another.
+//! A stream ends with that of the service, or with a status: the session of its caller is over, the caller's deadline
+//! has passed, the stream has reached its maximum age, or this gateway drains. The last two are UNAVAILABLE, so that
+//! the client reconnects to another gateway.
 
 use super::{respond, wire::Wire};
 use crate::{bounds::STREAM_LIFE, upstream::failure};
@@ -22,8 +22,7 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Range of the time after which a client opens a stream again; drawn at random, so that a crowd does not come back
-/// together.
+/// Range of the reconnect delay; drawn at random, so that a crowd does not reconnect together.
 const RETRY_MS: Range<u64> = 1_000..4_000;
 
 /// Returns the answer that has these messages.

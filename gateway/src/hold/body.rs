@@ -1,8 +1,9 @@
-//! Reads a body that arrives in parts: it must make progress, it has a deadline, and its bytes count until it is whole.
+//! Reads a body that arrives in parts, with a deadline for each part and for the whole. Its bytes count until it is
+//! complete.
 //!
-//! A body that arrives whole, as nearly all do, is never counted: so no crowd of slow ones can cause its refusal.
+//! A body that arrives whole, as nearly all do, is never counted, so slow bodies of others cannot cause its refusal.
 
-use super::pool::Place;
+use super::pool::Permit;
 use crate::bounds::BODY_DEADLINE;
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
@@ -11,13 +12,13 @@ use stampede_status::{Problem, Reason};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// Reads the body, of at most `limit` bytes. `take` and `grow` count the bytes of one that is not whole yet.
+/// Reads the body, of at most `limit` bytes. `take` and `grow` count the bytes of an incomplete one.
 pub async fn read(
     body: Body,
     limit: usize,
     progress: Duration,
-    take: impl Fn(usize) -> Result<Place, Problem>,
-    grow: impl Fn(&mut Place, usize) -> Result<(), Problem>,
+    take: impl Fn(usize) -> Result<Permit, Problem>,
+    grow: impl Fn(&mut Permit, usize) -> Result<(), Problem>,
 ) -> Result<Bytes, Problem> {
     let mut body = Limited::new(body, limit);
     let begin = Instant::now();
@@ -26,10 +27,10 @@ pub async fn read(
     if body.is_end_stream() {
         return Ok(first);
     }
-    let mut place = take(first.len().max(1))?;
+    let mut permit = take(first.len().max(1))?;
     let mut whole = BytesMut::from(&first[..]);
     while let Some(part) = next(&mut body, limit, end.min(Instant::now() + progress)).await? {
-        grow(&mut place, part.len())?;
+        grow(&mut permit, part.len())?;
         whole.extend_from_slice(&part);
     }
     Ok(whole.freeze())
@@ -72,7 +73,7 @@ mod tests {
 
     async fn read_uncounted(body: Body) -> Result<Bytes, Reason> {
         let none = |_| Err(Problem::new(Reason::Overloaded, "none is counted"));
-        let grow = |_: &mut Place, _| Ok(());
+        let grow = |_: &mut Permit, _| Ok(());
         let outcome = read(body, 10, Duration::from_secs(2), none, grow).await;
         outcome.map_err(|problem| problem.reason())
     }

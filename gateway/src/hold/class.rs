@@ -1,10 +1,10 @@
-//! The classes of requests, and the share of all places that is kept for each: a crowd that reads never pushes out a
+//! Priority classes of requests, each with a share of all permits reserved for it: a crowd that reads never starves a
 //! buyer who pays.
 
 use crate::routes::{Access, Endpoint, Native, Route};
 use http::Method;
 
-/// The purpose of a request.
+/// The priority class of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A buyer pays: late is lost.
@@ -25,7 +25,7 @@ pub enum Class {
     PublicReads,
 }
 
-/// The routes whose class does not follow from who may use them.
+/// Routes whose class does not follow from their access.
 pub const NAMED: [(&str, Class); 5] = [
     ("POST /v1/orders/{order_id}:pay", Class::Paying),
     ("POST /v1/payments:webhook", Class::Notices),
@@ -49,7 +49,7 @@ impl Class {
     /// Number of classes.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// Returns the class of the requests of a route. A new RPC has one without being named here.
+    /// Returns the class of the requests of a route. New RPCs need no entry here.
     pub fn of(route: &Route) -> Self {
         if let Some((_, class)) = NAMED.iter().find(|(name, _)| *name == route.name) {
             return *class;
@@ -64,7 +64,7 @@ impl Class {
         }
     }
 
-    /// Returns its place in [`Class::ALL`].
+    /// Returns its index in [`Class::ALL`].
     pub const fn number(self) -> usize {
         self as usize
     }
@@ -83,7 +83,7 @@ impl Class {
         }
     }
 
-    /// Returns the part of all places, in percent, that is kept for it. The rest is first come, first served.
+    /// Returns the share of all permits that is reserved for it, in percent. The rest is first come, first served.
     pub const fn kept_percent(self) -> usize {
         match self {
             Self::Paying | Self::Ordering | Self::Claiming => 12,
@@ -92,8 +92,8 @@ impl Class {
         }
     }
 
-    /// Returns the same of open streams and of their subjects. A buyer who waits for their own order must find a place
-    /// in a crowd that watches an event.
+    /// Returns the same share of open streams and of their subjects. A buyer who waits for their own order must get a
+    /// permit while a crowd watches an event.
     pub const fn kept_percent_of_streams(self) -> usize {
         match self {
             Self::OwnReads => 12,
@@ -101,7 +101,7 @@ impl Class {
         }
     }
 
-    /// Returns the same of bytes on their way: those of one class are like those of another.
+    /// Returns the same share of buffered bytes, which are not divided by class.
     pub const fn kept_percent_of_bytes(self) -> usize {
         0
     }

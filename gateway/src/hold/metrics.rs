@@ -1,10 +1,10 @@
-//! Metrics of what clients hold, and of refusals and disconnects by a bound.
+//! Metrics of permits in use, and of refusals and disconnects at a limit.
 
 use super::{Class, pool::Pool};
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use std::sync::Weak;
 
-/// Returns the counter of refusals, by resource and by whose bound.
+/// Returns the counter of refusals, by resource and by the owner of the limit.
 pub fn refusals() -> Counter<u64> {
     global::meter("stampede")
         .u64_counter("stampede.gateway.refused")
@@ -12,8 +12,8 @@ pub fn refusals() -> Counter<u64> {
         .build()
 }
 
-/// Returns the counter of watchers that were given up because they took nothing for too long. That is rare, so nobody
-/// keeps the counter at hand.
+/// Returns the counter of watchers that were disconnected for being too slow. That is rare, so the counter is not
+/// cached.
 pub fn slow_readers() -> Counter<u64> {
     global::meter("stampede")
         .u64_counter("stampede.gateway.slow_readers")

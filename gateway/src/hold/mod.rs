@@ -1,8 +1,8 @@
-//! The resources that clients hold beyond their connections: requests under way, bodies that arrive, answers that
-//! nobody reads, streams and their subjects.
+//! Limits the resources that clients hold beyond their connections: requests under way, incomplete bodies, unread
+//! answers, streams and their subjects.
 //!
-//! Each is a [`Pool`], whose bounds are in `crate::bounds`: by all, by address, by buyer. A refusal of one client is
-//! THROTTLED, one of all is OVERLOADED; both say when to come again, and both are counted.
+//! Each is a [`Pool`] with limits in `crate::bounds`: in all, by address, by buyer. At the limit of one client the
+//! refusal is THROTTLED, at that of all it is OVERLOADED; both have a retry delay, and both are counted.
 
 mod body;
 mod class;
@@ -14,7 +14,7 @@ use self::pool::{By, Pool};
 pub use self::{
     class::Class,
     newest::{newest, subject},
-    pool::{Place, PoolBounds},
+    pool::{Permit, PoolBounds},
 };
 
 use crate::{
@@ -29,16 +29,16 @@ use stampede_chassis::{Block, Identity, Networks, Offenders, Peer, Role, keep};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Duration};
 
-/// The client that holds something.
+/// The client that holds a permit.
 #[derive(Debug, Clone, Default)]
 pub struct Holder {
     /// The client's address; `None` without a connection, as in tests.
     pub block: Option<Block>,
-    /// The buyer of the token. An operator is known, and has no bound of their own.
+    /// The buyer of the token. Operators have no limit of their own.
     pub user: Option<Arc<str>>,
 }
 
-/// The pools of all that clients hold.
+/// The pools of all resources.
 pub struct Holds {
     requests: Arc<Pool>,
     bodies: Arc<Pool>,
@@ -51,8 +51,8 @@ pub struct Holds {
     offenders: Offenders,
 }
 
-/// The places of a stream: its own and those of its subjects.
-pub type StreamPlace = (Place, Place);
+/// The permits of a stream: its own and those of its subjects.
+pub type StreamPermit = (Permit, Permit);
 
 impl Holds {
     /// Starts with empty pools.
@@ -88,58 +88,58 @@ impl Holds {
         Holder { block, user: buyer.map(|buyer| Arc::from(buyer.user_id.as_str())) }
     }
 
-    /// Reads a body whole. Until it is, it counts by its bytes, and it must go on arriving.
+    /// Reads a whole body. Until it is complete its bytes are counted, and it must make progress.
     pub async fn read(&self, body: axum::body::Body, holder: &Holder) -> Result<Bytes, Problem> {
         let take = |units| self.take(&self.bodies, holder, Class::PublicReads, units);
-        let grow = |place: &mut Place, units| place.grow(units).map_err(|by| self.refused(&self.bodies, holder, by));
+        let grow = |permit: &mut Permit, units| permit.grow(units).map_err(|by| self.refused(&self.bodies, holder, by));
         body::read(body, self.body_limit, BODY_PROGRESS_DEADLINE, take, grow).await
     }
 
-    /// Takes a place for a request whose body has arrived: until its answer is written.
-    pub fn request(&self, holder: &Holder, class: Class) -> Result<Place, Problem> {
+    /// Acquires a permit for a request whose body has arrived: until its answer is written.
+    pub fn request(&self, holder: &Holder, class: Class) -> Result<Permit, Problem> {
         self.take(&self.requests, holder, class, 1)
     }
 
-    /// Takes a place for a stream and for each of its subjects, which `uri` names.
-    pub fn stream(&self, holder: &Holder, class: Class, uri: &Uri) -> Result<StreamPlace, Problem> {
+    /// Acquires permits for a stream and for each of its subjects, which `uri` names.
+    pub fn stream(&self, holder: &Holder, class: Class, uri: &Uri) -> Result<StreamPermit, Problem> {
         self.stream_about(holder, class, subjects(uri))
     }
 
-    /// Takes a place for a stream that is about so many subjects, and for each of them.
-    pub fn stream_about(&self, holder: &Holder, class: Class, subjects: usize) -> Result<StreamPlace, Problem> {
+    /// Acquires permits for a stream and for so many subjects.
+    pub fn stream_about(&self, holder: &Holder, class: Class, subjects: usize) -> Result<StreamPermit, Problem> {
         let stream = self.take(&self.streams, holder, class, 1)?;
         let subjects = self.take(&self.subjects, holder, class, subjects)?;
         Ok((stream, subjects))
     }
 
-    /// Returns the most bytes of a body.
+    /// Returns the largest body, in bytes.
     pub fn body_limit(&self) -> usize {
         self.body_limit
     }
 
-    /// Returns the answer, which keeps the place of its request until it is written; a large one also counts by its
+    /// Returns the answer, which holds the permit of its request until it is written; a large one also counts by its
     /// bytes.
-    pub fn answer(&self, holder: &Holder, place: Place, answer: Response) -> Result<Response, Problem> {
+    pub fn answer(&self, holder: &Holder, permit: Permit, answer: Response) -> Result<Response, Problem> {
         let bytes = answer.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-        self.answer_of(holder, place, bytes, answer)
+        self.answer_of(holder, permit, bytes, answer)
     }
 
     /// Returns the same for an answer of so many bytes, whose body has no size hint.
     pub fn answer_of(
         &self,
         holder: &Holder,
-        place: Place,
+        permit: Permit,
         bytes: usize,
         answer: Response,
     ) -> Result<Response, Problem> {
         if bytes <= COUNTED_ANSWER_BYTES {
-            return Ok(keep(answer, place));
+            return Ok(keep(answer, permit));
         }
         let unread = self.take(&self.answers, holder, Class::PublicReads, bytes)?;
-        Ok(keep(answer, (place, unread)))
+        Ok(keep(answer, (permit, unread)))
     }
 
-    fn take(&self, pool: &Arc<Pool>, holder: &Holder, class: Class, units: usize) -> Result<Place, Problem> {
+    fn take(&self, pool: &Arc<Pool>, holder: &Holder, class: Class, units: usize) -> Result<Permit, Problem> {
         pool.take(holder, class, units).map_err(|by| self.refused(pool, holder, by))
     }
 

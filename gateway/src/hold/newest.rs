@@ -1,8 +1,8 @@
-//! The messages of a stream for a reader of any speed: read from the service as they come, and replaced by the newest
-//! of their subject until they are taken.
+//! Buffers the messages of a stream for a slow reader: reads them as they arrive, and keeps only the newest of each
+//! subject until the reader takes it.
 //!
-//! So the messages that a reader does not take fill neither the window of the connection to the service nor a queue. A
-//! reader that stands still is given up, with an error as its last message.
+//! So unread messages fill neither the flow-control window of the connection to the service nor a queue. A stalled
+//! reader is disconnected, with an error as its last message.
 
 use super::metrics::slow_readers;
 use crate::bounds::{MAX_WAITING_MESSAGES, WATCHER_STALL_DEADLINE};
@@ -38,7 +38,7 @@ where
     .fuse()
 }
 
-/// Puts each message into the slot, until the service or the reader ends it.
+/// Puts each message into the slot, until the service or the reader ends the stream.
 async fn pump<T>(
     messages: impl Stream<Item = Result<T, Status>>,
     subject: impl Fn(&T) -> Option<String>,
@@ -132,7 +132,7 @@ impl<T> Slot<T> {
         Some(end.take().map(Err))
     }
 
-    /// Nothing under this lock can panic.
+    /// No code panics while it has this lock.
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

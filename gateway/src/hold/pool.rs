@@ -1,7 +1,6 @@
-//! A pool of something that clients hold on to, counted in units: so many in all, so many of one address and of one
-//! buyer.
+//! A counting semaphore for a resource that clients hold: limits its units in all, for one address and for one buyer.
 //!
-//! Whoever gets a [`Place`] gives it back by dropping it. Nobody ever waits for one.
+//! A [`Permit`] is released on drop. Acquiring never waits.
 
 use super::{Class, Holder};
 use stampede_chassis::Block;
@@ -11,24 +10,24 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The bounds of a pool.
+/// The limits of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolBounds {
-    /// Name of what is held, in metrics.
+    /// Name of the resource, in metrics.
     pub name: &'static str,
     /// Its name in a refusal, such as "requests are under way".
     pub what: &'static str,
     /// Units in all.
     pub total: usize,
-    /// Units of one address; it has no bound of its own if that is no less than all.
+    /// Units of one address; without effect if it is not less than `total`.
     pub of_address: usize,
     /// Units of one buyer; likewise.
     pub of_user: usize,
-    /// The part of all that is kept for a class, in percent.
+    /// The share of all units that is reserved for a class, in percent.
     pub kept_percent: fn(Class) -> usize,
 }
 
-/// The owner of the bound that is reached.
+/// The owner of the limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// All clients together.
@@ -47,20 +46,20 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Units in use of those that are kept for no class.
+    /// Used units that are reserved for no class.
     common: usize,
-    /// Units in use of those that are kept for each class.
+    /// Used units that are reserved for each class.
     kept: [usize; Class::COUNT],
     by_address: HashMap<Block, usize>,
     by_user: HashMap<Arc<str>, usize>,
 }
 
-/// Units that are held, until this is dropped.
+/// Acquired units, released on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     pool: Arc<Pool>,
     holder: Holder,
-    /// The class that these units are kept for.
+    /// The class that these units are reserved for.
     kept_for: Option<Class>,
     units: usize,
 }
@@ -71,9 +70,9 @@ impl Pool {
         Arc::new(Self { bounds, held: Mutex::default() })
     }
 
-    /// Takes so many units, first of those that are kept for the class. Fails with the owner of the bound that is
+    /// Acquires so many units, first of those reserved for the class. Fails with the owner of the limit that is
     /// reached.
-    pub fn take(self: &Arc<Self>, holder: &Holder, class: Class, units: usize) -> Result<Place, By> {
+    pub fn take(self: &Arc<Self>, holder: &Holder, class: Class, units: usize) -> Result<Permit, By> {
         let mut held = self.held();
         self.check_holder(&held, holder, units)?;
         let kept_for = (held.kept[class.number()] + units <= self.kept(class)).then_some(class);
@@ -83,22 +82,22 @@ impl Pool {
         }
         held.count(holder, units);
         drop(held);
-        Ok(Place { pool: Arc::clone(self), holder: holder.clone(), kept_for, units })
+        Ok(Permit { pool: Arc::clone(self), holder: holder.clone(), kept_for, units })
     }
 
-    /// Returns how many units of each class's own, and then of nobody's, are held.
+    /// Returns the used units of each class's reserve, and of the common rest.
     pub fn in_use(&self) -> ([usize; Class::COUNT], usize) {
         let held = self.held();
         (held.kept, held.common)
     }
 
-    /// Returns how many units are kept for a class.
+    /// Returns the units that are reserved for a class.
     pub fn kept(&self, class: Class) -> usize {
         self.bounds.total.saturating_mul((self.bounds.kept_percent)(class)) / 100
     }
 
     fn check_holder(&self, held: &Held, holder: &Holder, units: usize) -> Result<(), By> {
-        // A client that may have all has no bound of its own: a refusal of it is one of everybody.
+        // A client without a limit of its own is refused only by the limit of all.
         let is_over = |bound: usize, count: Option<&usize>| {
             bound < self.bounds.total && count.copied().unwrap_or(0) + units > bound
         };
@@ -120,7 +119,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Nothing under this lock can panic.
+    /// No code panics while it has this lock.
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,8 +145,8 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, units: usize
     }
 }
 
-impl Place {
-    /// Takes more units, of those that are kept for no class: for a pool that keeps none.
+impl Permit {
+    /// Acquires more units, of the common rest: for a pool without reserves.
     pub fn grow(&mut self, units: usize) -> Result<(), By> {
         let mut held = self.pool.held();
         self.pool.check_holder(&held, &self.holder, units)?;
@@ -158,7 +157,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut held = self.pool.held();
         match self.kept_for {
@@ -197,10 +196,10 @@ mod tests {
     #[test]
     fn reads_never_take_what_is_kept_for_payments() {
         let pool = pool(100, 1_000, 1_000);
-        let mut places = Vec::new();
+        let mut permits = Vec::new();
         let refused = loop {
             match pool.take(&holder(1, ""), Class::PublicReads, 1) {
-                Ok(place) => places.push(place),
+                Ok(permit) => permits.push(permit),
                 Err(by) => break by,
             }
         };
@@ -208,7 +207,7 @@ mod tests {
         let paid: Vec<_> = (0..12).map(|_| pool.take(&holder(2, ""), Class::Paying, 1)).collect();
         assert!(paid.iter().all(Result::is_ok));
         assert_eq!(pool.take(&holder(2, ""), Class::Paying, 1).err(), Some(By::All));
-        drop(places);
+        drop(permits);
         assert!(pool.take(&holder(2, ""), Class::Paying, 1).is_ok());
     }
 
@@ -236,11 +235,11 @@ mod tests {
     #[test]
     fn a_place_grows_up_to_the_bound_and_gives_all_of_it_back() {
         let pool = pool_that_keeps_none(10, 8);
-        let mut place = pool.take(&holder(1, ""), Class::Paying, 1).unwrap();
-        place.grow(7).unwrap();
-        assert_eq!(place.grow(1), Err(By::Address));
+        let mut permit = pool.take(&holder(1, ""), Class::Paying, 1).unwrap();
+        permit.grow(7).unwrap();
+        assert_eq!(permit.grow(1), Err(By::Address));
         assert_eq!(pool.in_use().1, 8);
-        drop(place);
+        drop(permit);
         assert_eq!(pool.in_use().1, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The number, the outcome and the duration of requests, by route. A stream counts until it begins.
+//! Counts requests and measures their duration, by route and outcome. A stream counts until it begins.
 
 use crate::routes::Route;
 use http::{Method, StatusCode};
@@ -9,19 +9,19 @@ use std::{sync::Arc, time::Duration};
 /// The label of requests without a route.
 const UNKNOWN: &str = "unknown";
 
-/// The instruments of the gateway.
+/// The metrics of requests.
 pub struct Metrics {
     duration: Histogram<f64>,
 }
 
 impl Metrics {
-    /// Measures through the global meter, as it is now.
+    /// Uses the present global meter.
     pub fn new() -> Self {
         let description = "Time from the head of a request to the head of its answer.";
         Self { duration: duration_histogram("http.server.request.duration", description) }
     }
 
-    /// Records one answer. Without a route neither method nor path becomes a label: callers can make up any.
+    /// Records one answer. Without a route neither method nor path becomes a label, since callers can invent any.
     pub fn record(&self, method: &Method, route: Option<&Route>, status: StatusCode, elapsed: Duration) {
         match route {
             Some(route) => self.measure(method_name(method), Arc::clone(&route.template).into(), status, elapsed),

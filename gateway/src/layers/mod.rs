@@ -1,5 +1,6 @@
-//! The layers of every request, from the outside in: its route with span, trace id and metrics, panics, and the caller
-//! (which is [`crate::auth`]'s). What a request holds is bounded behind them, once its body is there ([`crate::hold`]).
+//! The layers of every request, from the outside in: its route with span, trace id and metrics, panics, and
+//! authentication ([`crate::auth`]). The permits of a request are acquired behind them, once its body is there
+//! ([`crate::hold`]).
 //!
 //! Like the layers of a service they are one handler and not a stack: each hands its result to the next, and nothing is
 //! boxed in between.
@@ -30,14 +31,14 @@ use tracing::{Instrument, Span, error_span, field::Empty};
 
 /// Answers a request of any protocol.
 pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
-    // Over HTTP/2 the server announces it by GOAWAY.
+    // Over HTTP/2 the server announces its drain by GOAWAY.
     let leaves = request.version() < Version::HTTP_2 && gateway.draining.is_cancelled();
     let mut response = match Wire::of(&request) {
         Some(wire) => grpc::answer(&gateway, wire, request).await,
         None => answer_http(&gateway, request).await,
     };
     if leaves {
-        // The next request comes over another connection, and not while this one closes.
+        // The client sends its next request over another connection.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -110,7 +111,7 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
     })
 }
 
-/// Answers a path that is none of HTTP/JSON. It may be that of a method, and the request no call of it.
+/// Answers a path without an HTTP/JSON route. It may be that of a gRPC method, with a request that is no call.
 fn unknown(gateway: &Gateway, request: &Request) -> Unrouted {
     let path = request.uri().path();
     let Some(media_types) = grpc::media_types(gateway, path, request.version()) else {
@@ -127,7 +128,7 @@ fn unknown(gateway: &Gateway, request: &Request) -> Unrouted {
 /// Returns the span of a request, a child of a trusted caller's, and the id of its trace. The span has the highest
 /// level, so that no log filter removes that id from the lines that it lets through.
 pub fn span_of(name: &str, headers: &HeaderMap, is_trusted: bool) -> (Span, TraceId) {
-    // Others decide neither whether a trace is recorded nor its id.
+    // An untrusted caller chooses neither the sampling nor the trace id.
     let none = HeaderMap::new();
     if let Some(trace) = telemetry::passed_on(if is_trusted { headers } else { &none }) {
         // This span is not exported: it only puts the trace id into the log.

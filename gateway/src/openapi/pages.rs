@@ -1,5 +1,5 @@
-//! The description and its page as they are served: made once, with tags, and with headers by which a browser runs and
-//! fetches nothing else.
+//! The description and its page as they are served: rendered once, with entity tags, and with headers that forbid the
+//! browser to load or run anything else.
 
 use super::document;
 use crate::{

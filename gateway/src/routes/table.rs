@@ -85,9 +85,9 @@ impl Route {
     }
 }
 
-/// All routes at one template.
+/// The routes of one template, by method.
 #[derive(Debug, Default)]
-struct Place {
+struct PathRoutes {
     routes: Vec<Arc<Route>>,
 }
 
@@ -107,7 +107,7 @@ pub enum Lookup {
 /// The route table.
 #[derive(Debug)]
 pub struct Table {
-    places: Router<Place>,
+    by_path: Router<PathRoutes>,
     /// The routes of methods, by the path of their call in gRPC.
     calls: HashMap<String, Arc<Route>>,
     routes: Vec<Arc<Route>>,
@@ -127,24 +127,24 @@ impl Table {
     }
 
     fn of_routes(routes: Vec<Arc<Route>>) -> Result<Self, RouteError> {
-        let mut by_template: BTreeMap<&str, Place> = BTreeMap::new();
+        let mut by_template: BTreeMap<&str, PathRoutes> = BTreeMap::new();
         for route in &routes {
-            let place = by_template.entry(&route.template).or_default();
-            if place.routes.iter().any(|other| other.method == route.method) {
+            let at_path = by_template.entry(&route.template).or_default();
+            if at_path.routes.iter().any(|other| other.method == route.method) {
                 return Err(RouteError::Duplicate { route: route.name.clone() });
             }
-            place.routes.push(Arc::clone(route));
+            at_path.routes.push(Arc::clone(route));
         }
-        let mut places = Router::new();
-        for (template, place) in by_template {
+        let mut by_path = Router::new();
+        for (template, at_path) in by_template {
             let conflict = |error| RouteError::Conflict { template: template.to_owned(), error };
-            places.insert(template, place).map_err(conflict)?;
+            by_path.insert(template, at_path).map_err(conflict)?;
         }
         let calls = routes.iter().filter_map(|route| match &route.endpoint {
             Endpoint::Rpc(rpc) => Some((rpc.grpc_path.as_str().to_owned(), Arc::clone(route))),
             Endpoint::Native(_) => None,
         });
-        Ok(Self { places, calls: calls.collect(), routes })
+        Ok(Self { by_path, calls: calls.collect(), routes })
     }
 
     /// Returns every route.
@@ -164,7 +164,7 @@ impl Table {
             return Lookup::Options(HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
         }
         let path = unescaped(path);
-        let Ok(found) = self.places.at(&path) else { return Lookup::Unknown };
+        let Ok(found) = self.by_path.at(&path) else { return Lookup::Unknown };
         // No id has a colon: after one comes a verb, and not one of this path.
         if found.params.iter().any(|(_, value)| value.contains(':')) {
             return Lookup::Unknown;
@@ -178,7 +178,7 @@ impl Table {
     }
 }
 
-impl Place {
+impl PathRoutes {
     fn allow(&self) -> HeaderValue {
         let mut methods: Vec<_> = self.routes.iter().map(|route| route.method.as_str()).collect();
         if methods.contains(&"GET") {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// One request, checked and read, on its way to a service.
+/// A parsed request on its way to a service.
 #[derive(Debug)]
 pub struct Call<'r> {
     /// Its method.
@@ -68,8 +68,9 @@ impl Transcoder {
         let mut message = request::assemble(call.rpc, call.uri, call.body)?;
         header::apply(call.rpc, call.headers, &mut message)?;
         idempotency::apply(call.rpc, call.headers, &mut message)?;
-        // The message is whole now: an order is known by its request_id, wherever that was given.
-        let tab = self.acts.call(call.rpc.grpc_path.as_str(), call.caller, call.block, &message).await?;
+        // Only now, with the whole message: an order is identified by its request_id, which may come from the body or a
+        // header.
+        let tracker = self.acts.call(call.rpc.grpc_path.as_str(), call.caller, call.block, &message).await?;
         let deadline = self.upstream.deadline(Deadline::from_headers(call.headers));
         let outgoing = Outgoing { rpc: call.rpc, caller: call.caller, deadline };
         if call.rpc.streaming {
@@ -82,12 +83,12 @@ impl Transcoder {
             return Ok(events(&call).response(messages, self.draining.clone()));
         }
         let answer = self.upstream.unary(outgoing, message, DynamicCodec).await;
-        let json = match tab {
+        let json = match tracker {
             None => response::of_bytes(call.rpc, &answer?)?,
-            Some(tab) => {
+            Some(tracker) => {
                 // Decoded once, for the limits and for the caller.
                 let answer = answer.and_then(|answer| response::decode(call.rpc, &answer));
-                tab.close(answer.as_ref()).await;
+                tracker.record(answer.as_ref()).await;
                 response::to_json(call.rpc, &answer?)?
             }
         };

@@ -1,4 +1,4 @@
-//! The header `Idempotency-Key`, which stands for the `request_id` of a request that has one.
+//! The header `Idempotency-Key`, an alternative to the field `request_id`.
 //!
 //! Clients send it with all of their requests: where there is no `request_id` it is ignored.
 
@@ -10,7 +10,7 @@ use stampede_vocab::refuse_card_number;
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Takes the header as the `request_id`. Where the request has one too, both must be the same.
+/// Sets `request_id` from the header. If the request has one too, both must be equal.
 pub fn apply(rpc: &Rpc, headers: &HeaderMap, message: &mut DynamicMessage) -> Result<(), Problem> {
     let Some(field) = &rpc.request_id else { return Ok(()) };
     let Some(key) = key(headers)? else { return Ok(()) };

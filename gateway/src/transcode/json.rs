@@ -4,7 +4,7 @@
 
 use super::{
     tree::{Fields, Json},
-    value::{Place, message},
+    value::{Location, message},
 };
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use stampede_status::{Problem, Reason};
 
 /// Reads a body; an empty one is an empty message.
 pub fn read(descriptor: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessage, Problem> {
-    message(descriptor, fields(body)?, Place::Body)
+    message(descriptor, fields(body)?, Location::Body)
 }
 
 /// Reads a body that no message of the contract describes; an empty one is an empty object.
@@ -37,7 +37,7 @@ fn fields(body: &[u8]) -> Result<Fields<'_>, Problem> {
     }
 }
 
-/// Returns the problem of a text that is no JSON, with the place.
+/// Returns the problem of malformed JSON, with its position.
 fn malformed(error: &serde_json::Error) -> Problem {
     let (line, column) = (error.line(), error.column());
     let what = if error.is_eof() { "ends too early" } else { "is not JSON, or nested too deeply" };

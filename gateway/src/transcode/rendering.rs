@@ -1,7 +1,7 @@
-//! Messages of streams as events, rendered once for all watchers.
+//! Renders messages of streams as events, once for all watchers.
 //!
-//! A crowd that watches one thing gets the same bytes over as many streams. The event follows from the bytes alone, so
-//! it is rendered once and cached for the other watchers.
+//! A crowd that watches one resource gets the same bytes over as many streams. The event depends only on the bytes, so
+//! it is cached for the other watchers.
 
 use super::{answer::name_of, response};
 use crate::{hold::subject, routes::Rpc};
@@ -15,10 +15,10 @@ use std::{
 
 /// Bytes of the hash that names a message.
 const ID_BYTES: usize = 8;
-/// Messages of one method that are kept. When there are more, all are dropped, and those still in use are soon kept
+/// Most cached messages of one method. The cache is cleared when it is full; messages still in use are soon cached
 /// again.
 const MOST_KEPT: usize = 256;
-/// A larger message is rendered for each watcher, so that the cache stays small.
+/// Largest cached message, in bytes. A larger one is rendered for each watcher, so that the cache stays small.
 const MOST_BYTES: usize = 8 * 1024;
 
 /// A message as it is sent.
@@ -65,7 +65,7 @@ impl Renderings {
         of_method.insert(message.into(), Arc::clone(rendering));
     }
 
-    /// Nothing under this lock can panic.
+    /// No code panics while it has this lock.
     fn kept(&self) -> MutexGuard<'_, HashMap<String, OfMethod>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,9 +23,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sle
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-/// Interval of the time on a quiet stream; proxies cut off at 30 to 60 seconds.
+/// Interval of the heartbeat on an idle stream; proxies close idle ones after 30 to 60 seconds.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Range of the time after which a browser comes back; drawn at random, so that a crowd does not come back together.
+/// Range of the reconnect delay; drawn at random, so that a crowd does not reconnect together.
 const RETRY_MS: std::ops::Range<u64> = 1_000..4_000;
 /// The id of the end. No message has it: theirs are hexadecimal digits.
 const END_ID: &str = "end";
@@ -35,7 +35,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const NO_BUFFERING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// Returns whether the reader comes back although the stream has ended.
+/// Returns whether the reader reconnects although the stream has ended.
 pub fn has_ended(headers: &HeaderMap) -> bool {
     headers.get(LAST_EVENT_ID).is_some_and(|id| id == END_ID)
 }

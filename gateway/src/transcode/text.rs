@@ -1,8 +1,8 @@
-//! Fields from plain text, as it stands in a path or in a query parameter.
+//! Sets fields from plain text, as in a path or in a query parameter.
 
 use super::{
     tree::Json,
-    value::{Place, single},
+    value::{Location, single},
 };
 use crate::routes::FieldPath;
 use percent_encoding::percent_decode_str;
@@ -20,7 +20,7 @@ pub fn decode<'t>(field: &dyn std::fmt::Display, text: &'t str) -> Result<Cow<'t
 /// Sets the field, or appends the value where it is repeated.
 pub fn set(message: &mut DynamicMessage, path: &FieldPath, text: &str) -> Result<(), Problem> {
     let field = path.last();
-    let value = single(field, json_of(field, text), Place::Path(path))?;
+    let value = single(field, json_of(field, text), Location::Path(path))?;
     match parent_of(message, path).get_field_mut(field) {
         Value::List(list) => list.push(value),
         slot => *slot = value,

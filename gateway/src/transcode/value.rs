@@ -1,7 +1,7 @@
-//! Values of JSON as values of the contract. Every refusal names its field, and is in words for people.
+//! Converts JSON values to values of the contract. Every refusal names its field, in words for people.
 //!
-//! Kinds that requests of the contract have are read here. Kinds that they do not have so far (maps, bytes, fractions,
-//! well-known types but for how they are refused) are left to the library, whose own words are not passed on.
+//! Converts the kinds that requests of the contract have. Others (maps, bytes, fractions, most well-known types) are
+//! left to the library, whose error texts are not passed on.
 
 use super::{
     decimal,
@@ -17,44 +17,48 @@ use std::fmt;
 /// Most names of an enum that a refusal lists.
 const LISTED_NAMES: usize = 12;
 
-/// The place of a value. Made a text only when it is refused.
+/// The location of a value. Formatted only for a refusal.
 #[derive(Clone, Copy)]
-pub enum Place<'p> {
+pub enum Location<'p> {
     /// The body itself.
     Body,
-    /// A field of the value at the first.
-    Field(&'p Place<'p>, &'p str),
-    /// An item of the list at the first.
-    Item(&'p Place<'p>, usize),
+    /// A field of the value at this location.
+    Field(&'p Location<'p>, &'p str),
+    /// An item of the list at this location.
+    Item(&'p Location<'p>, usize),
     /// A field that a path or a query names.
     Path(&'p FieldPath),
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Location<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Body => Ok(()),
-            Place::Field(Place::Body, name) => f.write_str(name),
-            Place::Field(parent, name) => write!(f, "{parent}.{name}"),
-            Place::Item(list, index) => write!(f, "{list}[{index}]"),
-            Place::Path(path) => write!(f, "{path}"),
+            Location::Body => Ok(()),
+            Location::Field(Location::Body, name) => f.write_str(name),
+            Location::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Location::Item(list, index) => write!(f, "{list}[{index}]"),
+            Location::Path(path) => write!(f, "{path}"),
         }
     }
 }
 
-impl Place<'_> {
+impl Location<'_> {
     fn refuse(&self, problem: impl Into<String>) -> Problem {
         Problem::invalid_field(self.to_string(), problem)
     }
 }
 
 /// Reads a message from the fields of an object.
-pub fn message(descriptor: &MessageDescriptor, fields: Fields<'_>, at: Place<'_>) -> Result<DynamicMessage, Problem> {
+pub fn message(
+    descriptor: &MessageDescriptor,
+    fields: Fields<'_>,
+    at: Location<'_>,
+) -> Result<DynamicMessage, Problem> {
     let mut message = DynamicMessage::new(descriptor.clone());
     let mut given = Vec::with_capacity(fields.len());
     for (name, json) in fields {
-        let field = named(descriptor, &name).ok_or_else(|| unknown_field(&Place::Field(&at, &name).to_string()))?;
-        let here = Place::Field(&at, field.name());
+        let field = named(descriptor, &name).ok_or_else(|| unknown_field(&Location::Field(&at, &name).to_string()))?;
+        let here = Location::Field(&at, field.name());
         if given.contains(&field.number()) {
             return Err(here.refuse("is given twice"));
         }
@@ -74,7 +78,7 @@ fn takes_null(field: &FieldDescriptor) -> bool {
     matches!(field.kind(), Kind::Message(inner) if inner.full_name() == "google.protobuf.Value")
 }
 
-fn refuse_a_second_choice(message: &DynamicMessage, field: &FieldDescriptor, at: Place<'_>) -> Result<(), Problem> {
+fn refuse_a_second_choice(message: &DynamicMessage, field: &FieldDescriptor, at: Location<'_>) -> Result<(), Problem> {
     let Some(choice) = field.containing_oneof() else { return Ok(()) };
     match choice.fields().find(|other| other != field && message.has_field(other)) {
         Some(other) => Err(at.refuse(format!("may not be given beside {}", other.name()))),
@@ -83,7 +87,7 @@ fn refuse_a_second_choice(message: &DynamicMessage, field: &FieldDescriptor, at:
 }
 
 /// Reads all that a field holds.
-fn value(field: &FieldDescriptor, json: Json<'_>, at: Place<'_>) -> Result<Value, Problem> {
+fn value(field: &FieldDescriptor, json: Json<'_>, at: Location<'_>) -> Result<Value, Problem> {
     if field.is_map() {
         return by_library(field, json).ok_or_else(|| at.refuse("must be an object of keys and values, no key twice"));
     }
@@ -91,12 +95,12 @@ fn value(field: &FieldDescriptor, json: Json<'_>, at: Place<'_>) -> Result<Value
         return single(field, json, at);
     }
     let Json::List(items) = json else { return Err(at.refuse("must be a list")) };
-    let read = |(index, item)| single(field, item, Place::Item(&at, index));
+    let read = |(index, item)| single(field, item, Location::Item(&at, index));
     Ok(Value::List(items.into_iter().enumerate().map(read).collect::<Result<_, _>>()?))
 }
 
 /// Reads one value of a field, which may be a list of such.
-pub fn single(field: &FieldDescriptor, json: Json<'_>, at: Place<'_>) -> Result<Value, Problem> {
+pub fn single(field: &FieldDescriptor, json: Json<'_>, at: Location<'_>) -> Result<Value, Problem> {
     let kind = field.kind();
     let read = match (&kind, json) {
         (Kind::Message(inner), json) if is_well_known(inner) => by_library(field, json),
