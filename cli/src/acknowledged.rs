@@ -1,4 +1,4 @@
-//! The file in which a crowd records acknowledged orders and coupons, and by which an audit finds those that were lost.
+//! The file in which a crowd records acknowledged orders and coupons, and by which an audit finds lost ones.
 
 use serde::{Deserialize, Serialize};
 use stampede_vocab::{CouponId, OrderId};
@@ -12,12 +12,12 @@ pub struct Acknowledged {
     pub orders: BTreeSet<OrderId>,
     /// Issued coupons.
     pub coupons: BTreeSet<CouponId>,
-    /// The newest state of each order that an answer has shown. An earlier release writes none.
+    /// The newest state of each order in any answer. An earlier release writes none.
     #[serde(default)]
     pub states: BTreeMap<OrderId, Shown>,
 }
 
-/// The state of an order as an answer has shown it.
+/// The state of an order in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shown {
@@ -28,8 +28,8 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Returns whether an order in this state may be in that one later. Whoever was shown an end of an order relies on
-    /// it; what is not an end may become anything, but never at an earlier version.
+    /// Returns whether an order in this state may be in that one later. Its buyer may rely on a final state; any other
+    /// may change, but never to an earlier version.
     pub fn may_become(&self, later: &Self) -> bool {
         if later.version <= self.version {
             return later == self;

@@ -29,24 +29,23 @@ use output::Output;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, the process is
-/// not ready, or a decision on messages or payments is not carried out; 2: the command could not do its work; 143 and
-/// 130: it was stopped by SIGTERM or SIGINT. With [`Format::Json`] a reason for 2 is on stdout too, as
-/// `{"error": {"message": ...}}`.
+/// Runs a command. Exit code 0: success; 1: a promise is broken, the sale had anomalies, the process is not ready, or a
+/// decision on messages or payments is not carried out; 2: the command failed; 143 and 130: it was stopped by SIGTERM
+/// or SIGINT. With [`Format::Json`] the error of a 2 is on stdout too, as `{"error": {"message": ...}}`.
 pub fn run(command: Command, format: Format) -> ExitCode {
     let output = Output::new(format);
     output::init_logs();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return could_not(&error.into(), output),
+        Err(error) => return report_error(&error.into(), output),
     };
-    match runtime.block_on(until_signalled(obey(command, output))) {
+    match runtime.block_on(until_signalled(dispatch(command, output))) {
         Ok(code) => code,
-        Err(error) => could_not(&error, output),
+        Err(error) => report_error(&error, output),
     }
 }
 
-async fn obey(command: Command, output: Output) -> anyhow::Result<bool> {
+async fn dispatch(command: Command, output: Output) -> anyhow::Result<bool> {
     match command {
         Command::Prepare(args) => prepare::run(args, output).await.map(|()| true),
         Command::Simulate(args) => simulate::run(args, output).await,
@@ -60,7 +59,7 @@ async fn obey(command: Command, output: Output) -> anyhow::Result<bool> {
     }
 }
 
-/// Ends the work at SIGTERM and SIGINT. The first process of a container gets neither without a handler.
+/// Cancels the work at SIGTERM and SIGINT. PID 1 of a container ignores both without a handler.
 async fn until_signalled(work: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be listened to")?;
@@ -71,7 +70,7 @@ async fn until_signalled(work: impl Future<Output = anyhow::Result<bool>>) -> an
     }
 }
 
-fn could_not(error: &anyhow::Error, output: Output) -> ExitCode {
+fn report_error(error: &anyhow::Error, output: Output) -> ExitCode {
     eprintln!("stampede: {error:#}");
     if output.json {
         output::print_json_error(&format!("{error:#}"));

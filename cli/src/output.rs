@@ -53,13 +53,13 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print_text(serde_json::to_string_pretty(value)?)
 }
 
-/// Prints the reason for which there is no result as JSON on stdout.
+/// Prints the error of a failed command as JSON on stdout.
 pub fn print_json_error(message: &str) {
     // The error is on stderr as well; there is nothing else to do about a closed stdout.
     drop(print_json(&serde_json::json!({"error": {"message": message}})));
 }
 
-/// Returns a table with a line under its header and no other: names to the left, figures to the right.
+/// Returns a table with a line under its header only: names left-aligned, figures right-aligned.
 pub fn table<const NAMES: usize, const FIGURES: usize>(names: [&str; NAMES], figures: [&str; FIGURES]) -> Table {
     let mut table = Table::new();
     let style = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));

@@ -168,8 +168,8 @@ fn has_dead_letters(topic: &str) -> bool {
     topic.ends_with(".dlq")
 }
 
-/// Sets topics of dead letters that an earlier release has made to keep them for good too. Kafka replaces all settings
-/// of a topic at once, so those that somebody has made go along.
+/// Sets unlimited retention on dead-letter topics of an earlier release. Kafka replaces all settings of a topic at
+/// once, so its other settings are repeated.
 async fn keep_dead_letters(client: &AdminClient<DefaultClientContext>, topics: &[String]) -> anyhow::Result<()> {
     let topics = topics.iter().filter(|topic| has_dead_letters(topic));
     let resources: Vec<_> = topics.map(|topic| ResourceSpecifier::Topic(topic)).collect();

@@ -135,7 +135,7 @@ fn make_once(path: &Path, mode: u32) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Writes a file whole or not at all, with the rights `mode` from its first byte on.
+/// Writes a file atomically, with the mode `mode` from the start.
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let fresh = path.with_extension("new");
     let written = || -> std::io::Result<()> {

@@ -1,7 +1,7 @@
 //! The answers to failures in the gateway or behind it, all in one format.
 //!
-//! A [`Refusal`] becomes an answer within the span of its request, so that what is logged with the problem carries the
-//! name of the request.
+//! A [`Refusal`] becomes an answer within the span of its request, so that the log lines of the problem have the trace
+//! id.
 
 use crate::trace_id::TraceId;
 use axum::{body::Body, response::Response};
@@ -17,7 +17,7 @@ pub struct Refusal {
     problem: Problem,
     /// Header with the methods or media types that are accepted.
     offer: Option<(HeaderName, HeaderValue)>,
-    /// Whether the request came with credentials.
+    /// Whether the request had credentials.
     presented: bool,
 }
 
@@ -29,14 +29,14 @@ impl Refusal {
         Self { problem, offer: Some((header::ALLOW, allow)), presented: false }
     }
 
-    /// Refuses a request to the path of a method that is no call of it, by naming the media types of calls.
+    /// Refuses a request to the path of a gRPC method that is no call of it, with the accepted media types.
     pub fn no_call(accept_post: HeaderValue) -> Self {
         let media_types = accept_post.to_str().unwrap_or_default().to_owned();
         let problem = Problem::new(Reason::UnsupportedMediaType, format!("the body must be one of {media_types}"));
         Self { problem, offer: Some((ACCEPT_POST, accept_post)), presented: false }
     }
 
-    /// Sets whether the request came with credentials. If so, the challenge says that they are invalid.
+    /// Sets whether the request had credentials. If so, the challenge says that they are invalid.
     #[must_use]
     pub fn presented(mut self, presented: bool) -> Self {
         self.presented = presented;
@@ -73,8 +73,8 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// Spreads the default retry delay of a problem at random. Otherwise all who are refused in one moment, as when a
-/// server is away, would come back in one moment.
+/// Adds jitter to the default retry delay of a problem. Otherwise all clients that are refused together, as during an
+/// outage, would return together.
 pub fn spread(problem: Problem) -> Problem {
     match problem.retry_delay() {
         Some(wait) if problem.reason().default_retry() == Some(wait) => {

@@ -1,5 +1,5 @@
-//! Compares acknowledged orders and coupons with the stored ones: every one is there, and no order is back in a state
-//! that it had left.
+//! Compares acknowledged orders and coupons with the stored ones: each exists, and no order has gone back to an earlier
+//! state.
 
 use super::{hex, named::Named, sources::Sources, verdict::Audit};
 use crate::acknowledged::{Acknowledged, Shown};
@@ -11,13 +11,13 @@ use std::{
     path::Path,
 };
 
-/// Orders or coupons of one statement.
+/// Orders or coupons of one query.
 const PAGE: usize = 1_000;
 
-/// The orders of these ids, which are hex in JSON.
+/// Selects the orders of these ids, which are hex in JSON.
 const ORDERS: &str = "SELECT o.id, o.state, o.version FROM JSON_TABLE(?, '$[*]' COLUMNS (id VARCHAR(32) PATH '$')) m \
      STRAIGHT_JOIN {order}.orders o ON o.id = UNHEX(m.id)";
-/// The same of coupons.
+/// Selects the coupons of these ids, likewise.
 const COUPONS: &str = "SELECT c.id FROM JSON_TABLE(?, '$[*]' COLUMNS (id VARCHAR(32) PATH '$')) m \
      STRAIGHT_JOIN {coupon}.coupons c ON c.id = UNHEX(m.id)";
 

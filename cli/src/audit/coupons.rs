@@ -1,11 +1,11 @@
-//! Redis against the stored coupons: a claim that was ranked is a coupon.
+//! Compares Redis with the stored coupons: each ranked claim has a coupon.
 
 use super::{named::Named, sources::Sources, verdict::Audit};
 use sqlx::Row;
 use stampede_lua::coupon;
 use stampede_vocab::CampaignId;
 
-/// One campaign as the database has it.
+/// A campaign in the database.
 struct Stored {
     campaign: CampaignId,
     coupons: i64,
@@ -25,7 +25,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
             unstored.push(format!("{} ({})", stored.campaign, progress.pending));
         }
         if !progress.ready {
-            // Redis ranks no claim in it until all that is stored has been loaded.
+            // Redis ranks no claims of it until its stored coupons are loaded.
             unknown += 1;
             continue;
         }

@@ -87,7 +87,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let still_moving = quiet::wait(&sources, Duration::from_secs(args.quiet_deadline_s), output).await?;
     let written = quiet::last_messages(&sources).await?;
     let mut audit = examine(&sources, &args, output, (retention, still_moving)).await?;
-    // Each statement sees another instant, so a breach may have been on its way between two of them.
+    // Each statement has another snapshot, so a breach may have been in transit between two of them.
     if !audit.holds && quiet::last_messages(&sources).await? != written {
         audit.moved("messages that were written while the tables were read");
     }

@@ -65,11 +65,10 @@ pub async fn wait(sources: &Sources, deadline: Duration, output: Output) -> anyh
     }
 }
 
-/// Returns the counts that still move. Queries Kafka and compares row by row only once every count is zero, since that
-/// is slow. Each statement is short: a long one would keep the servers from cleaning up behind the rush that is waited
-/// for.
+/// Returns the counts that are not zero. Queries Kafka and compares row by row only once all are zero, since that is
+/// slow. Each statement is short: a long one would delay the purge of old row versions after the rush.
 ///
-/// A message may be applied between the counts and the comparison and cause another one. So the mesh is quiet only if
+/// A message that is applied between the counts and the comparison may cause another one. So the mesh is quiet only if
 /// no message was written in between.
 async fn still_moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();

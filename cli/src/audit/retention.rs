@@ -7,13 +7,13 @@ use super::{sources::Sources, verdict::Audit};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 
-/// Relays keep what they have sent for a day; a little less, since clocks differ.
+/// Relays keep sent messages for a day; a little less here, since clocks differ.
 const OUTBOX_KEPT: Duration = Duration::from_secs(24 * 60 * 60 - 10 * 60);
 
-/// The time from which on everything is kept.
+/// The time since which messages are complete.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// An outbox has every message that was written since then.
+    /// The outboxes have every message that was written since then.
     pub outboxes_since: Timestamp,
 }
 
@@ -23,7 +23,7 @@ impl Retention {
         Self { outboxes_since: Timestamp::now().minus(OUTBOX_KEPT) }
     }
 
-    /// Notes how much is older than the outboxes reach.
+    /// Records how much is older than the retention of the outboxes.
     pub async fn note(self, sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
         let before_us = self.outboxes_since.micros();
         let older = sources

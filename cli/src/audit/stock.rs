@@ -1,5 +1,5 @@
-//! Redis against the ledger: no unit on hold for nobody, none taken that is free, none free that is taken, and the same
-//! for each buyer.
+//! Compares Redis with the ledger: no hold without an order, and the same sold and free units, in all and for each
+//! buyer.
 
 use super::{hex, named::Named, sources::Sources, verdict::Audit};
 use sqlx::Row;
@@ -12,10 +12,10 @@ use std::{
 
 /// Size of one page read from Redis.
 const PAGE: u32 = 1_000;
-/// Long after its end an event is not kept in sync in Redis any more.
+/// Redis is not kept in sync for events that ended long ago.
 const RECENT: &str = "closes_at_us > CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 3600000000";
 
-/// One item as the ledger has it.
+/// An item in the ledger.
 struct Ledger {
     item: ItemId,
     total: i32,
@@ -24,7 +24,7 @@ struct Ledger {
     gift_committed: i32,
 }
 
-/// Units of each buyer.
+/// Units by buyer.
 type Buyers = HashMap<UserId, i32>;
 
 impl Ledger {
@@ -73,7 +73,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
     note_long_over(sources, audit).await
 }
 
-/// Returns the items that are not in sync yet, and those with holds, as lines for the reader.
+/// Returns the items that are not in sync yet, and those with holds, as lines for people.
 pub async fn moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
     let stock = Stock::new(sources.redis.clone());
     let mut behind = 0;
@@ -108,7 +108,7 @@ async fn buyers_in_ledger(sources: &Sources, item: ItemId) -> anyhow::Result<Buy
         .collect()
 }
 
-/// Returns the buyers of whom Redis has other units than `wanted`, or some on hold.
+/// Returns the buyers whose units in Redis differ from `wanted`, or who have holds.
 async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buyers) -> anyhow::Result<Named> {
     let (mut committed, mut held) = (Buyers::new(), Buyers::new());
     let mut cursor = Some(0);
@@ -132,7 +132,7 @@ async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buye
     Ok(wrong)
 }
 
-/// Checks that no order has an arrival that Redis has not given.
+/// Checks that no order has an arrival that Redis has not assigned.
 async fn arrivals(sources: &Sources, event: EventId, snapshot: &Snapshot, audit: &mut Audit) -> anyhow::Result<()> {
     let Some(shelf) = snapshot.event else { return Ok(()) };
     let last = sources
@@ -164,7 +164,7 @@ async fn orphan_holds(sources: &Sources, stock: &Stock) -> anyhow::Result<Vec<St
     Ok(found.into_values().collect())
 }
 
-/// Returns the items by event, of those that Redis is still kept in sync for.
+/// Returns the items by event, of events that Redis is kept in sync for.
 async fn ledger_by_event(sources: &Sources) -> anyhow::Result<BTreeMap<EventId, Vec<Ledger>>> {
     let rows = sources
         .rows(&format!(

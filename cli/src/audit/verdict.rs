@@ -25,8 +25,8 @@ pub struct Audit {
     pub holds: bool,
     /// One for each promise, in order.
     pub promises: Vec<Promise>,
-    /// Lists what still moved when the wait was over, or what moved while breaches were found; empty if the mesh was
-    /// quiescent. As long as there is any, nothing is proven.
+    /// Counts that were not zero when the wait was over, or that changed while breaches were found; empty if the mesh
+    /// was quiet. Otherwise nothing is proven.
     pub still_moving: Vec<String>,
     /// Lists the comparisons that were left out, and the reason: not requested, or no longer retained.
     pub left_out: Vec<String>,

@@ -1,6 +1,6 @@
 //! The progress of the consumer group of each service, by the offsets that it has committed.
 //!
-//! A service stores the offset of a message once the transaction of its effect is committed, so whatever lies below the
+//! A service stores the offset of a message once the transaction of its effect is committed, so every message below the
 //! committed offset has taken effect. Reading the offsets of a group does not join it.
 
 use super::{READ_TIMEOUT, Records, Span, client, oldest, partitions, spans, with_retry};
@@ -30,17 +30,17 @@ struct Inner {
 #[derive(Clone)]
 pub struct Groups(Arc<Inner>);
 
-/// The committed offset of each partition of a topic; a partition of which none was ever committed is left out.
+/// Committed offset of each partition of a topic; partitions without one are left out.
 pub type Committed = HashMap<i32, i64>;
 
-/// The records of the topic of a writer that a reader has yet to read.
+/// Lag of a reader in the topic of a writer.
 #[derive(Debug, Clone)]
 pub struct Behind {
     pub writer: Service,
     pub reader: Service,
-    /// Records, those of types that the reader skips among them.
+    /// Unread records, including types that the reader skips.
     pub records: i64,
-    /// The first of them in each partition that has any: partition and offset.
+    /// First unread record in each partition that has any: partition and offset.
     pub first: Vec<(i32, i64)>,
 }
 
@@ -63,7 +63,7 @@ impl Groups {
         Ok(Self(Arc::new(connected.await??)))
     }
 
-    /// Returns what `reader` has committed of the topic of `writer`.
+    /// Returns the committed offsets of `reader` in the topic of `writer`.
     pub async fn committed(&self, writer: Service, reader: Service) -> anyhow::Result<Committed> {
         let inner = self.0.clone();
         let committed = move || {
@@ -73,13 +73,13 @@ impl Groups {
         spawn_blocking(committed).await?
     }
 
-    /// Returns how many records each reader has yet to read of each topic, where there are any.
+    /// Returns the lag of each reader in each topic, without zeroes.
     pub async fn unread(&self) -> anyhow::Result<Vec<(Service, Service, i64)>> {
         let behind = self.behind().await?.into_iter().filter(|behind| behind.records > 0);
         Ok(behind.map(|behind| (behind.writer, behind.reader, behind.records)).collect())
     }
 
-    /// Returns what each reader has yet to read of each topic.
+    /// Returns the lag of each reader in each topic, with the first unread records.
     pub async fn behind(&self) -> anyhow::Result<Vec<Behind>> {
         let inner = self.0.clone();
         let behind = move || {
@@ -97,7 +97,7 @@ impl Groups {
         spawn_blocking(behind).await?
     }
 
-    /// Returns when the oldest of these unread records was written; `None` if Kafka does not show one in time.
+    /// Returns when the oldest of these unread records was written; `None` if Kafka does not return it in time.
     pub async fn oldest(&self, behind: &Behind) -> anyhow::Result<Option<Timestamp>> {
         let (inner, topic, first) = (self.0.clone(), behind.writer.topic(&self.0.prefix), behind.first.clone());
         spawn_blocking(move || oldest::of(&inner.brokers, &topic, &first)).await?
@@ -135,13 +135,13 @@ impl Group {
     }
 }
 
-/// Returns how many records of a partition are not read. A group that has committed nothing begins at the first one.
+/// Returns the lag in a partition. A group without a committed offset begins at the first record.
 fn left(span: Span, committed: &Committed) -> i64 {
     let next = committed.get(&span.partition).copied().unwrap_or(span.low).max(span.low);
     (span.high - next).max(0)
 }
 
-/// Returns how many records are not read, and the first of them in each partition.
+/// Returns the lag, and the first unread record in each partition.
 fn left_of(ends: &[Span], committed: &Committed) -> (i64, Vec<(i32, i64)>) {
     let unread = ends.iter().map(|span| (span, left(*span, committed))).filter(|(_, count)| *count > 0);
     let unread: Vec<_> = unread.collect();

@@ -19,10 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest wait for one answer of Kafka, and for the next message while there must be one.
+/// Timeout of a query to Kafka, and of the next message where there must be one.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Pause between two tries of a query.
+/// Pause before a retry of a query.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest wait of one poll for a message.
@@ -36,8 +36,8 @@ pub struct Span {
     high: i64,
 }
 
-/// Returns the next message; `None` if there is none for now, or the client has lost a connection, which it makes anew
-/// by itself. Callers that repeat it have a deadline.
+/// Returns the next message; `None` if there is none for now, or the client has lost a connection, which it restores by
+/// itself. Callers that loop have a deadline.
 fn next(client: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
     match client.poll(POLL_TIMEOUT).transpose() {
         Err(error) if is_transient(&error) => Ok(None),
@@ -45,7 +45,7 @@ fn next(client: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>, KafkaError
     }
 }
 
-/// Retries a query while it fails for a transient reason. It blocks, for twice [`READ_TIMEOUT`] at most.
+/// Retries a query after transient errors. Blocks, for at most twice [`READ_TIMEOUT`].
 fn with_retry<T>(query: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let until = Instant::now() + READ_TIMEOUT;
     loop {
@@ -56,8 +56,7 @@ fn with_retry<T>(query: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaEr
     }
 }
 
-/// Returns whether the error is transient, as a lost connection is, or the move of a leader or of a group's
-/// coordinator.
+/// Returns whether the error is transient: a lost connection, or a new partition leader or group coordinator.
 fn is_transient(error: &KafkaError) -> bool {
     let Some(code) = error.rdkafka_error_code() else { return false };
     matches!(

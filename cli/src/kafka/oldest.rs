@@ -1,4 +1,4 @@
-//! Finds out when the oldest of some records was written, by reading one record of each partition.
+//! Finds when the oldest of some records was written, by reading one record of each partition.
 
 use super::{READ_TIMEOUT, client, next};
 use rdkafka::{
@@ -40,7 +40,7 @@ fn read_one_of_each(
         }
         let written = record.timestamp().to_millis().map(|ms| Timestamp::from_micros(ms.saturating_mul(1_000)));
         oldest = oldest.into_iter().chain(written).min();
-        // The rest of the partition is not wanted.
+        // The rest of the partition is not needed.
         let mut done = TopicPartitionList::new();
         done.add_partition(topic, record.partition());
         client.pause(&done)?;

@@ -1,4 +1,4 @@
-//! Reads everything that a topic has now, in batches, so that no more than a few of them are in memory.
+//! Reads the present records of a topic in batches, so that only a few are in memory.
 
 use super::{READ_TIMEOUT, Span, client, next};
 use anyhow::ensure;
@@ -35,9 +35,9 @@ pub struct Carried {
     /// Version of the aggregate after the change.
     pub sequence: i64,
     pub payload: Vec<u8>,
-    /// When the message was written to its outbox; when the record was sent if it does not say so.
+    /// When the message was written to its outbox; without that header, when the record was sent.
     pub written_us: i64,
-    /// Partition and offset of what a dead letter is a copy of.
+    /// Partition and offset of the original of a dead letter.
     pub copy_of: Option<(i32, i64)>,
 }
 
@@ -48,19 +48,19 @@ pub struct Records {
 }
 
 impl Records {
-    /// Reads these spans of a topic, on a thread for that.
+    /// Reads these spans of a topic, on a thread of its own.
     pub(super) fn read(brokers: String, topic: String, spans: Vec<Span>) -> Self {
         let (sender, batches) = mpsc::channel(READ_AHEAD);
         Self { batches, reading: spawn_blocking(move || read(&brokers, &topic, &spans, &sender)) }
     }
 
-    /// Returns the next batch; `None` once all are read, or reading failed, which [`Records::finish`] says.
+    /// Returns the next batch; `None` once all are read, or reading has failed ([`Records::finish`] returns the error).
     pub async fn next(&mut self) -> Option<Vec<Carried>> {
         self.batches.recv().await
     }
 
-    /// Returns the time since which the topic is complete: whatever was sent from then on is there; `None` if nothing
-    /// was ever removed. Kafka removes what is older than its retention. To be called after the last batch.
+    /// Returns the time since which the topic is complete; `None` if nothing was ever removed by its retention. Must be
+    /// called after the last batch.
     pub async fn finish(self) -> anyhow::Result<Option<Timestamp>> {
         self.reading.await?
     }
@@ -104,7 +104,7 @@ fn drain(
         batch.push(carried(&message, sent_us));
         let is_full = batch.len() >= BATCH || read == wanted;
         if is_full && batches.blocking_send(std::mem::take(&mut batch)).is_err() {
-            // The audit has failed meanwhile, and waits for this thread alone.
+            // The audit has failed meanwhile, and waits only for this thread.
             return Ok(());
         }
         until = Instant::now() + READ_TIMEOUT;
@@ -112,8 +112,8 @@ fn drain(
     Ok(())
 }
 
-/// Returns the time since which the topic is complete. For a partition whose beginning was removed that is the time of
-/// its first message, or now if it has none.
+/// Returns the time since which the topic is complete. For a truncated partition that is the time of its first message,
+/// or now if it has none.
 fn whole_since(spans: &[Span], first_at: &HashMap<i32, Timestamp>) -> Option<Timestamp> {
     let cut = spans.iter().filter(|span| span.low > 0);
     cut.map(|span| first_at.get(&span.partition).copied().unwrap_or_else(Timestamp::now)).max()

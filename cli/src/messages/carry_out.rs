@@ -1,4 +1,4 @@
-//! Prints the changes of a decision, and if they are to be made, makes them and waits for their end.
+//! Prints the plan of a decision, and with `--yes` carries it out and waits for its result.
 
 use super::{
     decide::{self, Act, Record, Verdict},
@@ -17,13 +17,13 @@ pub struct Job<'j> {
     pub schemas: &'j Schemas,
     pub verdict: Verdict,
     pub act: &'j Act,
-    /// The author and the reason; nothing is changed without.
+    /// The author and the reason; a dry run has none.
     pub record: Option<Arc<Record>>,
     pub output: Output,
 }
 
 impl Job<'_> {
-    /// Prints the changes, makes them, and prints the result. Returns whether that is as it was decided.
+    /// Prints the plan, carries it out, and prints the result. Returns whether that is as decided.
     pub async fn run(self, plan: Plan, outlooks: Vec<Outlook>) -> anyhow::Result<bool> {
         let chains = plan.chains.clone();
         let mut report = Report::of(plan, outlooks, self.verdict);

@@ -1,4 +1,4 @@
-//! Writes a decision down, with who and why, where nobody else has decided: a letter is decided on once.
+//! Records a decision on dead letters, with its author and reason. A letter is decided on once.
 
 use super::{
     id::LetterId,
@@ -12,7 +12,7 @@ use stampede_db::{DbError, Statement, ensure_rows};
 use stampede_vocab::{Service, Timestamp, refuse_text_with_card_number};
 use std::sync::Arc;
 
-/// Longest name of who decides, as its column has it, and longest reason.
+/// Longest author, the size of its column, and longest reason.
 const MAX_CHARS: (usize, usize) = (128, 2_000);
 
 /// How a decision is made.
@@ -39,23 +39,23 @@ pub struct Act {
     pub deadline_s: u64,
 }
 
-/// What is decided.
+/// A decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The key is applied again, whatever of it waits.
+    /// Replays all open letters of the key.
     Replay,
-    /// These letters are skipped for good, and with each its repeats.
+    /// Skips these letters for good, with their repeats.
     Discard,
 }
 
-/// Who has decided, and why.
+/// Author and reason of a decision.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
     pub by: String,
     pub why: String,
 }
 
-/// A key, and the letters of it that were decided on; none if somebody else was faster.
+/// A key, and its letters that were decided on; none if another operator was faster.
 #[derive(Debug, Clone)]
 pub struct Decided {
     pub key: Key,
@@ -73,7 +73,7 @@ fn parse_why(text: &str) -> Result<String, String> {
 }
 
 impl Act {
-    /// Who and why, if it is to be done. Fails if one of them is not said.
+    /// Returns the author and the reason with `--yes`, and fails without one of them; `None` for a dry run.
     pub fn decision(&self) -> anyhow::Result<Option<Arc<Record>>> {
         self.yes.then(|| self.record().map(Arc::new)).transpose()
     }
@@ -84,15 +84,14 @@ impl Act {
         let by = by.with_context(|| {
             format!("--by is needed with --yes: say who decides, in 1 to {} characters, for the record", MAX_CHARS.0)
         })?;
-        // Both are kept for good.
+        // Both are stored for good.
         refuse_text_with_card_number("--by", by)?;
         refuse_text_with_card_number("--why", &why)?;
         Ok(Record { by: by.to_owned(), why })
     }
 }
 
-/// Decides on the letters of one key, all or none of them in one transaction. Returns those that nobody had decided on
-/// before.
+/// Decides on the letters of one key in one transaction. Returns those without an earlier decision.
 pub async fn decide(
     schemas: &Schemas,
     chain: &Chain,
@@ -120,27 +119,27 @@ pub async fn decide(
     Ok(Decided { key, letters })
 }
 
-/// A key as text names it.
+/// Returns the key for people.
 pub fn name_of(key: &str) -> &str {
     if key.is_empty() { "what has no key" } else { key }
 }
 
-/// What goes into the transaction.
+/// The parameters of the transaction.
 struct Decision {
     topic: String,
     key: String,
-    /// All of the key without.
+    /// Rows to decide on; `None` for all of the key.
     only: Option<Vec<i64>>,
     verdict: Verdict,
-    /// Letters that are to be replayed, and were not yet, are taken as well.
+    /// Whether letters that wait for their replay are included.
     takes_back: bool,
     record: Arc<Record>,
     at_us: i64,
 }
 
 impl Decision {
-    /// Writes it down. The park of the key is locked first, as the consumer and its replay do: what is set aside or
-    /// replayed meanwhile comes before the decision, or finds it.
+    /// Writes the decision. Locks the park of the key first, as the consumer and its replay do: letters that are
+    /// written or replayed meanwhile are committed before the decision, or see it.
     async fn write(&self, conn: &mut MySqlConnection) -> Result<Vec<i64>, DbError> {
         sqlx::query("SELECT from_offset FROM inbox_parked WHERE topic = ? AND message_key = ? FOR UPDATE")
             .bind(&self.topic)
@@ -156,8 +155,7 @@ impl Decision {
         Ok(ids)
     }
 
-    /// Locks those that nobody has decided on. The repeat of a message is the same message: it would bring the effect
-    /// that was decided against.
+    /// Locks the letters without a decision. Includes repeats of the messages, which would have the same effect.
     fn undecided(&self) -> Statement {
         let mut select = Statement::new("SELECT id FROM dead_letters WHERE topic = ");
         select.push_bind(&self.topic).push(" AND message_key = ").push_bind(&self.key);
@@ -176,7 +174,7 @@ impl Decision {
         select
     }
 
-    /// The states of what is decided on.
+    /// Returns the states that the decision applies to.
     fn states(&self) -> &'static str {
         if self.takes_back { "('WAITING', 'REPLAY')" } else { "('WAITING')" }
     }
@@ -195,7 +193,7 @@ impl Decision {
     }
 }
 
-/// Those that were decided on, by consumer.
+/// Groups the letters that were decided on by consumer.
 pub fn by_consumer(decided: &[Decided]) -> Vec<(Service, Vec<&Decided>)> {
     let mut consumers: Vec<(Service, Vec<&Decided>)> = Vec::new();
     for one in decided.iter().filter(|one| !one.letters.is_empty()) {

@@ -35,14 +35,14 @@ pub struct Filter {
     older_than: Option<Duration>,
 }
 
-/// A filter with the names that are stored.
+/// A filter with the stored names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     topic: Option<String>,
     consumer: Option<Service>,
     key: Option<String>,
     message_type: Option<String>,
-    /// Set aside before this time.
+    /// Dead letters written before this time.
     before_us: Option<i64>,
 }
 
@@ -52,7 +52,7 @@ fn consumer_parser() -> impl TypedValueParser<Value = Service> {
         .map(|name| consumers().find(|consumer| consumer.name() == name).expect("it is one of the possible values"))
 }
 
-/// Reads the name of a message, whole or within its package. Returns the whole one.
+/// Parses the name of a message, full or within its package. Returns the full one.
 fn parse_type(text: &str) -> Result<String, String> {
     let mut known = Service::ALL.into_iter().flat_map(messages::written_by);
     known.find(|full| full == text || messages::name(full) == Some(text)).ok_or_else(|| {
@@ -65,13 +65,13 @@ fn parse_type(text: &str) -> Result<String, String> {
 }
 
 impl Filter {
-    /// Returns whether it lets everything through.
+    /// Returns whether it has no conditions.
     pub fn is_empty(&self) -> bool {
         let Self { topic, consumer, key, message_type, older_than } = self;
         topic.is_none() && consumer.is_none() && key.is_none() && message_type.is_none() && older_than.is_none()
     }
 
-    /// Looks up the names, under this prefix of topics. Fails if nobody reads the topic.
+    /// Resolves the names under this prefix of topics. Fails if no service reads the topic.
     pub fn resolve(&self, topic_prefix: &str, now: Timestamp) -> anyhow::Result<Wanted> {
         let topic = self.topic.as_deref().map(|text| topic_name(text, topic_prefix)).transpose()?;
         Ok(Wanted {
@@ -104,7 +104,7 @@ impl Wanted {
         consumers().filter(move |consumer| only.is_none_or(|only| only == *consumer))
     }
 
-    /// Appends its conditions, each behind an AND.
+    /// Appends its conditions, each after an AND.
     pub fn push(&self, query: &mut Statement) {
         let texts = [
             (" AND topic = ", &self.topic),
@@ -130,7 +130,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Makes it of an id and a filter, of which exactly one has to be given.
+    /// Takes an id or a filter. Fails unless exactly one is given.
     pub fn of(id: Option<LetterId>, filter: &Filter, topic_prefix: &str) -> anyhow::Result<Self> {
         match id {
             Some(_) if !filter.is_empty() => {

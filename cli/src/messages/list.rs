@@ -68,7 +68,7 @@ impl StateFilter {
     }
 }
 
-/// A page of them.
+/// A page of dead letters.
 #[derive(Debug, Serialize)]
 struct Page {
     letters: Vec<Summary>,
@@ -114,7 +114,7 @@ async fn read(schemas: &Schemas, wanted: &Wanted, args: &Args, now: Timestamp) -
     Ok(page(letters, most))
 }
 
-/// Returns the row from which on a consumer's letters are listed; `None` if all of them were on earlier pages.
+/// Returns the row after which a consumer's letters are listed; `None` if all of them were on earlier pages.
 fn after(last: Option<LetterId>, consumer: Service) -> Option<i64> {
     match last {
         Some(last) if consumer < last.consumer => None,
@@ -123,7 +123,7 @@ fn after(last: Option<LetterId>, consumer: Service) -> Option<i64> {
     }
 }
 
-/// Returns the page of these letters, of which there is one more if it is not the last page.
+/// Returns the page of these letters, which are one more than `most` if there is a next page.
 fn page(mut letters: Vec<Summary>, most: usize) -> Page {
     let is_last = letters.len() <= most;
     letters.truncate(most);

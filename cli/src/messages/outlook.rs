@@ -1,4 +1,4 @@
-//! The state now, and the consequences of discarding messages: of their order, and of its money and units.
+//! Consequences of discarding messages: the present state of the order, and the effects on its money and units.
 
 use super::{
     plan::{Chain, Plan},

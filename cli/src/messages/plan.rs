@@ -1,4 +1,4 @@
-//! The plan of a decision: keys, and their letters that nobody has decided on.
+//! The plan of a decision: keys, and their letters without a decision.
 
 use super::{
     filter::{Target, Wanted},
@@ -63,8 +63,8 @@ impl Plan {
     }
 }
 
-/// Reads the selected letters themselves, at most so many: those that wait, and the one that is named also if it is to
-/// be replayed and was not yet.
+/// Reads the selected letters, at most so many: those without a decision, and a letter named by id also if its replay
+/// is pending.
 pub async fn letters(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Plan> {
     let now = Timestamp::now();
     let wanted = match target {
@@ -90,7 +90,7 @@ pub async fn letters(schemas: &Schemas, target: &Target, most: usize) -> anyhow:
     Ok(Plan::of(letters, has_more))
 }
 
-/// Reads the keys of the selected letters, at most so many, each with all its letters. Fails if the one selected letter
+/// Reads the keys of the selected letters, at most so many, each with all its letters. Fails if the letter named by id
 /// is no message.
 pub async fn whole_keys(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Plan> {
     let (now, mut has_more, mut all) = (Timestamp::now(), false, Vec::new());
@@ -121,7 +121,7 @@ pub async fn whole_keys(schemas: &Schemas, target: &Target, most: usize) -> anyh
 /// Topic and key.
 type Name = (String, String);
 
-/// Returns the keys of the selected letters, by consumer; of each consumer one more than so many if there are.
+/// Returns the keys of the selected letters, by consumer; of each consumer one more than `most` if there are.
 async fn keys(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Vec<(Service, Vec<Name>)>> {
     match target {
         Target::One(id) => Ok(vec![(id.consumer, vec![key_of(schemas, *id).await?])]),
@@ -152,7 +152,7 @@ async fn keys_of(schemas: &Schemas, wanted: &Wanted, consumer: Service, most: us
     schemas.read(consumer, "dead letters", query).await
 }
 
-/// Returns a query for the letters of a consumer that nobody has decided on.
+/// Returns a query for the letters of a consumer without a decision.
 fn waiting() -> Statement {
     Statement::concat(["SELECT ", COLUMNS, " FROM dead_letters WHERE state = 'WAITING'"])
 }

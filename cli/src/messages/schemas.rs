@@ -1,4 +1,4 @@
-//! The schemas of all services, each by connections of its own: no statement names a schema.
+//! The schemas of all services, each with its own connection pool, so that no statement names a schema.
 
 use crate::prepare::{check_name, with_schema};
 use anyhow::Context;
@@ -8,7 +8,7 @@ use stampede_vocab::Service;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
-/// Longest wait for the database, and for one statement or transaction.
+/// Timeout of a connection, of a statement, and of a transaction.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The database of the services, and the prefixes of names.
@@ -36,7 +36,7 @@ pub struct Schemas {
 }
 
 impl Schemas {
-    /// Those on this server. Each is connected to when it is first used.
+    /// Returns the schemas on this server. Each is connected to on first use.
     pub fn new(server: &Server) -> Self {
         Self {
             server_url: server.database_url.clone(),
@@ -45,9 +45,9 @@ impl Schemas {
         }
     }
 
-    /// The schema of a service. Fails if the server does not answer in time, or has no such schema.
+    /// Returns the schema of a service. Fails if the server does not answer in time, or has no such schema.
     pub async fn of(&self, service: Service) -> anyhow::Result<&Database> {
-        // On the heap: the future of every command would carry it.
+        // Boxed: otherwise the future of every command would include it.
         self.opened[service as usize].get_or_try_init(|| Box::pin(self.open(service))).await
     }
 

@@ -18,7 +18,7 @@ use std::fmt::{self, Display};
 
 /// Most letters of the key that are shown.
 const CHAIN: usize = 100;
-/// Longest text of others in the output for people.
+/// Longest text of foreign origin in the output for people.
 const TEXT: usize = 2_000;
 
 /// Show one dead letter: its headers, its payload, the decision on it, and the letters behind it.
@@ -50,7 +50,7 @@ struct Rest {
     decided_us: Option<i64>,
 }
 
-/// Everything about a letter.
+/// All stored facts of a letter.
 #[derive(Debug, Serialize)]
 struct Shown {
     #[serde(flatten)]
@@ -60,16 +60,16 @@ struct Shown {
     message_id: String,
     /// The key of a record that is no message.
     record_key_hex: Option<String>,
-    /// Every header as it came.
+    /// Every header, unchanged.
     headers: Value,
     payload: Payload,
-    /// When Kafka acknowledged the copy.
+    /// When Kafka acknowledged its copy.
     copied_time: Option<String>,
     /// The last decision; none if nobody has decided.
     decided: Option<Decided>,
     /// None if its key is not parked.
     parked: Option<Parked>,
-    /// The letters of its key, the first ones, whatever was decided on them.
+    /// The first letters of its key, in any state.
     chain: Vec<Summary>,
     chain_has_more: bool,
 }
@@ -133,7 +133,7 @@ async fn read(schemas: &Schemas, id: LetterId) -> anyhow::Result<Shown> {
         source: rest.source,
         message_id: rest.message_id,
         record_key_hex: rest.record_key.as_deref().map(hex),
-        // Headers that somebody has made unreadable are shown as they are.
+        // Malformed headers are shown unchanged.
         headers: serde_json::from_str(&rest.headers).unwrap_or(Value::String(rest.headers)),
         payload: Payload::of(&letter.message_type, &rest.payload),
         copied_time: rest.copied_us.filter(|us| *us > 0).map(time),

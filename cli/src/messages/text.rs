@@ -1,10 +1,9 @@
-//! Ages, times and foreign text as people read and write them.
+//! Formats and parses ages and times, and sanitizes foreign text.
 
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 
-/// Returns foreign text as it may stand on a terminal: on one line, without control characters, and no longer than
-/// this.
+/// Sanitizes foreign text for a terminal: one line, without control characters, and no longer than this.
 pub fn printable(text: &str, longest: usize) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     let mut printed: String = text.chars().take(longest).map(plain).collect();
@@ -14,17 +13,17 @@ pub fn printable(text: &str, longest: usize) -> String {
     printed
 }
 
-/// Returns a time of so many microseconds after the epoch, as JSON has it; the number if it is out of range.
+/// Returns a time, in microseconds since the epoch, as in JSON; the number if it is out of range.
 pub fn time(micros: i64) -> String {
     jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |at| at.to_string())
 }
 
-/// Returns the time that has passed since then, in seconds.
+/// Returns the age in seconds.
 pub fn seconds_since(micros: i64, now: Timestamp) -> f64 {
     now.since(Timestamp::from_micros(micros)).as_secs_f64()
 }
 
-/// Returns an age in the largest unit of which it has two.
+/// Returns an age in the largest unit of which it has at least two.
 pub fn age(seconds: f64) -> String {
     for (unit, name) in [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")] {
         if seconds >= 2.0 * unit {

@@ -15,7 +15,7 @@ use stampede_vocab::Service;
 use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// Time between two polls, less up to half of it.
+/// Time between two polls, less a random part of up to half.
 const POLL_INTERVAL: Duration = Duration::from_millis(400);
 /// Time between two lines of progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
@@ -29,13 +29,13 @@ pub struct Outcome {
     pub discarded: usize,
     /// Letters that the service has not handled yet.
     pub pending: usize,
-    /// Letters that wait for another decision: one that failed again, and those behind it.
+    /// Letters that need another decision: one that failed again, and those after it.
     pub waiting: usize,
     /// The letters that failed, and the errors.
     pub failed: Vec<Failed>,
-    /// Whether later messages of the key are still set aside.
+    /// Whether later messages of the key still become dead letters.
     pub parked: bool,
-    /// Letters of the key that are not done with, those that have come since among them.
+    /// Open letters of the key, including later ones.
     pub open: usize,
 }
 

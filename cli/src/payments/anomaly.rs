@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// Longest detail in a table.
 const DETAIL: usize = 60;
-/// Longest text of others in the output for people.
+/// Longest text of foreign origin in the output for people.
 const TEXT: usize = 2_000;
 
 const COLUMNS: &str = "a.id, a.payment_id, a.attempt, a.subject, a.kind, a.detail, a.state, a.found_us, a.verdict, \
@@ -105,7 +105,7 @@ struct Decided {
 }
 
 impl Anomaly {
-    /// Returns whether this decision was carried out. One that came later than the provider's outcome is not.
+    /// Returns whether this decision was carried out, which it is not if the provider's outcome came first.
     pub fn is_settled_as(&self, verdict: Verdict) -> bool {
         let decided = self.decided.as_ref().filter(|_| self.state == "SETTLED");
         decided.is_some_and(|decided| decided.verdict == verdict.as_str())

@@ -20,7 +20,7 @@ use stampede_vocab::{Service, Timestamp};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// Time between two polls, less up to half of it.
+/// Time between two polls, less a random part of up to half.
 const POLL_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Decide on an anomaly, or on all of a kind.
@@ -111,7 +111,7 @@ async fn find(schemas: &Schemas, id: i64) -> anyhow::Result<Anomaly> {
     found.with_context(|| format!("there is no anomaly {id}: see `stampede payments list`"))
 }
 
-/// Records the decision on these. Returns on how many nobody else was faster.
+/// Records the decision on these. Returns the number without an earlier decision.
 pub async fn decide(schemas: &Schemas, ids: &[i64], verdict: Verdict, record: &Arc<Record>) -> anyhow::Result<u64> {
     let (ids, record, at_us) = (ids.to_vec(), record.clone(), Timestamp::now().micros());
     let decided = schemas.of(Service::Payment).await?.transact("decide_on_anomalies", move |conn| {
@@ -124,7 +124,7 @@ pub async fn decide(schemas: &Schemas, ids: &[i64], verdict: Verdict, record: &A
     decided.await.context("no decision was written")
 }
 
-/// Waits until it is time for the next poll.
+/// Sleeps until the next poll.
 pub async fn pause() {
     sleep(POLL_INTERVAL.mul_f64(random_range(0.5..1.0))).await;
 }

@@ -1,5 +1,5 @@
-//! `stampede payments settle --kind`: has the provider queried again about everything that is parked for one reason, as
-//! after a minute in which a proxy answered in its place.
+//! `stampede payments settle --kind`: retries all charges and refunds that are parked for one reason, as after a minute
+//! in which a proxy answered for the provider.
 
 use super::{
     anomaly::{self, Anomaly, Verdict, anomalies_table},

@@ -1,8 +1,7 @@
-//! The floors of an outbox before the first relay that keeps them.
+//! Raises the floors (low-water marks) of an outbox before the first relay that keeps them.
 //!
 //! A relay of an earlier release lists its unsent messages, and raises no floor. So the floor of its outbox is 0, or
-//! where this command has raised it, however long ago, and the first relay that uses it would send everything since
-//! then again.
+//! where this command raised it before, and the first relay that uses it would send all later messages again.
 
 use anyhow::{Context, bail};
 use sqlx::{Connection, MySqlConnection};
@@ -10,24 +9,24 @@ use stampede_db::DbError;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Longest wait for transactions that use the outbox. Writers of messages wait as well meanwhile.
+/// Longest wait for transactions that use the outbox. Writers of messages block meanwhile.
 const LOCK_TIMEOUT: &str = "SET SESSION lock_wait_timeout = 3";
-/// Tries to lock it.
-const TRIES: u32 = 5;
-/// Longest pause before the next try, in which those that waited go on.
+/// Attempts to lock it.
+const ATTEMPTS: u32 = 5;
+/// Longest pause before the next attempt, in which blocked writers go on.
 const RETRY_AFTER: Duration = Duration::from_secs(4);
 
-/// The lock waits for transactions that have written messages, and lets no other begin: an id that is not visible then
-/// is above the floor.
+/// Waits for transactions that have written messages, and blocks new ones: an id that is not visible then is above the
+/// floor.
 const LOCK: &str = "LOCK TABLES outbox READ, outbox_unsent READ, outbox_relays READ, outbox_leases WRITE";
 
-/// Relays that keep floors, by their names.
+/// Names of relays that keep floors.
 const KEEPERS: [&str; 2] = [
     "SELECT COUNT(*) FROM outbox_leases WHERE owner LIKE '2-%'",
     "SELECT COUNT(*) FROM outbox_relays WHERE owner LIKE '2-%'",
 ];
 
-/// Raises the floors of the outbox at `url` to what is sent, unless a release that keeps them has run on it.
+/// Raises the floors of the outbox at `url` to its sent messages, unless a release that keeps them has run on it.
 pub async fn raise(url: &str) -> anyhow::Result<()> {
     let mut conn = MySqlConnection::connect(url).await?;
     if !has_keepers(&mut conn).await? {
@@ -45,7 +44,7 @@ async fn lock(conn: &mut MySqlConnection) -> anyhow::Result<()> {
     let mut tried = 1;
     loop {
         match sqlx::raw_sql(LOCK).execute(&mut *conn).await.map_err(DbError::from) {
-            Err(error) if error.is_locked() && tried < TRIES => {
+            Err(error) if error.is_locked() && tried < ATTEMPTS => {
                 tracing::info!(error.cause = %error, "the outbox is in use, trying again");
                 sleep(RETRY_AFTER.mul_f64(rand::random_range(0.5..1.0))).await;
                 tried += 1;
@@ -77,8 +76,8 @@ async fn raise_locked(conn: &mut MySqlConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns whether there are messages above a floor that were never listed, sent or not: those of a release that has no
-/// list have ids of their own.
+/// Returns whether messages above a floor were never listed, sent or not: a release without a list assigns ids of its
+/// own.
 async fn has_unlisted(conn: &mut MySqlConnection) -> anyhow::Result<bool> {
     let floor: Option<u64> =
         sqlx::query_scalar("SELECT MIN(floor_id) FROM outbox_leases").fetch_one(&mut *conn).await?;

@@ -1,4 +1,4 @@
-//! The picture as bars on a terminal.
+//! Progress bars on a terminal.
 
 use super::picture::Picture;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -7,7 +7,7 @@ use stampede_sale::Sale;
 /// Longest title that fits before a bar.
 const TITLE_WIDTH: usize = 20;
 
-/// One bar for the crowd, one for the coupons, one an item, and three lines of text. Gone from the screen when dropped.
+/// One bar for the crowd, one for the coupons, one an item, and three lines of text. Cleared when dropped.
 pub struct Bars {
     all: MultiProgress,
     phase: ProgressBar,
@@ -62,7 +62,7 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        // A terminal that is closed has nothing left to be cleared.
+        // Fails only if the terminal is closed.
         let _ = self.all.clear();
     }
 }

@@ -1,5 +1,4 @@
-//! One buyer's way from the door to an accepted order: claims a coupon, orders, comes back. The rest of an order's life
-//! is in `payer`.
+//! One buyer up to an accepted order: claims a coupon, orders, comes back. `payer` has the rest of the order's life.
 
 use super::{
     client::{Call, Failure},
@@ -40,7 +39,7 @@ impl Buyer {
         &self.stage.tokens[self.number]
     }
 
-    /// Claims a coupon that was to be claimed when it was `due`; a double clicker does so in two windows at once.
+    /// Claims a coupon that was to be claimed when it was `due`; a double clicker sends two requests at once.
     pub async fn claim(self, due: Instant) {
         if !self.plan().double_clicks {
             self.claim_as("claim-1", Intent::Claim, due).await;
@@ -64,7 +63,7 @@ impl Buyer {
                 stage.stats.answered(Step::Claim, Answer::Accepted, due.elapsed());
                 stage.stats.count(Step::Claim, "ISSUED");
                 stage.stats.coupon_acknowledged(coupon.coupon_id, stage.timeline.now());
-                // Of two coupons the first is kept; that there are two is reported by the caller.
+                // The first of two coupons is kept; the caller reports the second.
                 let _ = stage.coupons[self.number].set(coupon.coupon_id);
                 true
             }
@@ -94,7 +93,7 @@ impl Buyer {
         if let Some(early_by) = plan.early_by {
             let early = self.place("order-early", Intent::OrderEarly(lines), opening - early_by).await;
             if let Placed::Accepted(order) = early {
-                // It was due before the opening, but got in line so late that it was open by then.
+                // It was due before the opening, but sent so late that the event was open.
                 return Some(order);
             }
         }
@@ -107,8 +106,8 @@ impl Buyer {
         }
     }
 
-    /// Retries for a single unit, until the sale is over. The schedule is kept also while an answer is late: the next
-    /// try is sent as soon as that is there, and is late by as much.
+    /// Retries for a single unit, until the sale is over. The schedule does not depend on answers: a late answer delays
+    /// the next request, and the delay is measured.
     async fn come_back(&self, first: Instant) -> Option<Order> {
         let stage = &self.stage;
         let closes = stage.timeline.instant(stage.timeline.close_time);
@@ -136,9 +135,9 @@ impl Buyer {
         }
     }
 
-    /// Reports an excess if the first order counts. One that cannot be read does.
+    /// Reports an excess if the first order counts. An order that cannot be read counts.
     async fn report_excess(&self, first: &Order, second: &Order) {
-        let call = Call::get(format!("/v1/orders/{}", first.order_id)).bearing(self.token()).going_on();
+        let call = Call::get(format!("/v1/orders/{}", first.order_id)).bearing(self.token()).follow_up();
         let state = self.stage.client.call::<Order>(&call).await.map_or(first.state, |order| order.state);
         if state == OrderState::Fulfilled || !is_end(state) {
             let detail = format!("{} was accepted on top of {}", second.order_id, first.order_id);
@@ -149,7 +148,7 @@ impl Buyer {
     async fn place(&self, request_id: &str, intent: Intent<'_>, due: Instant) -> Placed {
         let mut call = self.order_call(request_id, intent.lines());
         if self.plan().cuts_connection {
-            // The same again, though the coupon may have come since; and it is late on purpose.
+            // A repeat, though the coupon may have been issued since; and it is late on purpose.
             self.stage.client.send_and_cut(&call.clone().due(due), self.cut_after()).await;
         } else {
             call = call.due(due);
@@ -164,7 +163,7 @@ impl Buyer {
                 self.record_anomaly(Step::Order, "TWO_ORDERS", "one request id has made two orders");
                 Placed::Accepted(order)
             }
-            // Units may have come back, or the doors opened, between the two.
+            // Units may have been returned, or the event opened, between the two.
             (Placed::Accepted(order), Placed::Refused(_)) | (Placed::Refused(_), Placed::Accepted(order)) => {
                 Placed::Accepted(order)
             }
@@ -202,7 +201,7 @@ impl Buyer {
         Call::post("/v1/orders", &order).bearing(self.token())
     }
 
-    /// Returns a pause between none and one after which the answer is surely on its way.
+    /// Returns a random pause, up to one after which the answer is surely on its way.
     fn cut_after(&self) -> Duration {
         Duration::from_millis((self.number % 16) as u64)
     }
@@ -213,7 +212,7 @@ impl Buyer {
     }
 }
 
-/// Returns the times at which a buyer comes back who was there `first`, until it `closes`.
+/// Returns the times at which a buyer comes back, from the `first` visit until it `closes`.
 fn come_back_times(first: Instant, every: Duration, closes: Instant) -> impl Iterator<Item = Instant> {
     (1..).map(move |times| first + every * times).take_while(move |due| *due < closes)
 }

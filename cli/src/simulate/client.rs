@@ -1,5 +1,5 @@
-//! HTTP to the gateway, as a buyer's client does it: kept-alive connections, a deadline for each try, and retries of
-//! transient failures under the same request id. It knows nothing of sales.
+//! HTTP client of a buyer: keep-alive connections, a timeout for each attempt, and retries of transient failures under
+//! the same request id. It knows nothing of sales.
 
 mod sse;
 mod watch;
@@ -33,15 +33,14 @@ use tokio::{
 
 pub use watch::MAX_WATCHES;
 
-/// Longest wait for one answer; the gateway gives up before.
+/// Timeout of one attempt; the gateway's is shorter.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Most tries of one request. With the pauses they span about sixteen seconds, longer than a process takes to come
-/// back.
+/// Most attempts of one request. With the pauses they span about sixteen seconds, longer than the restart of a process.
 const MAX_TRIES: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// One connection in so many is for requests that follow an earlier one.
-const GOING_ON_SHARE: usize = 4;
+/// Share of connections that is reserved for follow-up requests.
+const FOLLOW_UP_SHARE: usize = 4;
 
 /// One request, ready to be sent any number of times.
 #[derive(Clone)]
@@ -50,35 +49,35 @@ pub struct Call {
     path: String,
     token: Option<HeaderValue>,
     body: Bytes,
-    goes_on: bool,
+    is_follow_up: bool,
     due: Option<Instant>,
 }
 
 impl Call {
-    /// Returns a request to read.
+    /// Makes a GET.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new(), goes_on: false, due: None }
+        Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new(), is_follow_up: false, due: None }
     }
 
-    /// Returns a request with a body.
+    /// Makes a POST with a JSON body.
     pub fn post(path: impl Into<String>, body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).expect("a struct of strings and numbers is always JSON").into();
-        Self { method: Method::POST, path: path.into(), token: None, body, goes_on: false, due: None }
+        Self { method: Method::POST, path: path.into(), token: None, body, is_follow_up: false, due: None }
     }
 
-    /// Returns the same in the name of the bearer of this token.
+    /// Authorizes the request by this token.
     pub fn bearing(self, token: &HeaderValue) -> Self {
         Self { token: Some(token.clone()), ..self }
     }
 
-    /// Returns the same on a schedule: how late it is really sent is reported.
+    /// Schedules the request: the delay of its sending is measured.
     pub fn due(self, due: Instant) -> Self {
         Self { due: Some(due), ..self }
     }
 
-    /// Returns the same by somebody who is being served: it does not queue behind those who only arrive.
-    pub fn going_on(self) -> Self {
-        Self { goes_on: true, ..self }
+    /// Marks a follow-up request, which does not queue behind new arrivals.
+    pub fn follow_up(self) -> Self {
+        Self { is_follow_up: true, ..self }
     }
 }
 
@@ -94,7 +93,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Returns the reason by which it is counted.
+    /// Returns the reason under which it is counted.
     pub fn reason(&self) -> &str {
         match self {
             Self::Refused(problem) => &problem.reason,
@@ -111,7 +110,7 @@ impl Failure {
         }
     }
 
-    /// Returns the gateway's id of the request, if it got so far.
+    /// Returns the trace id of the request, if the gateway answered.
     pub fn trace_id(&self) -> Option<&str> {
         match self {
             Self::Refused(problem) => Some(&problem.trace_id),
@@ -167,7 +166,7 @@ pub struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
     gateway: Authority,
     arriving: Semaphore,
-    going_on: Semaphore,
+    follow_up: Semaphore,
     watches: Semaphore,
     traffic: Traffic,
     stats: Arc<Stats>,
@@ -211,7 +210,7 @@ impl Traffic {
     }
 }
 
-/// Waits for a free place of the lane, and counts those that have to wait.
+/// Waits for a permit of the lane, and counts the wait.
 async fn permit<'c>(lane: &'c Semaphore, queued: &AtomicUsize) -> SemaphorePermit<'c> {
     if let Ok(permit) = lane.try_acquire() {
         return permit;
@@ -229,8 +228,8 @@ impl Drop for UnderWay<'_> {
 impl Client {
     /// Returns a client of the gateway at `url`, with at most so many requests under way.
     ///
-    /// One in [`GOING_ON_SHARE`] is kept for buyers who are being served and for retries: were there as many
-    /// connections as buyers, nobody would queue behind strangers.
+    /// One in [`FOLLOW_UP_SHARE`] is reserved for follow-up requests and retries, which otherwise would queue behind new
+    /// arrivals, unlike on a buyer's own connection.
     pub fn new(url: &Uri, max_connections: usize, stats: Arc<Stats>) -> anyhow::Result<Self> {
         ensure!(url.scheme_str() == Some("http"), "--gateway-url must begin with http://, but is {url}");
         let gateway = url.authority().context("--gateway-url has no host")?.clone();
@@ -241,15 +240,15 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(max_connections)
             .build(connector);
-        let going_on = (max_connections / GOING_ON_SHARE).max(1);
-        let arriving = (max_connections - going_on).max(1);
-        let traffic = Traffic { most: arriving + going_on, ..Traffic::default() };
-        let (arriving, going_on) = (Semaphore::new(arriving), Semaphore::new(going_on));
+        let follow_up = (max_connections / FOLLOW_UP_SHARE).max(1);
+        let arriving = (max_connections - follow_up).max(1);
+        let traffic = Traffic { most: arriving + follow_up, ..Traffic::default() };
+        let (arriving, follow_up) = (Semaphore::new(arriving), Semaphore::new(follow_up));
         let watches = Semaphore::new(MAX_WATCHES);
-        Ok(Self { pool, gateway, arriving, going_on, watches, traffic, stats })
+        Ok(Self { pool, gateway, arriving, follow_up, watches, traffic, stats })
     }
 
-    /// Resets the peak of requests under way: the measurement begins now.
+    /// Resets the peak of concurrent requests, at the start of the measurement.
     pub fn begin(&self) {
         self.traffic.peak.store(0, Ordering::Relaxed);
         self.traffic.queued.store(0, Ordering::Relaxed);
@@ -268,7 +267,7 @@ impl Client {
         let mut retry = Retry::default();
         loop {
             let is_first = retry.tries == 0;
-            let lane = if call.goes_on || !is_first { &self.going_on } else { &self.arriving };
+            let lane = if call.is_follow_up || !is_first { &self.follow_up } else { &self.arriving };
             match self.exchange(call, lane, call.due.filter(|_| is_first)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) if !retry.pause(&failure, &self.stats).await => return Err(failure),
@@ -317,8 +316,8 @@ impl Client {
         request
     }
 
-    /// Sends the request on a connection of its own, and cuts that `after` the last byte, without reading the answer.
-    /// The gateway may or may not have acted by then.
+    /// Sends the request on a connection of its own, and closes that `after` the last byte, without reading the answer.
+    /// The gateway may or may not have handled it.
     pub async fn send_and_cut(&self, call: &Call, after: Duration) {
         let _under_way = self.traffic.enter(&self.arriving).await;
         self.note_sent(call.due);
@@ -371,7 +370,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     read(status, body).map_or_else(|unreadable| unreadable, Failure::Refused)
 }
 
-/// Returns the whole chain of causes, of which hyper's own text has the least.
+/// Returns the whole chain of causes: hyper's own text says little.
 fn broken(error: &(dyn Error + 'static)) -> Failure {
     let mut text = error.to_string();
     let mut cause = error.source();

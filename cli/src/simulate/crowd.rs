@@ -1,4 +1,4 @@
-//! Sends the crowd on schedule, whether or not answers come.
+//! Sends the requests of the crowd on schedule, whether or not answers come (open load).
 
 use super::{buyer::Buyer, stage::Stage, stats::Anomaly};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ enum Errand {
     Buy,
 }
 
-/// Plays the whole crowd; done when everybody has gone home.
+/// Plays the whole crowd. Returns when all buyers are done.
 pub async fn play(stage: &Arc<Stage>) {
     let mut buyers = JoinSet::new();
     for (due, number, errand) in schedule(stage) {

@@ -1,4 +1,4 @@
-//! The refusals and ends that the crowd expects. All others are anomalies.
+//! The refusals and final states that the crowd expects. All others are anomalies.
 
 use super::{
     client::Failure,
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Largest expected skew between the clocks of the mesh and of the crowd.
 const MAX_CLOCK_SKEW: Duration = Duration::from_millis(250);
 
-/// The resources that can run out in this sale, and those that have to.
+/// The resources that can run out in this sale, and those that must.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectations {
     coupons_run_out: bool,
@@ -73,7 +73,7 @@ impl Expectations {
         let at_most = plan.demand_at_most(&limits);
         let coming_back = plan.demand_coming_back(items.len());
         let units = |item: &Item| u64::from(item.units.get());
-        // Returned units are sold only to those who come back for them. Chance may make them half as many again.
+        // Returned units are sold only to buyers who come back for them. At random they may be half as many again.
         let sells_out = |((item, wanted), back): ((&Item, &u64), &u64)| {
             sale.must_sell_out && *wanted >= 2 * units(item) && 2 * *back >= 3 * returning(sale, units(item))
         };
@@ -91,12 +91,12 @@ impl Expectations {
         }
     }
 
-    /// Returns whether nothing of an item may be left in the end.
+    /// Returns whether an item must be sold out in the end.
     pub fn sells_out(&self, item: usize) -> bool {
         self.must_sell_out[item]
     }
 
-    /// Returns whether no gift of an item may be left in the end.
+    /// Returns whether all gifts of an item must be given in the end.
     pub fn gives_all(&self, item: usize) -> bool {
         self.must_give_all[item]
     }
@@ -137,8 +137,8 @@ fn line_of(field: &str) -> Option<usize> {
     field.strip_prefix("lines[")?.split_once(']')?.0.parse().ok()
 }
 
-/// Returns whether all gifts are sure to go with an item that sells out. A gift that comes back goes with the next
-/// line, so there have to be lines enough after the first ones that took them.
+/// Returns whether all gifts must go with an item that sells out. A returned gift goes with the next line, so there
+/// must be enough lines after the first ones that got them.
 fn gifts_go(item: &Item, most_units_a_line: u64) -> bool {
     let lines = u64::from(item.units.get()) / most_units_a_line.max(1);
     item.gift.as_ref().is_some_and(|gift| lines >= 2 * u64::from(gift.units.get_ref().get()))

@@ -1,4 +1,4 @@
-//! Keeps the newest version of each order that any answer has shown.
+//! Keeps the newest version of each order in any answer.
 
 use super::{expect::state_name, wire::Order};
 use crate::acknowledged::Shown;
@@ -11,15 +11,15 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// All orders of the event that are known.
+/// All known orders of the event.
 #[derive(Default)]
 pub struct Follow {
     orders: Mutex<HashMap<OrderId, Order>>,
     pay_window: watch::Sender<Option<Duration>>,
 }
 
-/// Returns whether an order in this state has reached an end. An expired one may still be paid late; the audit checks
-/// that.
+/// Returns whether an order in this state has reached an end. An expired one may still be paid late, which the audit
+/// checks.
 pub const fn is_end(state: OrderState) -> bool {
     match state {
         OrderState::Fulfilled | OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => true,
@@ -37,7 +37,7 @@ impl Follow {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records an order of an answer, unless a newer version of it is known.
+    /// Records the order of an answer, unless a newer version of it is known.
     pub fn record(&self, order: &Order) {
         self.note_pay_window(order);
         let mut orders = self.orders();
@@ -56,7 +56,7 @@ impl Follow {
         });
     }
 
-    /// Returns how long an order may wait for its payment, by the first one that was seen waiting for it.
+    /// Returns the time to pay, by the first order that was seen waiting for its payment.
     pub async fn pay_window(&self) -> Duration {
         let mut seen = self.pay_window.subscribe();
         let window = seen.wait_for(Option::is_some).await.map(|window| *window);
@@ -124,7 +124,7 @@ mod tests {
         let window = Duration::from_secs(6);
         let payable = order(OrderState::AwaitingPayment, 1);
         let pay_deadline = Some(payable.update_time.plus(window));
-        // Declined since: its first payable time is not known any more.
+        // Declined since: its first payable time is unknown.
         follow.record(&Order { version: 3, pay_deadline, ..payable });
         assert_eq!(*follow.pay_window.borrow(), None);
         follow.record(&Order { pay_deadline, ..payable });

@@ -1,4 +1,4 @@
-//! The operator's list of an event's orders. It has the states of those that nobody watches: that were never paid, or
+//! The operator's list of an event's orders. It includes orders that nobody watches: those that are never paid, or
 //! whose buyer never had an answer.
 
 use super::{
@@ -32,8 +32,8 @@ pub async fn read(operator: &Client, token: &HeaderValue, event: EventId) -> Res
     }
 }
 
-/// Polls the list until all orders have ended, and returns it as it is then. The deadline of the whole simulation
-/// bounds it. Nobody may be about to act on an order any more.
+/// Polls the list until all orders have ended, and returns it. The deadline of the whole simulation bounds it. The
+/// buyers must be done.
 pub async fn until_all_ended(operator: &Client, token: &HeaderValue, event: EventId, follow: &Follow) -> Vec<Order> {
     loop {
         let listed = read(operator, token, event).await;

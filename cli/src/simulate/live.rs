@@ -27,7 +27,7 @@ pub async fn show(stage: &Stage, sale: &Sale, operator: &Client, on_terminal: bo
     tokio::join!(watch_stock(stage, operator, &stocks), draw(stage, sale, &stocks, on_terminal));
 }
 
-/// Polls the stock. An answer that fails or is late delays nothing but the next poll.
+/// Polls the stock. A failed or late answer delays only the next poll.
 async fn watch_stock(stage: &Stage, operator: &Client, stocks: &Mutex<Vec<Stock>>) {
     let call = Call::get(format!("/v1/events/{}/stock", stage.event));
     loop {

@@ -1,5 +1,5 @@
-//! One buyer's way from an accepted order to its end: pays, cancels or forgets it. They watch it only while they wait
-//! for the outcome of the payment.
+//! One buyer from an accepted order to its end: pays, cancels or abandons it. The order is watched only while its
+//! payment is under way.
 
 use super::{
     buyer::Buyer,
@@ -13,7 +13,7 @@ use stampede_proto::order::v1::OrderState;
 use tokio::time::{Instant, sleep};
 
 impl Buyer {
-    /// Ends the order as planned. A buyer who had to come back for it is eager, and pays.
+    /// Ends the order as planned. A buyer who had to come back for it pays.
     pub async fn finish(&self, order: Order) {
         match self.plan().ending {
             Ending::Abandons if !self.plan().comes_back => {}
@@ -27,7 +27,7 @@ impl Buyer {
         sleep(self.plan().thinks).await;
         let due = Instant::now();
         let call = Call::post(format!("/v1/orders/{}:cancel", order.order_id), &CancelOrder { request_id: "cancel" });
-        let call = call.bearing(self.token()).going_on().due(due);
+        let call = call.bearing(self.token()).follow_up().due(due);
         match self.send(&call, Step::Cancel).await {
             Ok(cancelled) => {
                 self.stage.stats.answered(Step::Cancel, Answer::Accepted, due.elapsed());
@@ -48,8 +48,8 @@ impl Buyer {
         }
     }
 
-    /// Returns the order once its payment is not under way any more, and watches it until then; none if it cannot be
-    /// watched, which is an anomaly. The deadline of the whole simulation bounds it.
+    /// Waits until the payment of the order is not under way, and returns the order; `None` if it cannot be watched,
+    /// which is an anomaly. The deadline of the whole simulation bounds the wait.
     async fn once_paid(&self, order: Order) -> Option<Order> {
         if order.state != OrderState::Paying {
             return Some(order);
@@ -74,7 +74,7 @@ impl Buyer {
         let due = Instant::now();
         let body = PayOrder { request_id, payment_method: card.token() };
         let call = Call::post(format!("/v1/orders/{}:pay", order.order_id), &body);
-        let call = call.bearing(self.token()).going_on().due(due);
+        let call = call.bearing(self.token()).follow_up().due(due);
         let begun = match self.send(&call, Step::Payment).await {
             Ok(begun) => begun,
             Err(failure) => {
@@ -88,8 +88,8 @@ impl Buyer {
         Some(outcome)
     }
 
-    /// Sends a request, twice at once if this buyer clicks everything twice. If one is accepted and the other refused,
-    /// that is an anomaly.
+    /// Sends a request, for a double clicker twice at once. If one is accepted and the other refused, that is an
+    /// anomaly.
     async fn send(&self, call: &Call, step: Step) -> Result<Order, Failure> {
         let client = &self.stage.client;
         if !self.plan().double_clicks {
@@ -104,7 +104,7 @@ impl Buyer {
         one.or(other)
     }
 
-    /// Counts an outcome. Measures it by the order's own times, which are finer than those of its watch.
+    /// Counts an outcome. Its latency is by the order's own times, which are more precise than those of its watch.
     fn report_payment(&self, begun: &Order, outcome: &Order, card: Card, due: Instant) {
         let (stats, timeline) = (&self.stage.stats, &self.stage.timeline);
         let ended_at = outcome.fulfill_time.unwrap_or(outcome.update_time);

@@ -1,4 +1,4 @@
-//! The figures that are shown while the sale runs, and their texts.
+//! The live figures of a sale, and their texts.
 
 use super::{expect::state_name, latency::Percentiles, stats::Glance, step::Timed, wire::Stock};
 use stampede_proto::order::v1::OrderState;

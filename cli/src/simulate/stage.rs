@@ -1,4 +1,4 @@
-//! The state that all buyers of one sale share: the sale as the mesh has it, their tokens, and the counters.
+//! Shared state of all buyers of a sale: its resources, their tokens, and the counters.
 
 use super::{
     client::{Client, Failure},
@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// A sale that is about to begin.
+/// A sale and its crowd, ready to start.
 pub struct Stage {
     /// The client of the crowd.
     pub client: Client,

@@ -1,11 +1,11 @@
-//! Checks that the mesh sells on the terms that the sale expects.
+//! Checks the time to pay of the mesh against the sale file.
 
 use super::{plan::Ending, stage::Stage};
 use stampede_sale::Sale;
 use std::{future, time::Duration};
 
-/// Ends with an error as soon as the mesh lets orders wait for their payment longer or shorter than the sale says; or,
-/// where the sale says nothing, so long that orders which nobody pays would outlast `deadline`. Else it never ends.
+/// Waits until the mesh shows a time to pay other than that of the sale file; or, without one there, one so long that
+/// abandoned orders would outlast `deadline`. Returns the error, and never returns otherwise.
 pub async fn wrong_pay_window(stage: &Stage, sale: &Sale, deadline: Duration) -> anyhow::Error {
     let window = stage.follow.pay_window().await;
     let said = sale.pay_window_ms.as_ref().map(|said| said.get_ref().millis());

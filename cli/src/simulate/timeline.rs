@@ -1,4 +1,4 @@
-//! The times of this sale, on the timer's clock and on the wall's. The wall clock is read once, at the start.
+//! The times of a sale, on the monotonic clock and on the wall clock, which is read once, at the start.
 
 use stampede_vocab::Timestamp;
 use std::time::Duration;
@@ -31,12 +31,12 @@ impl Timeline {
         }
     }
 
-    /// Returns the instant on the timer's clock of a time after the start.
+    /// Returns the monotonic time of a time after the start.
     pub fn instant(&self, at: Timestamp) -> Instant {
         self.start + at.since(self.start_at)
     }
 
-    /// Returns the time on the wall's clock of an instant after the start.
+    /// Returns the wall-clock time of an instant after the start.
     pub fn time(&self, instant: Instant) -> Timestamp {
         self.start_at.plus(instant.duration_since(self.start))
     }

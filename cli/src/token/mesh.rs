@@ -14,7 +14,7 @@ struct Made {
     identity: String,
 }
 
-/// Prints the entry, which is for all methods that its caller may call.
+/// Prints the entry, which is valid for all methods that its caller may call.
 pub fn run(args: &Args, secret: &str, output: Output) -> anyhow::Result<()> {
     let keys = Keys::parse(secret).context("--mesh-secret")?;
     let until_s = Timestamp::now().micros() / 1_000_000 + i64::from(args.ttl_s);

@@ -28,7 +28,7 @@ pub struct Claims {
     pub iss: String,
     /// Makes two tokens of the same second different.
     pub jti: String,
-    /// The family of refresh tokens that it came with; not there in one that was made by hand.
+    /// The family of refresh tokens that it was issued with; absent in one made by the command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
 }
@@ -51,7 +51,7 @@ pub struct AccessTokens {
 }
 
 impl AccessTokens {
-    /// Takes the shared secrets. Signs and checks one token at once, so that a fault shows at start-up.
+    /// Takes the shared secrets. Signs and checks one token at once, so that an invalid secret fails the start.
     pub fn new(secrets: &Secrets) -> Result<Self, SecretError> {
         let tokens = Self { jwt: Jwt::new(secrets, ISSUER), verified: Verified::default() };
         tokens.try_out()?;
@@ -85,7 +85,7 @@ impl AccessTokens {
                 let user_id = claims.sub.clone();
                 Ok((claims, Identity { user_id, role }))
             }
-            // A service has no token; one that says so was not made by us.
+            // Services have no access tokens, so such a token was not issued here.
             Ok(Role::Service) | Err(_) => Err(not_ours()),
         }
     }

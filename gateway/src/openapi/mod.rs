@@ -1,8 +1,8 @@
 //! The OpenAPI description of the gateway's API, and the page that shows it.
 //!
-//! It is made of the route table, the descriptors and their comments, so it cannot say anything else than what is
-//! served; the gateway's own endpoints are described by hand. `docs/openapi.json` is a copy for those who have no
-//! gateway at hand. Nothing here knows how a request is answered.
+//! Generated from the route table, the descriptors and their comments, so it cannot contradict the routes; only the
+//! gateway's own endpoints are described by hand. `docs/openapi.json` is a copy for readers without a gateway. Nothing
+//! here knows how a request is answered.
 
 mod comments;
 mod constraints;

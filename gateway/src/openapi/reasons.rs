@@ -1,4 +1,4 @@
-//! The reasons that a request can fail for: those that the comment of its method names, and those of every request.
+//! The reasons that a request can fail for: those in the comment of its method, and those of every request.
 
 use crate::routes::{Access, Route, Rpc};
 use http::Method;
@@ -14,12 +14,12 @@ const OF_ALL: [Reason; 6] = [
     Reason::Unavailable,
     Reason::Internal,
 ];
-/// Reasons of those that a service answers.
+/// Reasons of requests to a service.
 const OF_SERVICES: [Reason; 2] = [Reason::DeadlineExceeded, Reason::NotImplemented];
-/// Reasons of those with a body.
+/// Reasons of requests with a body.
 const OF_BODIES: [Reason; 4] =
     [Reason::MalformedJson, Reason::UnsupportedMediaType, Reason::BodyTooLarge, Reason::BodyTimeout];
-/// Reasons of those that need a caller.
+/// Reasons of requests that need a caller.
 const OF_CALLERS: [Reason; 4] =
     [Reason::Unauthenticated, Reason::TokenExpired, Reason::TokenRevoked, Reason::PermissionDenied];
 /// Reasons whose names are also codes or states: that a request can fail for them does not follow from its comment.

@@ -9,10 +9,9 @@ use tonic::{
     codec::{BufferSettings, Codec, EncodeBuf, Encoder},
 };
 
-/// Capacity of a buffer to begin with. Most messages are smaller, and each open stream keeps a buffer for as long as it
-/// is open.
+/// Initial capacity of a buffer. Most messages are smaller, and each open stream keeps its buffer.
 const BUFFER_BYTES: usize = 1_024;
-/// Bytes after which what is encoded is handed over; tonic's own.
+/// Buffered bytes after which a frame is flushed; tonic's default.
 const YIELD_BYTES: usize = 32 * 1_024;
 
 /// Buffers for messages that are mostly small.

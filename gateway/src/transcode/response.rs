@@ -1,7 +1,6 @@
 //! Messages as JSON, by the JSON mapping of protobuf with the field names of the contract.
 //!
-//! Zeroes, empty texts and empty lists are written, so that a reader need not know what is left out; a message that is
-//! not set is left out.
+//! Zeroes, empty texts and empty lists are written, so that readers need no defaults; unset messages are omitted.
 
 use crate::routes::Rpc;
 use prost_reflect::{DynamicMessage, SerializeOptions, Value};

@@ -1,4 +1,4 @@
-//! JSON texts as trees that keep what a map would lose: a name that an object gives twice.
+//! Parses JSON to trees that keep duplicate names of an object, which a map would lose.
 
 use serde::{
     Deserialize, Deserializer,
@@ -27,7 +27,7 @@ impl<'b> Json<'b> {
         serde_json::from_slice(text)
     }
 
-    /// Returns the same value as libraries take it; `None` if an object in it gives a name twice.
+    /// Converts to the value of the library; `None` if an object in it has a duplicate name.
     pub fn into_value(self) -> Option<Value> {
         Some(match self {
             Json::Null => Value::Null,

@@ -1,8 +1,8 @@
-//! Answers as JSON straight from their bytes, by a plan that is made of the descriptor once.
+//! Writes answers as JSON straight from their bytes, by a plan that is compiled from the descriptor once.
 //!
-//! It writes the same text as the library, for the kinds that answers are made of: texts, numbers, enums, messages and
-//! lists of them. The library reads and writes all else: a part that has a JSON form of its own, such as a time, or the
-//! whole answer, when it is not as services of this contract encode it.
+//! The text equals that of the library, for the kinds of fields that answers have: texts, numbers, enums, messages and
+//! lists of them. The library writes the rest: parts with a special JSON form, such as a time, and whole answers with
+//! an unusual encoding.
 
 use super::{
     response::OPTIONS,
@@ -11,9 +11,9 @@ use super::{
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use std::io::Write;
 
-/// Messages within messages that a plan goes through.
+/// Deepest nesting of a plan.
 const DEPTH: usize = 8;
-/// Room that most answers fit in.
+/// Initial capacity, enough for most answers.
 const CAPACITY: usize = 512;
 
 /// Writes the answers of one method.
@@ -201,7 +201,7 @@ impl Shape {
         })
     }
 
-    /// Writes one value; that of a field that is not there is the empty one. `None` if it is of another type.
+    /// Writes one value; the default value for a missing field. Returns `None` for another wire type.
     fn write(&self, raw: Option<Raw<'_>>, json: &mut Vec<u8>) -> Option<()> {
         match (self, raw) {
             (Self::Text, None) => json.extend_from_slice(b"\"\""),
@@ -222,7 +222,7 @@ impl Shape {
         Some(())
     }
 
-    /// Writes a value that is encoded as a number. Of one that has more bits than the type, the lowest count.
+    /// Writes a varint value, truncated to the bits of its type.
     fn write_number(&self, number: u64, json: &mut Vec<u8>) -> Option<()> {
         match self {
             Self::Bool => write!(json, "{}", number != 0).ok()?,

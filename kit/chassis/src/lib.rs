@@ -6,8 +6,8 @@
 //!
 //! 1. readiness turns to NOT_SERVING, and callers have a moment to see it;
 //! 2. no new connections; calls under way finish, streams end;
-//! 3. workers of [`Stage::Consumer`] stop, then those of [`Stage::Relay`], so that what the last
-//!    calls and messages wrote is still sent;
+//! 3. workers of [`Stage::Consumer`] stop, then those of [`Stage::Relay`], so that the messages of the last calls are
+//!    still sent;
 //! 4. spans are flushed.
 //!
 //! Each layer around the services adds one thing to every call: trace context, metrics, authorization, deadlines,

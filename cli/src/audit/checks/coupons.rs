@@ -41,7 +41,7 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'cmp' AS kind, campaign_id AS id, CONCAT('user ', LOWER(HEX(user_id)), ' has ', COUNT(*)) AS detail \
               FROM {coupon}.coupons GROUP BY campaign_id, user_id HAVING COUNT(*) > 1",
     },
-    // Both are by the clock of Redis and by the very times that were staged there, so there is no tolerance.
+    // Both times are from the clock of Redis and the window staged there, so there is no tolerance.
     Check {
         promise: 2,
         what: "a coupon was claimed outside its campaign's time",
@@ -59,8 +59,8 @@ pub const CHECKS: &[Check] = &[
               STRAIGHT_JOIN {coupon}.coupons p ON p.id = o.coupon_id STRAIGHT_JOIN {coupon}.campaigns c ON c.id = p.campaign_id \
               WHERE o.id {page} AND (p.user_id <> o.user_id OR (c.event_id IS NOT NULL AND c.event_id <> o.event_id))",
     },
-    // An order that goes on with a coupon that nobody has is found with what the coupon is to it. So where nothing is
-    // found of either, no coupon is used for two orders.
+    // An order with a nonexistent coupon is found by the check of states. If neither check finds anything, no coupon is
+    // used for two orders.
     Check {
         promise: 2,
         what: "a coupon is used for an order, but another order has it",

@@ -22,7 +22,7 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'evt' AS kind, id, CONCAT(closes_at_us - closed_at_us, ' us early') AS detail FROM {event}.events \
               WHERE state = 'CLOSED' AND closed_at_us < closes_at_us",
     },
-    // The clock of the database is not the one that decided. Machines on NTP agree to 20 ms by far.
+    // Another clock than that of the database decided. Machines on NTP agree well within 20 ms.
     Check {
         promise: 6,
         what: "an event could be seen to turn before its time, by the clock of the database",
@@ -61,9 +61,8 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(e.opens_at_us - o.created_us, ' us early') AS detail FROM {order}.orders o \
               STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND o.created_us < e.opens_at_us",
     },
-    // The units are granted before the close; the order may be written later, by a repeat of the request, while they
-    // are in the ledger: until the sweep gives them back (15 s, and a second until its next round) and 10 s of the call
-    // itself.
+    // The units are granted before the close. A repeat of the request may write the order later, until the sweep
+    // releases them (15 s, and a second until its next round) and 10 s of the call itself.
     Check {
         promise: 6,
         what: "an order was taken over 30 s after the event closed",
@@ -71,8 +70,8 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.created_us - e.closes_at_us, ' us late') AS detail FROM {order}.orders o \
               STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND e.state <> 'CANCELLED' AND o.created_us > e.closes_at_us + 30000000",
     },
-    // The event service notifies inventory at once, and inventory grants nothing while it is away. Only one that goes
-    // on and can be reached neither so nor by Kafka sells for longer, and then the promise is broken.
+    // The event service notifies inventory at once, and inventory grants nothing while it is down. Only an inventory
+    // that runs but can be reached neither by RPC nor by Kafka sells for longer, and then the promise is broken.
     Check {
         promise: 6,
         what: "an order was taken over 30 s after the event was cancelled",
@@ -80,7 +79,7 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.created_us - e.closed_at_us, ' us late') AS detail FROM {order}.orders o \
               STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND e.state = 'CANCELLED' AND o.created_us > e.closed_at_us + 30000000",
     },
-    // Until the end is noted the orders are on their way to it; those that were accepted later are found by the next
+    // Until the end is recorded the orders are still being ended; those that were accepted later are found by the next
     // poll.
     Check {
         promise: 5,
@@ -130,9 +129,9 @@ pub const CHECKS: &[Check] = &[
     },
 ];
 
-/// Checks that events open and close within `within_ms` of their time (p99), as others could see it: after the commit.
-/// A time that had passed before it was set counts from then on. Where nobody noted when it could be seen, the time of
-/// the transition itself counts, which is from before its commit; the figures have the number of these.
+/// Checks that events open and close within `within_ms` of their time (p99), as others can see it: after the commit. A
+/// time that had passed before it was set counts from then on. Without a record of the first observation, the time of
+/// the transition counts, which is before its commit; the figures have the number of these.
 pub async fn punctuality(sources: &Sources, within_ms: u64, audit: &mut Audit) -> anyhow::Result<()> {
     let late = sources
         .rows(

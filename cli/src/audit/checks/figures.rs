@@ -5,7 +5,7 @@ use crate::audit::{
     verdict::{Audit, Number},
 };
 
-/// Rows that are counted, so that the reader sees how much was compared.
+/// A count of compared rows, which shows how much was compared.
 struct Counted {
     promise: Number,
     name: &'static str,
@@ -26,7 +26,7 @@ pub async fn note(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rows that are shown only where there are any.
+/// Counts that are shown only if they are not zero.
 const RARE: &[Counted] = &[Counted {
     promise: 3,
     name: "late captures refunded after an operator's decline",

@@ -82,7 +82,7 @@ pub const CHECKS: &[Check] = &[
               WHERE s.opens_at_us <> e.opens_at_us OR s.closes_at_us <> \
               CASE WHEN e.state = 'CANCELLED' THEN LEAST(e.closes_at_us, e.closed_at_us) ELSE e.closes_at_us END",
     },
-    // An earlier release took orders before their units were in the ledger; one that was cancelled until then has no
+    // An earlier release accepted orders before their units were in the ledger; one that was cancelled before has no
     // deadline.
     Check {
         promise: 1,
@@ -94,9 +94,7 @@ pub const CHECKS: &[Check] = &[
               WHERE o.id {page} AND o.state NOT IN ('PENDING', 'REJECTED') AND l.order_id IS NULL \
               AND NOT (o.state = 'CANCELLED' AND o.pay_deadline_us IS NULL)",
     },
-    // The ledger refuses units that were granted outside of the window as it knows it then; a cancellation reaches it
-    // later than it was made.
-    // it was made.
+    // The ledger refuses units that were granted outside of the window that it has then; a cancellation reaches it late.
     Check {
         promise: 1,
         what: "units were granted outside of the event's window",

@@ -1,8 +1,8 @@
-//! The checks that SQL alone can make: each query yields the breaches of a promise. The rows that each query reads are
-//! counted too, so that the reader sees how much was compared.
+//! Checks by SQL alone: each query selects the breaches of a promise. The rows that each query reads are counted too,
+//! which shows how much was compared.
 //!
-//! A check reads a large table in pages ([`table`]), unless it compares rows of many orders with each other, by an
-//! index that has them side by side.
+//! A check reads a large table in pages ([`table`]), unless it compares rows of many orders with each other by an
+//! index.
 //!
 //! A query on states lists the allowed ones, so that an unknown state is always found.
 
@@ -28,7 +28,7 @@ pub use events::punctuality;
 /// Time between two lines of progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A rule, whose breaches must not be found.
+/// A rule, with a query for its breaches.
 struct Check {
     promise: Number,
     what: &'static str,
@@ -41,28 +41,28 @@ struct Check {
     sql: &'static str,
 }
 
-/// Holds if the ledger row `l` is void: its units went back because its order was never written, so the order may be
-/// placed anew, with other items.
+/// Condition: the ledger row `l` is void. Its units were released because its order was never written, so the order may
+/// be placed anew, with other items.
 const VOID: &str = "(l.state = 'RELEASED' AND l.granted_at_us IS NULL AND l.request_fingerprint IS NOT NULL)";
 
-/// Holds if an operator has declined the attempt that the refund `r` is of. If the provider has captured it all the
-/// same, that was known to be possible, and the money goes back.
+/// Condition: an operator has declined the attempt that the refund `r` is of. The provider may have captured it all the
+/// same; then the money is refunded.
 const GIVEN_UP: &str = "EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = r.payment_id \
      AND n.attempt = r.attempt AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED')";
 
-/// The bytes that are hashed in front of the id of an order for that of its payment, as `PaymentId::derive` has it: the
-/// root of all derived ids, the kind, and the length of what follows. The payments have no key by order.
+/// The prefix that is hashed before the id of an order for the id of its payment, as in `PaymentId::derive`: the
+/// namespace of derived ids, the kind, and the length of the id. Payments have no index by order.
 const PAYMENT_ROOT: &str = "x'5A3D4F109C1E4B7A8F4E2D617C0B93E57061790000000000000010'";
-/// The id that is made of the SHA-1 hash `h` (UUID version 5).
+/// The id that is derived from the SHA-1 hash `h` (UUID version 5).
 const PAYMENT_ID: &str = "UNHEX(CONCAT(LEFT(h, 12), '5', SUBSTRING(h, 14, 3), \
      SUBSTRING('89ab89ab89ab89ab', CONV(SUBSTRING(h, 17, 1), 16, 10) + 1, 1), SUBSTRING(h, 18, 15)))";
 
-/// The rows of the view `all_order_lines` for the orders of a page. The view itself would lay out the lines of all
+/// The rows of the view `all_order_lines` for the orders of a page. The view itself would materialize the lines of all
 /// orders.
 const LINES: &str = "(SELECT order_id, item_id, units, unit_price_minor, gift_units FROM {order}.order_lines \
      WHERE order_id {page} UNION ALL SELECT w.id, UNHEX(j.item), j.units, j.price, j.gifts FROM {order}.orders w, {packed} \
      WHERE w.id {page})";
-/// The same of the orders of the payments of a page.
+/// The same for the orders of the payments of a page.
 const LINES_OF_PAYMENTS: &str = "(SELECT r.order_id, r.item_id, r.units, r.unit_price_minor, r.gift_units \
      FROM {payment}.payments q STRAIGHT_JOIN {order}.order_lines r ON r.order_id = q.order_id \
      WHERE q.id {page} UNION ALL SELECT w.id, UNHEX(j.item), j.units, j.price, j.gifts \
@@ -81,10 +81,10 @@ impl Check {
     }
 }
 
-/// A check, and its breaches so far.
+/// A check and its breaches so far.
 type Checked = (&'static Check, Named);
 
-/// Runs every query and notes the breaches. A page has `page_rows` rows.
+/// Runs all queries and records the breaches. A page has `page_rows` rows.
 pub async fn run(sources: &Sources, page_rows: u32, output: Output, audit: &mut Audit) -> anyhow::Result<()> {
     figures::note(sources, audit).await?;
     let all = [ledger::CHECKS, coupons::CHECKS, money::CHECKS, orders::CHECKS, events::CHECKS];
@@ -93,7 +93,7 @@ pub async fn run(sources: &Sources, page_rows: u32, output: Output, audit: &mut 
     let mut progress = Progress { output, last_report: Instant::now() };
     for table in Table::ALL {
         let mut pages = Pages::of(sources, table, page_rows);
-        // All checks of a page before the next one, while the servers have its rows in memory.
+        // All checks of a page before the next one, while the buffer pool has its rows.
         while let Some(page) = pages.next().await? {
             run_over(sources, &mut all, (Some(table), Some(page))).await?;
             progress.show(table, page);
@@ -105,7 +105,7 @@ pub async fn run(sources: &Sources, page_rows: u32, output: Output, audit: &mut 
     Ok(())
 }
 
-/// Runs the checks over this table for a page of it, or those that cover all at once.
+/// Runs the checks of a page of this table, or those without pages.
 async fn run_over(
     sources: &Sources,
     all: &mut [Checked],

@@ -60,7 +60,7 @@ pub const CHECKS: &[Check] = &[
         promise: 3,
         what: "charged twice",
         over: Some(Refunds),
-        // A refund of another attempt than the one that paid is of such a charge, unless an operator had declined it.
+        // A refund of an unpaid attempt is of a second capture, unless an operator had declined the attempt.
         sql: "SELECT 'pay' AS kind, r.payment_id AS id, CONCAT('the refund of attempt ', r.attempt, ' is ', r.state, ', captured by ', \
               COALESCE(p.captured_attempt, 'none')) AS detail FROM {payment}.refunds r LEFT JOIN {payment}.payments p ON p.id = r.payment_id \
               WHERE r.payment_id {page} AND (p.captured_attempt IS NULL OR p.captured_attempt <> r.attempt) AND NOT {given_up}",
@@ -78,8 +78,8 @@ pub const CHECKS: &[Check] = &[
         promise: 3,
         what: "a payment is not the one of its order",
         over: Some(Payments),
-        // Its id is made of that of its order, so another one may be a second. Each could be charged once, and is right
-        // by itself.
+        // The id of a payment is derived from that of its order, so another id may be a second payment. Each could be
+        // charged once, and be valid by itself.
         sql: "SELECT 'ord' AS kind, order_id AS id, CONCAT('payment ', LOWER(HEX(id))) AS detail \
               FROM (SELECT id, order_id, SHA1(CONCAT({payment_root}, order_id)) AS h FROM {payment}.payments WHERE id {page}) AS p \
               WHERE id <> {payment_id}",

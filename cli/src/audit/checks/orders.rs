@@ -1,4 +1,5 @@
-//! Promises 4 and 5: an order that anybody knows of exists, ends, and has the goods, units and money of its end.
+//! Promises 4 and 5: each acknowledged order exists, reaches a final state, and has the goods, units and money of that
+//! state.
 
 use super::{
     Check,
@@ -79,7 +80,7 @@ pub const CHECKS: &[Check] = &[
               AND l.units = n.units AND l.gift_units = n.gift_units \
               WHERE o.id {page} AND o.state IN ('AWAITING_PAYMENT', 'PAYING', 'FULFILLED') AND l.order_id IS NULL",
     },
-    // By default the sweep looks up the order of each after 15 s, and then confirms it or gives its units back.
+    // By default the sweep looks up the order of each after 15 s, and then confirms it or releases its units.
     Check {
         promise: 5,
         what: "a reservation was neither confirmed nor given back",

@@ -1,11 +1,11 @@
-//! Tables with a row or more for each order, which are read in pages: one statement covers some thousands of rows, so
-//! that no statement takes long or needs much memory, however many orders there are.
+//! Pages of the tables with rows for each order: one query covers some thousands of rows, so that none takes long or
+//! needs much memory, however many orders there are.
 
 use crate::audit::sources::Sources;
 use anyhow::Context;
 use sqlx::Row;
 
-/// A table that is read in pages, by an id with which an index begins.
+/// A table that is read in pages, by an id that leads one of its indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
     Orders,
@@ -35,7 +35,7 @@ impl Table {
     }
 }
 
-/// All ids from one to another one, both included.
+/// An inclusive range of ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     from: u128,
@@ -43,8 +43,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// Begins with `from` and ends before `next`; without that it has all that follows. It has one id at least, so that
-    /// the pages come to an end.
+    /// Starts at `from` and ends before `next`, or never without it. It has one id at least, so that the pages come to
+    /// an end.
     fn new(from: u128, next: Option<u128>) -> Self {
         let to = next.map_or(u128::MAX, |next| next.saturating_sub(1).max(from));
         Self { from, to }
@@ -55,13 +55,13 @@ impl Page {
         format!("BETWEEN UNHEX('{:032X}') AND UNHEX('{:032X}')", self.from, self.to)
     }
 
-    /// Returns how much of the table has been read with it: ids are spread evenly.
+    /// Returns how much of the table has been read after this page, in percent: ids are spread evenly.
     pub fn percent(self) -> u128 {
         ((self.to >> 64) * 100) >> 64
     }
 }
 
-/// The pages of a table. Together they have all ids that there can be, so nothing is between two of them.
+/// The pages of a table. Together they cover all possible ids, without gaps.
 pub struct Pages<'s> {
     sources: &'s Sources,
     table: Table,
@@ -70,7 +70,7 @@ pub struct Pages<'s> {
 }
 
 impl<'s> Pages<'s> {
-    /// Starts at the first id. A page has so many rows, and all of its last id.
+    /// Starts at the first id. A page has so many rows, and all rows of its last id.
     pub fn of(sources: &'s Sources, table: Table, rows: u32) -> Self {
         Self { sources, table, rows, next: Some(0) }
     }

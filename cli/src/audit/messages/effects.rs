@@ -1,4 +1,4 @@
-//! Every message that a service has read has taken effect there, by the service's own state.
+//! Checks that every message that a service has read has taken effect, by the state of the service.
 
 use super::{
     letters::Letters,
@@ -20,7 +20,7 @@ use stampede_proto::{
 use stampede_vocab::{CouponId, EventId, ItemId, OrderId, PaymentId, Service, field};
 use std::collections::HashMap;
 
-/// The progress of a service in a topic, and its messages that had no effect there.
+/// The progress of a service in a topic, and messages without an effect there.
 pub struct Reading {
     pub reader: Service,
     /// The committed offset of each partition.
@@ -29,14 +29,14 @@ pub struct Reading {
     pub letters: Letters,
     /// Number of messages that were compared with its state.
     pub effects: usize,
-    /// The messages that had none.
+    /// Messages without an effect.
     pub without_effect: Named,
 }
 
 /// The fields of a message that a rule needs.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 struct Facts {
-    /// Place of the message in its batch.
+    /// Index of the message in its batch.
     n: usize,
     /// Order or event.
     id: String,
@@ -83,7 +83,7 @@ impl Reading {
     }
 }
 
-/// Returns the places of the messages that break the rule.
+/// Returns the indices of the messages that break the rule.
 async fn broken(sources: &Sources, rule: &Rule, facts: &[Facts]) -> anyhow::Result<Vec<usize>> {
     let sql = rule.sql.replace("{messages}", MESSAGES);
     let rows = sources.rows_with(&sql, serde_json::to_string(facts)?).await?;

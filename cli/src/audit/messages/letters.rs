@@ -1,4 +1,4 @@
-//! Dead letters: the table of each consumer has them, and keeps them. Kafka has copies.
+//! Dead letters: the table of each consumer is authoritative, and Kafka has copies.
 
 use super::meeting::named;
 use crate::{
@@ -13,13 +13,13 @@ use std::collections::{HashMap, HashSet};
 /// The dead letters of a reader of the topic of a writer.
 #[derive(Default)]
 pub struct Letters {
-    /// Place and id of those that were never replayed.
+    /// Position and id of letters that were never replayed.
     unapplied: HashSet<(i32, i64, String)>,
-    /// Ids of those that were discarded: a repeat of one has no effect either.
+    /// Ids of discarded letters: their repeats have no effect either.
     discarded_ids: HashSet<String>,
-    /// Places of all.
+    /// Positions of all letters.
     known: HashSet<(i32, i64)>,
-    /// Keys and types of those that were discarded.
+    /// Keys and types of discarded letters.
     discarded: HashSet<(String, String)>,
 }
 
@@ -62,7 +62,7 @@ impl Letter {
 }
 
 impl Letters {
-    /// Reads the letters of `reader`, and notes those that nobody has decided on and those that were discarded.
+    /// Reads the letters of `reader`, and records those without a decision and those that were discarded.
     pub async fn of(
         sources: &Sources,
         args: &Args,
@@ -85,18 +85,18 @@ impl Letters {
             } else {
                 waiting.push(letter.name());
             }
-            // The id of one that is no message is a hash of it.
+            // The id of an unreadable record is a hash of it.
             let id = if letter.kind == "UNREADABLE" { String::new() } else { letter.id };
             letters.unapplied.insert((letter.partition, letter.offset, id));
         }
         if discarded > 0 {
             audit.leave_out(format!("{discarded} messages of {writer} in {reader}, which an operator has discarded"));
         }
-        audit.breach(7, could_not(writer, reader), waiting);
+        audit.breach(7, breach_name(writer, reader), waiting);
         Ok(letters)
     }
 
-    /// Returns whether this record was set aside and never replayed: it has no effect, which is named as such.
+    /// Returns whether this record is a dead letter that was never replayed, and so has no effect.
     pub fn has(&self, record: &Carried) -> bool {
         let is_letter = |record: &Carried| {
             self.unapplied.contains(&(record.partition, record.offset, record.id.clone()))
@@ -105,14 +105,13 @@ impl Letters {
         !self.unapplied.is_empty() && is_letter(record)
     }
 
-    /// Returns the keys of which messages of this name were discarded.
+    /// Returns the keys whose messages of this name were discarded.
     pub fn discarded(&self, name: &str) -> impl Iterator<Item = &str> {
         let of_name = move |(_, message_type): &&(String, String)| messages::name(message_type) == Some(name);
         self.discarded.iter().filter(of_name).map(|(key, _)| key.as_str())
     }
 
-    /// Names the copies in Kafka of letters that the table does not have: a replica of an earlier release has set them
-    /// aside.
+    /// Reports copies in Kafka of letters that the table does not have, as written by a replica of an earlier release.
     pub async fn compare_copies(
         &self,
         sources: &Sources,
@@ -127,12 +126,12 @@ impl Letters {
             unknown.extend(batch.iter().filter(is_unknown).map(|copy| named(&copy.key, &copy.id)));
         }
         copies.finish().await?;
-        audit.breach(7, could_not(writer, reader), unknown);
+        audit.breach(7, breach_name(writer, reader), unknown);
         Ok(())
     }
 }
 
-fn could_not(writer: Service, reader: Service) -> String {
+fn breach_name(writer: Service, reader: Service) -> String {
     format!("a message of {writer} could not be applied by {reader}")
 }
 
@@ -149,7 +148,7 @@ pub async fn nothing_is_parked(sources: &Sources, audit: &mut Audit) -> anyhow::
     Ok(())
 }
 
-/// Counts the letters that an operator wants replayed, by consumer, where there are any.
+/// Counts the letters to be replayed, by consumer, without zeroes.
 pub async fn to_be_replayed(sources: &Sources) -> anyhow::Result<HashMap<Service, i64>> {
     let mut waiting = HashMap::new();
     for consumer in Service::ALL.into_iter().filter(|service| service.reads().next().is_some()) {

@@ -1,14 +1,15 @@
-//! Each message of an outbox meets its record in Kafka. Both are read side by side, so only what has not met yet is
-//! kept in memory, and of the rest hashes of its names.
+//! Matches each message of an outbox with its record in Kafka. Both are read side by side, so only unmatched ones are
+//! kept in memory, and hashes of the ids of the others.
 //!
-//! A message has two names: its id, and the number of its row, which a relay gives to Kafka as the id while consumers
-//! of an earlier release run. Its record has either, and a repeat the other one if the relay was started anew between.
+//! A message has two ids: its own, and the number of its row, which a relay sends as the id while consumers of an
+//! earlier release run. Its record has either, and a repeat may have the other one, if the relay was restarted in
+//! between.
 
 use super::outbox::{Content, Written, hash};
 use crate::{audit::named::Named, kafka::Carried};
 use std::collections::{HashMap, HashSet};
 
-/// A message that waits for its record.
+/// A message without a record so far.
 pub struct Waiting {
     pub number: u64,
     pub partition: u16,
@@ -17,7 +18,7 @@ pub struct Waiting {
     content: Content,
 }
 
-/// A record that waits for its message.
+/// A record without a message so far.
 pub struct Seen {
     pub content: Content,
     pub written_us: i64,
@@ -27,18 +28,18 @@ pub struct Seen {
 #[derive(Default)]
 pub struct Meeting {
     messages: HashMap<String, Waiting>,
-    /// Ids of these messages by the numbers of their rows, where those are not the ids.
+    /// Ids of these messages by their row numbers, where the two differ.
     numbers: HashMap<String, String>,
     records: HashMap<String, Seen>,
-    /// Number of pairs.
+    /// Number of matched pairs.
     pairs: usize,
-    /// Hashes of both names of each.
+    /// Hashes of both ids of each pair.
     met: HashSet<u64>,
-    /// Records whose id has met already: repeats, unless they differ.
+    /// Records whose id was matched before: repeats, unless they differ.
     again: HashMap<String, Vec<Content>>,
     /// Messages that differ between Kafka and the outbox.
     pub altered: Named,
-    /// Ids that name two messages.
+    /// Ids of two different messages.
     pub reused: Named,
 }
 
@@ -106,13 +107,13 @@ impl Meeting {
         }
     }
 
-    /// Returns whether some records came after their id had met. Each message is then to be shown to
+    /// Returns whether some records have the id of an earlier pair. Each message must then be passed to
     /// [`Meeting::compare_again`].
     pub fn has_repeats(&self) -> bool {
         !self.again.is_empty()
     }
 
-    /// Compares a message with the later records of its names.
+    /// Compares a message with the repeated records of its ids.
     pub fn compare_again(&mut self, message: &Written) {
         let names = [message.id.clone(), message.number.to_string()];
         let said: Vec<Content> = names.iter().filter_map(|name| self.again.remove(name)).flatten().collect();
@@ -126,7 +127,7 @@ impl Meeting {
     }
 }
 
-/// Returns the name of a message with that of its aggregate.
+/// Returns the id of a message with the key of its aggregate.
 pub fn named(key: &str, id: &str) -> String {
     format!("{key} (message {id})")
 }

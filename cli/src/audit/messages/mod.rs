@@ -1,5 +1,5 @@
-//! Messages: each was sent, is in Kafka as it was written, came in order, and took effect at each consumer; none is a
-//! dead letter, and none came from nowhere.
+//! Checks messages: each was sent, is in Kafka unchanged and in order, and took effect at each consumer; none is a dead
+//! letter, and none is without a source.
 //!
 //! The audit compares the messages that an outbox still has; see [`Retention`]. The outbox and its topic are read side
 //! by side, in pages and batches, so that a day of messages needs little memory and no long statement.
@@ -43,7 +43,7 @@ struct Compared {
     effects: usize,
 }
 
-/// The states of services by their outboxes.
+/// The states of services that follow from their outboxes.
 struct States {
     orders: Tallies,
     events: Published,
@@ -84,12 +84,13 @@ struct Topic<'s> {
 }
 
 impl<'s> Topic<'s> {
-    /// Reads the progress of the relay and of the readers. Their effects by then can be seen by later reads.
+    /// Reads the progress of the relay and of the readers. Later reads see the effects up to it.
     async fn of(sources: &'s Sources, args: &Args, writer: Service, audit: &mut Audit) -> anyhow::Result<Self> {
         let floors = Floors::of(sources, writer).await?;
         let mut readers = Vec::new();
         for reader in writer.readers() {
-            // The letters after the offsets: messages that were passed over until then are among them.
+            // The letters are read after the offsets, so that they include all messages below these that were set
+            // aside.
             let committed = sources.kafka.committed(writer, reader).await?;
             let letters = Letters::of(sources, args, (writer, reader), audit).await?;
             letters.compare_copies(sources, args, (writer, reader), audit).await?;
@@ -109,7 +110,7 @@ impl<'s> Topic<'s> {
                 reading.compare(self.sources, self.writer, &batch).await?;
             }
             self.take(&batch);
-            // Neither side gets far ahead of the other, so that few messages wait for the other.
+            // Both sides advance together, so that few messages wait for their match.
             let newest_us = batch.iter().map(|record| record.written_us).max().unwrap_or(i64::MIN);
             while !pages.has_reached(newest_us) {
                 self.read_page(&mut pages, states).await?;
@@ -142,7 +143,7 @@ impl<'s> Topic<'s> {
         Ok(())
     }
 
-    /// Reads the outbox once more if some records came twice: the second one has to say the same.
+    /// Reads the outbox once more if some records came twice, to compare the repeats.
     async fn compare_repeats(&mut self) -> anyhow::Result<()> {
         let mut pages = Pages::of(self.sources, self.writer);
         while self.meeting.has_repeats() && !pages.has_reached(i64::MAX - 1) {
@@ -181,7 +182,7 @@ impl<'s> Topic<'s> {
         compared.in_kafka += self.meeting.met();
         let (mut unsent, mut lost, mut too_old) = (Named::default(), Named::default(), 0);
         for (id, message) in messages {
-            // It was written to Kafka after it was written here.
+            // A message is written to the outbox before it is sent to Kafka.
             let written_at = Timestamp::from_micros(message.written_us);
             if !self.floors.cover(message.partition, message.number) {
                 unsent.push(named(&message.key, &id));

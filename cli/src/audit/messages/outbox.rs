@@ -11,7 +11,7 @@ use std::{
 /// Rows of one page.
 const PAGE: usize = 1_000;
 
-/// The content of a message: its payload and headers. The same in the outbox and in Kafka.
+/// The content of a message, which must be equal in the outbox and in Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The writer.
@@ -50,7 +50,7 @@ impl Content {
     }
 }
 
-/// Returns a hash that is the same for the whole audit.
+/// Returns a hash that is stable during the audit.
 pub fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
@@ -60,9 +60,9 @@ pub fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
 /// A message in its outbox.
 #[derive(Debug, Clone)]
 pub struct Written {
-    /// Place in the order of sending.
+    /// Position in the order of sending.
     pub number: u64,
-    /// The CloudEvents id. A replica of an earlier release gives none but the number.
+    /// The CloudEvents id. A replica of an earlier release writes only the number.
     pub id: String,
     pub partition: u16,
     pub payload: Vec<u8>,
@@ -91,7 +91,7 @@ pub struct Pages<'s> {
     sources: &'s Sources,
     writer: Service,
     after: u64,
-    /// When the last row that was read was written; the end of time once all are read.
+    /// When the last row read was written; the maximum once all are read.
     reached_us: i64,
 }
 
@@ -101,7 +101,7 @@ impl<'s> Pages<'s> {
         Self { sources, writer, after: 0, reached_us: i64::MIN }
     }
 
-    /// Returns whether everything that was written until then is read.
+    /// Returns whether everything written until then is read.
     pub fn has_reached(&self, written_us: i64) -> bool {
         self.reached_us > written_us
     }
@@ -127,7 +127,7 @@ impl<'s> Pages<'s> {
 pub struct Floors(HashMap<u16, u64>);
 
 impl Floors {
-    /// Reads the floors of `writer`. To be called before its topic is read: messages below them are in Kafka by then.
+    /// Reads the floors of `writer`. Must be called before its topic is read, so that messages below them are in Kafka.
     pub async fn of(sources: &Sources, writer: Service) -> anyhow::Result<Self> {
         let sql =
             format!("SELECT partition_no, CAST(COALESCE(floor_id, 0) AS UNSIGNED) FROM {{{writer}}}.outbox_leases");

@@ -1,16 +1,16 @@
-//! What each message must have done at each service that takes it, by the state of that service. A rule holds whatever
-//! came later: an order that was cancelled may have been refunded since.
+//! The effect that each message must have at each consumer, as a rule on the consumer's state. A rule must hold
+//! whatever came later: an order that was cancelled may have been refunded since.
 
 use prost::Name;
 use stampede_proto::message::v1 as proto;
 use stampede_vocab::Service;
 
-/// What one service makes of one message.
+/// The required effect of one message at one service.
 pub struct Rule {
     pub reader: Service,
     /// Name of the message within its package.
     pub message: &'static str,
-    /// Yields `m.n` of each message that had no effect. `{messages}` stands for [`MESSAGES`].
+    /// Selects `m.n` of each message without an effect. `{messages}` stands for [`MESSAGES`].
     pub sql: &'static str,
 }
 
@@ -20,15 +20,15 @@ pub const MESSAGES: &str = "JSON_TABLE(?, '$[*]' COLUMNS (n BIGINT PATH '$.n', i
      number BIGINT PATH '$.number', amount BIGINT PATH '$.amount', currency VARCHAR(3) PATH '$.currency', \
      version BIGINT PATH '$.version', opens_us BIGINT PATH '$.opens_us', closes_us BIGINT PATH '$.closes_us')) m";
 
-/// The units of an order that has come to nothing are given back.
+/// The units of an order that has failed are released.
 const UNITS_WENT_BACK: &str = "SELECT DISTINCT m.n FROM {messages} \
      STRAIGHT_JOIN {inventory}.ledger l ON l.order_id = UNHEX(m.id) WHERE l.state = 'COMMITTED'";
 
-/// The coupon of an order that has come to nothing is not kept by it.
+/// The coupon of an order that has failed is released.
 const COUPON_WENT_BACK: &str = "SELECT m.n FROM {messages} \
      STRAIGHT_JOIN {coupon}.coupons c ON c.id = UNHEX(m.coupon) WHERE c.order_id = UNHEX(m.id)";
 
-/// No charge of an order that has ended is left to be begun.
+/// No charge of an order that has ended is pending.
 const CHARGE_STOPPED: &str = "SELECT DISTINCT m.n FROM {messages} \
      STRAIGHT_JOIN {payment}.attempts a ON a.payment_id = UNHEX(m.payment) WHERE a.state = 'REQUESTED'";
 
@@ -58,8 +58,8 @@ pub const RULES: &[Rule] = &[
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               WHERE o.id IS NULL OR o.state NOT IN ('PAID', 'FULFILLED', 'REFUNDING', 'REFUNDED')",
     },
-    // An order that was cancelled was not being paid, so it has heard of its last payment. One that has expired may
-    // have done so before.
+    // An order that was cancelled was not being paid, so it has received the result of its last payment. One that has
+    // expired may have ended before.
     Rule {
         reader: Service::Order,
         message: proto::PaymentDeclined::NAME,
@@ -82,7 +82,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule { reader: Service::Order, message: proto::StockCommitted::NAME, sql: ANSWER_HEARD },
     Rule { reader: Service::Order, message: proto::StockRejected::NAME, sql: ANSWER_HEARD },
-    // The window that the message has is that of the stock, unless a later message has moved it.
+    // The stock has the window of the message, unless a later message has moved it.
     Rule {
         reader: Service::Inventory,
         message: proto::EventScheduled::NAME,
@@ -98,7 +98,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule { reader: Service::Inventory, message: proto::OrderCancelled::NAME, sql: UNITS_WENT_BACK },
     Rule { reader: Service::Inventory, message: proto::OrderRefunded::NAME, sql: UNITS_WENT_BACK },
-    // Unless it was paid late: then its units may be taken again.
+    // Unless it was paid late: then its units may be committed again.
     Rule {
         reader: Service::Inventory,
         message: proto::OrderExpired::NAME,
@@ -106,7 +106,7 @@ pub const RULES: &[Rule] = &[
               LEFT JOIN {order}.orders o ON o.id = l.order_id WHERE l.state = 'COMMITTED' \
               AND (o.id IS NULL OR o.state NOT IN ('PAID', 'FULFILLED', 'REFUNDING', 'REFUNDED'))",
     },
-    // Either they are taken again, or the order was told that they are not and gives the money back.
+    // Either they are committed again, or the order was told that they are not, and refunds the money.
     Rule {
         reader: Service::Inventory,
         message: proto::OrderPaidLate::NAME,

@@ -1,4 +1,4 @@
-//! Messages of one aggregate come in the order of its versions.
+//! Checks that the messages of an aggregate are in the order of its versions.
 
 use super::outbox::hash;
 use crate::{audit::named::Named, kafka::Carried};
@@ -16,7 +16,7 @@ struct Versions {
 #[derive(Default)]
 pub struct Sequence {
     by_key: HashMap<u64, Versions>,
-    /// Messages that came behind a later one.
+    /// Messages after a later one.
     pub out_of_order: Named,
 }
 

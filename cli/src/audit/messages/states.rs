@@ -1,5 +1,4 @@
-//! Each state that an order went through has its message, once: the state of an order is compared with the messages
-//! about it.
+//! Checks that each state of an order has exactly one message, by comparing the order with the messages about it.
 //!
 //! The messages of a day are counted by order while the outbox is read; the orders are read in pages by their key.
 
@@ -27,7 +26,7 @@ pub struct Tally {
     refund_requested: u32,
     refunded: u32,
     last_version: i64,
-    /// Whether the money was given back by hand at the provider, and an operator had that booked: then no message has
+    /// Whether the money was refunded by hand at the provider, and an operator recorded that: then no message has
     /// requested it.
     is_given_back: bool,
 }
@@ -36,7 +35,7 @@ pub struct Tally {
 #[derive(Default)]
 pub struct Tallies {
     by_order: HashMap<OrderId, Tally>,
-    /// Orders whose request to pay an operator has discarded.
+    /// Orders whose payment request an operator has discarded.
     not_requested: HashSet<String>,
 }
 
@@ -57,7 +56,7 @@ const ORDERS: &str = "SELECT id, state, version, payment_attempts, fulfilled_at_
 const TRIED: &str = "SELECT m.n, COUNT(a.attempt) FROM {messages} \
      LEFT JOIN {payment}.attempts a ON a.payment_id = UNHEX(m.payment) GROUP BY m.n";
 
-/// The orders whose refund was booked and not requested.
+/// Selects the orders whose refund was recorded and not requested.
 const GIVEN_BACK: &str = "SELECT p.order_id FROM {payment}.anomalies n JOIN {payment}.payments p ON p.id = n.payment_id \
      WHERE n.subject = 'REFUND' AND n.kind = 'REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'REFUNDED'";
 
@@ -96,7 +95,7 @@ impl Tallies {
         }
     }
 
-    /// Leaves out the number of payments of these orders: an operator has discarded a request of theirs.
+    /// Skips the number of payments of these orders: an operator has discarded a payment request.
     pub fn leave_payments_out<'k>(&mut self, orders: impl Iterator<Item = &'k str>) {
         self.not_requested.extend(orders.map(str::to_owned));
     }
@@ -153,8 +152,8 @@ async fn tries(sources: &Sources, page: &[Stored]) -> anyhow::Result<Vec<i64>> {
 }
 
 impl Tally {
-    /// Returns the objections to the messages of this order. Of an order from before the outbox was purged only
-    /// messages that were written too often.
+    /// Returns the objections to the messages of this order. For an order from before the retention of the outbox, only
+    /// to messages that were written too often.
     ///
     /// An order that waits for another service repeats its request, so those two messages may be repeated.
     fn objections(&self, order: &Stored, is_kept: bool) -> impl Iterator<Item = String> {
@@ -191,7 +190,7 @@ impl Tally {
         found.into_iter()
     }
 
-    /// Returns the objection to the version. Every change writes a message, but that of an order back to be paid.
+    /// Returns the objection to the version. Every change writes a message, except the return to AWAITING_PAYMENT.
     fn version_objection(&self, order: &Stored, is_kept: bool) -> Option<String> {
         let Self { last_version, .. } = *self;
         let silent = i64::from(order.state == "AWAITING_PAYMENT");

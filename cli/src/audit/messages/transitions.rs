@@ -1,4 +1,4 @@
-//! Each transition of an event was published exactly once.
+//! Checks that each transition of an event was published exactly once.
 
 use super::outbox::Written;
 use crate::audit::{retention::Retention, sources::Sources, verdict::Audit};
@@ -26,9 +26,8 @@ pub struct Published {
 }
 
 impl Published {
-    /// Begins with the events as they are before any message is read: one that moves while messages are read may be
-    /// published behind the last one read. Of old transitions only that they were not published twice is compared,
-    /// since the message may be purged.
+    /// Reads the present events before any message, since one that changes meanwhile may be published after the last
+    /// message read. Old transitions are only checked for duplicates, since their messages may be purged.
     pub async fn expected(sources: &Sources, retention: Retention) -> anyhow::Result<Self> {
         let mut published = Self { counts: Default::default(), refunds: HashSet::new() };
         for ((_, moved), counts) in TRANSITIONS.into_iter().zip(&mut published.counts) {
@@ -43,8 +42,8 @@ impl Published {
         Ok(published)
     }
 
-    /// Counts a message of the event service. That an event was cancelled may be published once more, when its paid
-    /// orders, which were kept at first, are to be refunded.
+    /// Counts a message of the event service. A cancellation may be published once more, to refund paid orders that
+    /// were kept at first.
     pub fn count(&mut self, message: &Written) {
         let name = messages::name(&message.content.message_type);
         let transition = TRANSITIONS.iter().position(|(published, _)| Some(*published) == name);

@@ -12,11 +12,11 @@ const PAGE: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     pub number: i32,
-    /// Whether we expect no change of it any more.
+    /// Whether it has reached a final state.
     pub has_ended: bool,
-    /// Whether it is the one that has paid.
+    /// Whether it has paid the order.
     pub has_captured: bool,
-    /// Whether an operator has declined it, knowing that the provider may have captured it.
+    /// Whether an operator has declined it, although the provider may have captured it.
     pub is_given_up: bool,
     /// The part of it that an operator knows to be refunded at the provider, and has left at that.
     pub noted_refund: NotedRefund,
@@ -140,7 +140,7 @@ impl<'s> Pages<'s> {
         let with_attempts = |payment: &Payment| {
             let mut numbers = stored.remove(&payment.id).unwrap_or_default();
             if let Some(number) = payment.captured_attempt {
-                // Whoever has paid has ended, whatever is stored.
+                // An attempt that has paid has ended, whatever is stored.
                 numbers.entry(number).or_default().has_ended = true;
             }
             let attempts = numbers.into_iter().map(|(number, standing)| payment.attempt(number, standing));

@@ -59,7 +59,7 @@ pub async fn compare(sources: &Sources, provider_url: Option<&str>, audit: &mut 
 }
 
 impl Found {
-    /// Compares one attempt with the charges under its key. A payment of nothing has no charge at the provider.
+    /// Compares one attempt with the charges under its key. A payment of zero has no charge.
     fn compare(&mut self, key: Key, ours: &Attempt, theirs: &[Charge]) {
         let money: Vec<_> = theirs.iter().filter(|charge| charge.is_money()).collect();
         if money.len() > 1 {
@@ -83,7 +83,8 @@ impl Found {
             return;
         }
         if !ours.has_captured {
-            // A charge that an operator has declined may have been captured: then it has to be refunded as a whole.
+            // The provider may have captured a charge that an operator has declined: then it must be refunded as a
+            // whole.
             if !ours.is_given_up || theirs.refunded_minor != theirs.amount_minor {
                 self.surplus.push(format!("{key} ({theirs})"));
             }

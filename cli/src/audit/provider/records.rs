@@ -90,7 +90,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// The charges that were not compared yet, by key. There is one under each, if the provider keeps its word.
+/// The charges that are not compared yet, by key. Each key has one, if the provider is idempotent.
 #[derive(Default)]
 pub struct Charges {
     by_key: BTreeMap<Key, Vec<Charge>>,
@@ -128,7 +128,7 @@ impl Charges {
         self.by_key.values().flatten().filter(|charge| charge.status == Status::Captured).count()
     }
 
-    /// Takes the names of those whose key is none of ours.
+    /// Takes the names of charges with a foreign key.
     pub fn take_unreadable(&mut self) -> Vec<String> {
         std::mem::take(&mut self.unreadable)
     }

@@ -1,9 +1,9 @@
-//! Server-sent events, as far as the gateway writes them: one line of JSON an event, of type `problem` if it is the
-//! last one and has the reason. Events of other types are those of the gateway itself, such as the time.
+//! Parses server-sent events as the gateway writes them: one line of JSON an event, of type `problem` for the last one
+//! of a failed stream. Other types are the gateway's own, such as the time.
 
 use bytes::BytesMut;
 
-/// Buffers the bytes of an event that has not arrived whole.
+/// Buffers an incomplete event.
 #[derive(Default)]
 pub struct Events {
     buffer: BytesMut,
@@ -12,7 +12,7 @@ pub struct Events {
 /// One event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Whether it has the reason for the end of the stream.
+    /// Whether it is the failure that ended the stream.
     pub is_error: bool,
     /// Its JSON.
     pub data: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Streams of events, each on a connection of its own, apart from those for requests.
+//! Event streams, each on a connection of its own, apart from those for requests.
 
 use super::{ANSWER_DEADLINE, Call, Client, Failure, Retry, broken, permit, read, refusal, sse::Events, whole, within};
 use bytes::Bytes;
@@ -10,20 +10,20 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Most streams that are open at a time; further ones wait. The gateway allows many more.
+/// Most concurrent streams; further ones wait. The gateway allows many more.
 pub const MAX_WATCHES: usize = 2_000;
-/// Longest silence of a live stream: the gateway sends the time every 15 seconds.
+/// Idle timeout of a stream: the gateway sends a heartbeat every 15 seconds.
 const MAX_SILENCE: Duration = Duration::from_secs(40);
 
-/// An answer whose body is still to come. Dropping it closes the connection at once.
+/// A response whose body is still to come. Dropping it closes the connection at once.
 struct Stream {
     response: Response<Incoming>,
     _connection: AbortOnDropHandle<hyper::Result<()>>,
 }
 
 impl Client {
-    /// Reads events until `take` returns something for one, and closes the stream then. A stream that breaks or ends
-    /// before that is opened again, as often as a request is retried.
+    /// Reads events until `take` returns a value for one, and closes the stream then. Reopens a stream that breaks or
+    /// ends before, as often as a request is retried.
     pub async fn watch<E: DeserializeOwned, T>(
         &self,
         call: &Call,
@@ -66,12 +66,12 @@ impl Client {
                 }
             }
         }
-        // As of a gateway that is about to stop.
+        // The gateway may be draining.
         Err(Failure::Broken("the stream ended too early".into()))
     }
 
-    /// Sends the request on a new connection. That is reset in the end: one that is closed keeps its local port for a
-    /// minute, and a crowd would run out of them.
+    /// Sends the request on a new connection, which is reset in the end: a closed one keeps its local port for a minute
+    /// (TIME_WAIT), and a crowd would run out of ports.
     async fn open(&self, call: &Call) -> Result<Stream, Failure> {
         let socket = self.connect().await.map_err(|error| broken(&error))?;
         socket.set_zero_linger().map_err(|error| broken(&error))?;
@@ -82,7 +82,7 @@ impl Client {
         Ok(Stream { response, _connection: connection })
     }
 
-    /// Returns the request as it goes over a connection that no pool has opened.
+    /// Returns the request in the form of a connection without a pool.
     fn request_by_path(&self, call: &Call) -> Request<Full<Bytes>> {
         let mut request = self.request(call);
         *request.uri_mut() = Uri::try_from(call.path.as_str()).expect("paths are made of ids");
