@@ -228,8 +228,8 @@ impl Drop for UnderWay<'_> {
 impl Client {
     /// Returns a client of the gateway at `url`, with at most so many requests under way.
     ///
-    /// One in [`FOLLOW_UP_SHARE`] is reserved for follow-up requests and retries, which otherwise would queue behind new
-    /// arrivals, unlike on a buyer's own connection.
+    /// One in [`FOLLOW_UP_SHARE`] is reserved for follow-up requests and retries, which otherwise would queue behind
+    /// new arrivals, unlike on a buyer's own connection.
     pub fn new(url: &Uri, max_connections: usize, stats: Arc<Stats>) -> anyhow::Result<Self> {
         ensure!(url.scheme_str() == Some("http"), "--gateway-url must begin with http://, but is {url}");
         let gateway = url.authority().context("--gateway-url has no host")?.clone();

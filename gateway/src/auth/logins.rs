@@ -35,20 +35,20 @@ impl Logins {
     }
 
     /// Waits until this login is revoked.
-    pub async fn happens(&self, login: &str) {
+    pub async fn wait_revoked(&self, login: &str) {
         // Fails only if the sender is dropped, which `self` owns.
         let _ = self.shard(login).subscribe().wait_for(|logins| logins.contains_key(login)).await;
     }
 
     /// Adds revocations, except those whose tokens have expired.
-    pub fn learn(&self, revoked: Vec<Revocation>, now: Timestamp) {
+    pub fn insert(&self, revoked: Vec<Revocation>, now: Timestamp) {
         for Revocation { login, until } in revoked.into_iter().filter(|revoked| revoked.until > now) {
             self.shard(&login).send_if_modified(|logins| logins.insert(login, until).is_none());
         }
     }
 
     /// Removes the logins whose tokens have expired. No task waits for that.
-    pub fn forget(&self, now: Timestamp) {
+    pub fn remove_expired(&self, now: Timestamp) {
         for shard in &self.shards {
             shard.send_if_modified(|logins| {
                 logins.retain(|_, until| *until > now);
@@ -83,9 +83,9 @@ mod tests {
         let logins = Logins::none();
         let ends = async {
             tokio::task::yield_now().await;
-            logins.learn(revoked("one", 20), at(10));
+            logins.insert(revoked("one", 20), at(10));
         };
-        let both = async { tokio::join!(logins.happens("one"), ends) };
+        let both = async { tokio::join!(logins.wait_revoked("one"), ends) };
         timeout(Duration::from_secs(10), both).await.expect("it is notified");
         assert!(logins.has("one") && !logins.has("other"));
     }
@@ -103,21 +103,21 @@ mod tests {
             };
             shards.iter_mut().map(is_woken).sum()
         };
-        logins.learn(revoked("one", 20), at(10));
+        logins.insert(revoked("one", 20), at(10));
         assert_eq!(woken(), 1);
-        logins.learn(revoked("one", 20), at(10));
+        logins.insert(revoked("one", 20), at(10));
         assert_eq!(woken(), 0, "what is read again is no news");
     }
 
     #[test]
     fn what_has_expired_is_not_kept() {
         let logins = Logins::none();
-        logins.learn(revoked("late", 10), at(10));
+        logins.insert(revoked("late", 10), at(10));
         assert!(!logins.has("late"));
-        logins.learn(revoked("one", 20), at(10));
-        logins.forget(at(19));
+        logins.insert(revoked("one", 20), at(10));
+        logins.remove_expired(at(19));
         assert!(logins.has("one"));
-        logins.forget(at(20));
+        logins.remove_expired(at(20));
         assert!(!logins.has("one"));
     }
 }

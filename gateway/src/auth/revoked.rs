@@ -56,13 +56,13 @@ impl Revoked {
         if !gate::revoke(&self.redis, login, until).await? {
             return Err(Problem::new(Reason::Overloaded, "too many logins are revoked at the moment"));
         }
-        self.logins.learn(vec![Revocation { login: login.to_owned(), until }], Timestamp::now());
+        self.logins.insert(vec![Revocation { login: login.to_owned(), until }], Timestamp::now());
         Ok(())
     }
 
     /// Waits until the login is revoked.
-    pub async fn happens(&self, login: &str) {
-        self.logins.happens(login).await;
+    pub async fn wait_revoked(&self, login: &str) {
+        self.logins.wait_revoked(login).await;
     }
 
     /// Polls the list once a second until `stop`, starting where the first load ended.
@@ -88,8 +88,8 @@ impl Revoked {
     async fn poll(&self, since: Timestamp) -> Result<Timestamp, RedisError> {
         let (revoked, next) = gate::revoked_since(&self.redis, since.minus(OVERLAP)).await?;
         let now = Timestamp::now();
-        self.logins.forget(now);
-        self.logins.learn(revoked, now);
+        self.logins.remove_expired(now);
+        self.logins.insert(revoked, now);
         self.has_room.store(self.redis.has_room_for_logins().await?, Ordering::Relaxed);
         Ok(next.max(since))
     }

@@ -42,7 +42,7 @@ impl Session {
             () = sleep(self.expires_at.since(Timestamp::now())) => {
                 Problem::new(Reason::TokenExpired, "the access token has expired, and the stream ends with it")
             }
-            () = revoked.happens(&self.login) => login_ended(),
+            () = revoked.wait_revoked(&self.login) => login_ended(),
         }
     }
 }

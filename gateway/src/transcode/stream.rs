@@ -61,15 +61,15 @@ impl Events {
     {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let live = Live {
+        let open = OpenStream {
             events: self,
             messages: messages.boxed(),
             draining: Box::pin(draining.cancelled_owned()),
-            old: Box::pin(sleep(STREAM_LIFE.mul_f64(rand::random_range(0.9..=1.0)))),
+            max_age: Box::pin(sleep(STREAM_LIFE.mul_f64(rand::random_range(0.9..=1.0)))),
             heartbeat,
             phase: Phase::Opening,
         };
-        ([NO_BUFFERING], Sse::new(stream::unfold(live, Live::next))).into_response()
+        ([NO_BUFFERING], Sse::new(stream::unfold(open, OpenStream::next))).into_response()
     }
 
     /// Returns the event of a message, unless it is what the reader saw last; or the problem that it has become.
@@ -90,12 +90,12 @@ impl Events {
 }
 
 /// A stream on its way to the reader.
-struct Live {
+struct OpenStream {
     events: Events,
     messages: BoxStream<'static, Result<Arc<Rendering>, Status>>,
     /// Made once: making one takes a lock that all streams share.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
-    old: Pin<Box<Sleep>>,
+    max_age: Pin<Box<Sleep>>,
     heartbeat: Interval,
     phase: Phase,
 }
@@ -107,14 +107,14 @@ enum Phase {
 }
 
 /// The next occurrence in the life of a stream.
-enum Happened {
+enum StreamInput {
     Drain,
-    Quiet,
+    Heartbeat,
     Message(Result<Arc<Rendering>, Status>),
     End,
 }
 
-impl Live {
+impl OpenStream {
     /// Returns the next event, and the stream after it.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         let event = match self.phase {
@@ -130,11 +130,11 @@ impl Live {
 
     async fn open(&mut self) -> Event {
         loop {
-            let event = match self.happens().await {
-                Happened::Quiet => return time(),
-                Happened::Drain => Err(named("drain").retry(retry())),
-                Happened::End => Err(named("end").id(END_ID)),
-                Happened::Message(message) => self.events.message(message),
+            let event = match self.next_input().await {
+                StreamInput::Heartbeat => return time(),
+                StreamInput::Drain => Err(named("drain").retry(retry())),
+                StreamInput::End => Err(named("end").id(END_ID)),
+                StreamInput::Message(message) => self.events.message(message),
             };
             match event {
                 Ok(Some(event)) => {
@@ -150,13 +150,13 @@ impl Live {
         }
     }
 
-    async fn happens(&mut self) -> Happened {
+    async fn next_input(&mut self) -> StreamInput {
         tokio::select! {
             biased;
-            () = self.draining.as_mut() => Happened::Drain,
-            () = self.old.as_mut() => Happened::Drain,
-            _ = self.heartbeat.tick() => Happened::Quiet,
-            message = self.messages.next() => message.map_or(Happened::End, Happened::Message),
+            () = self.draining.as_mut() => StreamInput::Drain,
+            () = self.max_age.as_mut() => StreamInput::Drain,
+            _ = self.heartbeat.tick() => StreamInput::Heartbeat,
+            message = self.messages.next() => message.map_or(StreamInput::End, StreamInput::Message),
         }
     }
 }

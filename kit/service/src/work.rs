@@ -44,7 +44,7 @@ pub async fn work<W: Worker>(name: &'static str, time_out: Duration, mut worker:
         if let Some(pause) = round(name, time_out, &mut worker).await {
             failures = 0;
             if !pause.is_zero() {
-                stop.run_until_cancelled(rest(&mut worker, pause)).await;
+                stop.run_until_cancelled(wait_for_next(&mut worker, pause)).await;
             }
         } else {
             stop.run_until_cancelled(sleep(worker.pause_after_failure(failures))).await;
@@ -54,7 +54,7 @@ pub async fn work<W: Worker>(name: &'static str, time_out: Duration, mut worker:
 }
 
 /// Waits for a wake-up, but no longer than `pause`.
-async fn rest<W: Worker>(worker: &mut W, pause: Duration) {
+async fn wait_for_next<W: Worker>(worker: &mut W, pause: Duration) {
     tokio::select! {
         () = worker.woken() => {}
         () = sleep(pause) => {}

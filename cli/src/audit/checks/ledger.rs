@@ -94,7 +94,8 @@ pub const CHECKS: &[Check] = &[
               WHERE o.id {page} AND o.state NOT IN ('PENDING', 'REJECTED') AND l.order_id IS NULL \
               AND NOT (o.state = 'CANCELLED' AND o.pay_deadline_us IS NULL)",
     },
-    // The ledger refuses units that were granted outside of the window that it has then; a cancellation reaches it late.
+    // The ledger refuses units that were granted outside of the window that it has then; a cancellation reaches it
+    // late.
     Check {
         promise: 1,
         what: "units were granted outside of the event's window",
