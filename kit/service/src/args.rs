@@ -62,9 +62,9 @@ pub struct KafkaArgs {
 /// How ids of messages are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MessageIds {
-    /// A unique id, even after the database was restored.
+    /// One that no other message has, not even after the database was restored.
     Own,
-    /// The number of its row, the only id that consumers of the previous release can read.
+    /// The number of its row, as in the version before, whose consumers can read no other.
     Row,
 }
 
