@@ -12,7 +12,7 @@ struct Counted {
     sql: &'static str,
 }
 
-/// Counts everything.
+/// Runs all counts.
 pub async fn note(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
     for counted in COUNTED {
         audit.figure(counted.promise, counted.name, sources.count(counted.sql).await?);

@@ -34,10 +34,10 @@ struct Check {
     what: &'static str,
     /// The table that it is run for page by page; `None` if one statement covers all.
     over: Option<Table>,
-    /// Yields (kind, id, detail) of each breach. `{page}` stands for the condition that the id of the table is on the
+    /// Selects (kind, id, detail) of each breach. `{page}` stands for the condition that the id of the table is on the
     /// page, `{lines}` for the lines of its orders, `{lines_of_payments}` for those of its payments' orders, `{void}`
-    /// for [`VOID`], `{given_up}` for [`GIVEN_UP`], and `{payment_root}` and `{payment_id}` for what the id of an
-    /// order's payment is made of.
+    /// for [`VOID`], `{given_up}` for [`GIVEN_UP`], and `{payment_root}` and `{payment_id}` for the derivation of a
+    /// payment's id.
     sql: &'static str,
 }
 

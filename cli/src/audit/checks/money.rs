@@ -111,7 +111,7 @@ pub const CHECKS: &[Check] = &[
         promise: 3,
         what: "goods for another sum than was captured",
         over: Some(Payments),
-        // From the payments to the orders: only the orders have a key for the other way.
+        // From the payments to the orders: only orders have an index for the other way.
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT('total ', o.total_minor, ', captured ', p.captured_minor) AS detail \
               FROM {payment}.payments p JOIN {order}.orders o ON o.id = p.order_id \
               WHERE p.id {page} AND (o.state = 'FULFILLED' AND (p.captured_attempt IS NULL OR p.captured_minor <> o.total_minor OR p.refunded_minor <> 0))",

@@ -22,8 +22,8 @@ use tonic::{Code, body::Body};
 use tower::util::MapRequest;
 
 const DRAIN: Duration = Duration::from_secs(5);
-/// Longest time of what takes a second, on a machine that may stand still meanwhile. A call that waits for a replica
-/// which says nothing takes five seconds.
+/// Longest time of a step that takes a second, on a machine that may be frozen meanwhile. A call to a replica that does
+/// not answer takes five seconds.
 const UNDER_LOAD: Duration = Duration::from_millis(4_500);
 
 /// A replica with a runtime of its own, so that it can be killed with all its connections.
@@ -51,14 +51,14 @@ impl Replica {
         self.runtime.take().unwrap().shutdown_background();
     }
 
-    /// Stops the replica's one thread, as SIGSTOP would: the kernel still takes connections, and nobody answers. It
-    /// goes on when the guard is dropped.
+    /// Freezes the replica's one thread, like SIGSTOP: the kernel still accepts connections, and nothing answers.
+    /// Dropping the guard resumes it.
     fn freeze(&self) -> std::sync::mpsc::Sender<()> {
         let (guard, thaw) = std::sync::mpsc::channel();
         let (entered, frozen) = std::sync::mpsc::channel();
         self.runtime.as_ref().unwrap().spawn(async move {
             entered.send(()).unwrap();
-            // That the other end is dropped is the signal.
+            // The drop of the other end is the signal.
             let _ = thaw.recv();
         });
         frozen.recv().unwrap();
@@ -79,7 +79,7 @@ fn mesh(replicas: &[&Replica]) -> MeshChannel {
     MeshChannel::connect(&urls, "test")
 }
 
-/// Which replicas answer in so many calls, and how many calls fail.
+/// Returns the replicas that answer in so many calls, and the number of calls that fail.
 async fn answers(mesh: &MeshChannel, calls: u32) -> (Vec<i32>, u32) {
     let (mut numbers, mut failed) = (Vec::new(), 0);
     for _ in 0..calls {
@@ -247,7 +247,7 @@ async fn a_call_that_gets_no_answer_is_deadline_exceeded() {
     assert_eq!(set.remaining(), Duration::ZERO);
 }
 
-/// What DNS has for a name, as a test sets it.
+/// The addresses of a name in DNS, set by a test.
 #[derive(Clone, Default)]
 struct Dns(Arc<Mutex<Vec<SocketAddr>>>);
 
@@ -257,7 +257,7 @@ impl Dns {
         *self.0.lock().unwrap() = replicas.iter().map(address).collect();
     }
 
-    /// A channel to all that this has for the name.
+    /// Returns a channel to all addresses of the name.
     fn mesh(&self) -> MeshChannel {
         let dns = self.clone();
         MeshChannel::resolving(&["dns:///test:7100".to_owned()], "test", move |name| {
@@ -267,8 +267,8 @@ impl Dns {
         })
     }
 
-    /// Serves one address for all of them, as Kubernetes has one for a service: each connection goes to one of those
-    /// that there are when it begins. Returns the URL, until the guard is dropped.
+    /// Load-balances one address over all of them, as a Kubernetes Service does: each connection goes to one of the
+    /// addresses at that time. Returns the URL, until the guard is dropped.
     async fn behind_one_address(&self) -> (String, AbortOnDropHandle<()>) {
         let (listener, replicas) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), self.0.clone());
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -279,7 +279,7 @@ impl Dns {
                 let replica = replicas[rand::random_range(0..replicas.len())];
                 tokio::spawn(async move {
                     let mut replica = TcpStream::connect(replica).await.unwrap();
-                    // Either side may break it off.
+                    // Either side may close it.
                     let _ = copy_bidirectional(&mut caller, &mut replica).await;
                 });
             }
@@ -310,7 +310,7 @@ async fn a_replica_that_is_added_to_a_name_gets_its_share() {
     until_answered_by(&mesh, &[1, 2]).await;
 }
 
-/// Nothing tells the callers of it: they find it because the connections that they have end.
+/// Callers are not notified: they find it because their connections end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_added_behind_one_address_is_called_once_connections_are_old() {
     let (first, second, there) = (Replica::start(1), Replica::start(2), Dns::default());

@@ -1,4 +1,4 @@
-//! A process as its callers, its operator and its workers see it.
+//! A process as seen by its callers, its operator and its workers.
 
 use super::*;
 use crate::{
@@ -41,7 +41,7 @@ async fn health(channel: &Channel, service: &str) -> ServingStatus {
     HealthClient::new(channel.clone()).check(request).await.unwrap().get_ref().status()
 }
 
-/// Waits up to ten seconds for something to come true.
+/// Waits up to ten seconds for a condition.
 async fn soon<F: AsyncFn() -> bool>(what: F) {
     for _ in 0..1_000 {
         if what().await {
@@ -147,8 +147,8 @@ async fn a_call_is_answered_and_a_panic_is_internal() {
     assert_eq!(call(channel, "/test.Calls/Number").await.unwrap(), 1, "the connection lives on");
 }
 
-/// Sends a call byte by byte, as other languages may, and gives the code of the answer. (A tonic client would time
-/// itself, and would send only messages.)
+/// Sends a call byte by byte, as clients in other languages may, and returns the code of the answer. (A tonic client
+/// would apply its own timeout, and send only valid messages.)
 async fn code_of(process: &Process, method: &str, timeout: &str, message: &'static [u8]) -> String {
     let connection = TokioIo::new(TcpStream::connect(process.address).await.unwrap());
     let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), connection).await.unwrap();
@@ -171,7 +171,7 @@ async fn what_no_handler_sees_is_refused_with_a_reason_too() {
         assert!(!refused.details().is_empty(), "{path}: {refused:?}");
         assert_eq!(Problem::from_status(&refused).reason(), Reason::MethodNotAllowed, "{path}");
     }
-    // A frame of two bytes, which are no message.
+    // A frame of two bytes that are no message.
     assert_eq!(code_of(&process, "Number", "1S", &[0, 0, 0, 0, 2, 0xff, 0xff]).await, "3", "3 is INVALID_ARGUMENT");
     assert_eq!(health(&channel, "").await, ServingStatus::Serving);
 }
@@ -290,7 +290,7 @@ async fn a_call_that_does_not_end_is_cut() {
     let stopped = Instant::now();
     process.stop.cancel();
     process.serving.await.unwrap().unwrap();
-    // On a machine that may stand still meanwhile. Without the cut it would never end.
+    // The machine may be frozen meanwhile. Without the cut it would never end.
     assert!(stopped.elapsed() < Duration::from_secs(10));
     never.abort();
 }
