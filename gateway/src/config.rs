@@ -60,9 +60,10 @@ pub struct Config {
     pub act_limits_factor: u32,
 
     /// Longest wait for Redis to say whether an act is within these limits, in milliseconds; then the act is let
-    /// through. Redis answers within a millisecond, or something is wrong.
+    /// through. Redis answers within a millisecond, or something is wrong. The client gives up after 2 s, on a cluster
+    /// after half a second.
     #[arg(long, env = "STAMPEDE_ACT_LIMITS_WAIT_MS", value_name = "MS", default_value_t = 550,
-          value_parser = clap::value_parser!(u64).range(1..=10_000))]
+          value_parser = clap::value_parser!(u64).range(1..=2_000))]
     pub act_limits_wait_ms: u64,
 
     /// Certificate of the gateway in PEM, with those that it is signed by. Its port then speaks TLS, and nothing else.

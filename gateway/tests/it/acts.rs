@@ -1,7 +1,7 @@
 //! Limits on what callers do: by user, by address, by order, over all gateways, and off by a flag.
 
 use crate::{
-    front::{Answer, Front, SECRET, from, good_token, request},
+    front::{Answer, DEFAULT, Front, SECRET, from, good_token, request},
     grpc::WAITS_LONGER,
     orders,
     raw::Door,
@@ -344,8 +344,7 @@ async fn a_load_test_raises_all_limits_by_one_flag_or_does_without() {
 async fn callers_are_let_through_at_once_while_redis_hangs() {
     let redis = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
     let url = redis.url();
-    // The wait is the default.
-    let (front, _guard) = front(&[("--redis-url", &url), ("--act-limits-wait-ms", "550")]).await;
+    let (front, _guard) = front(&[("--redis-url", &url), ("--act-limits-wait-ms", DEFAULT)]).await;
     let token = buyer();
     assert_eq!(place(&front, &token, "r-0", "e").await.status, 200);
     // For longer than all of them take: then it would refuse the sixth.

@@ -15,6 +15,8 @@ use tower::ServiceExt;
 pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
 /// A port that nobody listens on.
 const NOBODY: &str = "http://127.0.0.1:1";
+/// The value of a flag that is left out, so that it has the default of the gateway.
+pub const DEFAULT: &str = "the default";
 
 /// A gateway, and how to stop its streams.
 pub struct Front {
@@ -82,11 +84,12 @@ pub async fn try_build(flags: &[(&str, &str)], workers: &Workers) -> anyhow::Res
         ("--auth-secret", SECRET),
         ("--redis-key-prefix", prefix.as_str()),
         // On a machine that stands still for a while, acts would be let through without being counted.
-        ("--act-limits-wait-ms", "10000"),
+        ("--act-limits-wait-ms", "2000"),
     ];
     let defaults = nowhere.chain(own).filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name));
     let mut settings: Vec<_> = defaults.collect();
     settings.extend(flags);
+    settings.retain(|(_, value)| *value != DEFAULT);
     let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
     let config = Config::try_parse_from(["gateway", "--insecure-mesh"].into_iter().chain(args)).unwrap();
     stampede_gateway::build(config, workers.clone()).await
