@@ -147,6 +147,15 @@ pub(crate) struct Process {
     pub(crate) serving: JoinHandle<anyhow::Result<()>>,
 }
 
+/// Measures up to three times what has to be quicker than `bound` once: the machine may be busy with other tests.
+pub(crate) async fn once_within<F: AsyncFn() -> Duration>(bound: Duration, measure: F) {
+    let mut took: Vec<Duration> = Vec::new();
+    while took.len() < 3 && took.last().is_none_or(|time| *time >= bound) {
+        took.push(measure().await);
+    }
+    assert!(took.last().is_some_and(|time| *time < bound), "{took:?}, and not within {bound:?}");
+}
+
 impl Process {
     pub(crate) async fn start(number: i32, workers: Workers, drain: Duration) -> Process {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
