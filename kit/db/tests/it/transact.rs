@@ -57,6 +57,21 @@ async fn end_sleep(db: &Database) {
     }
 }
 
+/// Adds one to the first row, and gets no answer to what follows. Returns how long it takes to give that up.
+async fn given_up_after(db: &Database) -> Duration {
+    let started = Instant::now();
+    let outcome = db.transact("hang", |conn| {
+        Box::pin(async move {
+            add_one(conn, 1).await?;
+            sqlx::query("SELECT SLEEP(30)").execute(conn).await?;
+            Ok(())
+        })
+    });
+    let error = outcome.await.unwrap_err();
+    assert!(matches!(error, DbError::TimedOut { name: "hang", .. }) && error.is_unreachable(), "{error}");
+    started.elapsed()
+}
+
 /// Waits for the lock of the first row, which somebody keeps, until that is given up.
 async fn wait_in_vain(db: &Database) -> DbError {
     let started = Instant::now();
@@ -140,25 +155,21 @@ async fn a_try_that_gets_no_answer_is_given_up_with_its_connection() {
     let world = World::new().unwrap();
     let ledger = ledger_in(&world).await;
     let db = impatient(&world, Duration::from_secs(1)).await;
-    let started = Instant::now();
-    let outcome = db.transact("hang", |conn| {
-        Box::pin(async move {
-            add_one(conn, 1).await?;
-            sqlx::query("SELECT SLEEP(30)").execute(conn).await?;
-            Ok(())
+    // The quickest of three counts: the machine may be busy with other tests.
+    let (mut took, mut added) = (Duration::MAX, 0);
+    while took >= Duration::from_secs(3) {
+        assert!(added < 3, "given up after {took:?}");
+        took = given_up_after(&db).await;
+        assert_eq!(numbers(&db).await, [added, 0], "the only place in the pool is free again");
+        // Or the server would notice late that nobody listens, and roll back then.
+        end_sleep(&ledger).await;
+        stampede_testkit::eventually("the lock of what was given up is gone", || async {
+            ledger.transact("after", |conn| Box::pin(add_one(conn, 1))).await.ok()
         })
-    });
-    let error = outcome.await.unwrap_err();
-    assert!(matches!(error, DbError::TimedOut { name: "hang", .. }) && error.is_unreachable(), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-    assert_eq!(numbers(&db).await, [0, 0], "the only place in the pool is free again");
-    // Or the server would notice late that nobody listens, and roll back then.
-    end_sleep(&ledger).await;
-    stampede_testkit::eventually("the lock of what was given up is gone", || async {
-        ledger.transact("after", |conn| Box::pin(add_one(conn, 1))).await.ok()
-    })
-    .await;
-    assert_eq!(numbers(&db).await, [1, 0]);
+        .await;
+        added += 1;
+        assert_eq!(numbers(&db).await, [added, 0]);
+    }
 }
 
 #[tokio::test]
