@@ -3,9 +3,9 @@
 //! A unit of work runs on a task of its own ([`Database::transact`]): a caller that goes away does not cancel it, and
 //! no connection returns to the pool in the middle of a transaction. What needs no transaction runs on a connection
 //! that is checked out for it ([`Database::run`]). After success the pool reuses the connection without validation;
-//! after cancelled work it drains the connection and rolls back first. Every wait for a connection has a time-out,
-//! after which its work is cancelled too. The server ends a connection that is silent for some seconds, with its
-//! transaction and its locks: its process may be frozen.
+//! after cancelled work it drains the connection and rolls back first. Work in `run` and `transact` has a time-out,
+//! after which it is cancelled; [`Database::acquire`] bounds only the wait for the connection. The server ends a
+//! connection that is silent for some seconds, with its transaction and its locks: its process may be frozen.
 //!
 //! ```no_run
 //! use stampede_db::{Database, DbConfig, DbError, Statement};
