@@ -18,17 +18,26 @@ async fn a_server_that_is_busy_for_a_second_is_waited_for() {
     assert_eq!(coupon::snapshot(&redis, CampaignId::from_uuid(Uuid::nil())).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_server_that_does_not_answer_is_given_up_after_two_seconds() {
+/// After what time a server that does not answer is given up.
+async fn given_up_after() -> Duration {
     let server = OwnRedis::start(&[]).await.unwrap();
     let redis = connect(&server).await;
     server.pause(Duration::from_secs(60)).await.unwrap();
     let began = Instant::now();
     let error = coupon::snapshot(&redis, CampaignId::from_uuid(Uuid::nil())).await.unwrap_err();
     assert!(error.is_unreachable(), "{error}");
-    let took = began.elapsed();
-    // On a machine that may stand still meanwhile.
-    assert!(took >= Duration::from_millis(1_900) && took < Duration::from_secs(20), "{took:?}");
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up_after_two_seconds() {
+    let (soonest, latest) = (Duration::from_millis(1_900), Duration::from_millis(3_500));
+    // The quickest of three counts: the machine may be busy with other tests.
+    let mut took: Vec<Duration> = Vec::new();
+    while took.len() < 3 && took.last().is_none_or(|time| *time >= latest) {
+        took.push(given_up_after().await);
+    }
+    assert!(took.last().is_some_and(|time| (soonest..latest).contains(time)), "{took:?}");
 }
 
 #[tokio::test]
