@@ -31,9 +31,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Purchases, or their first steps, in one measurement.
 const ASKED: usize = 200;
-/// Time within which 99 of 100 of them are answered, on a slow machine as well: a small part of the time for which
-/// strangers hold what they have.
-const MOST_P99: Duration = Duration::from_millis(250);
+/// Time within which 99 of 100 of them are answered: a delay that a buyer does not notice. The attackers and the
+/// servers have the same cores, so one of three measurements has to be that good.
+const MOST_P99: Duration = Duration::from_millis(100);
 /// Largest growth of the gateway's memory: some 64 KiB a connection, and unread answers.
 const MOST_GROWTH: f64 = 96.0 * 1024.0 * 1024.0;
 /// Longest wait for an answer.
@@ -64,8 +64,11 @@ async fn buyers_are_answered_in_time_while_strangers_hold_all_that_they_can() {
         let holds = || async { (measured(&mesh, metric, label).await > 0.0).then_some(()) };
         eventually(&format!("strangers hold all there is: {metric} {label}"), holds).await;
     }
-    let in_time = || async { (p99(gateway).await < MOST_P99).then_some(()) };
-    eventually("99 of 100 who buy are answered in time", in_time).await;
+    let mut measured_p99: Vec<Duration> = Vec::new();
+    while measured_p99.len() < 3 && measured_p99.last().is_none_or(|p99| *p99 >= MOST_P99) {
+        measured_p99.push(p99(gateway).await);
+    }
+    assert!(measured_p99.last().is_some_and(|p99| *p99 < MOST_P99), "99 of 100 who buy wait {measured_p99:?}");
     let grown = measured(&mesh, "process_resident_memory_bytes", "").await - before;
     assert!(grown < MOST_GROWTH, "the gateway has grown by {grown} bytes");
 
