@@ -10,6 +10,7 @@
 
 use crate::{
     event_keys::EventKeys,
+    orders::take_back_unanswered,
     random::Random,
     runs::{Runs, reserve_once_there_is_room},
     sale::{Order, Sale, Step as Said, retire, seconds_from_now},
@@ -344,16 +345,15 @@ impl<'g> History<'g> {
     async fn takes_back(&mut self) -> Result<(), String> {
         let Some(index) = self.any_order() else { return Ok(()) };
         let Some(asked) = self.orders[index].asked.pop() else { return Ok(()) };
-        let order_id = self.orders[index].order.order_id.to_string();
-        let event_id = self.event_id.to_string();
+        let (event_id, order_id) = (self.event_id.to_string(), self.orders[index].order.order_id.to_string());
         let reservations = vec![proto::ReservationRef { event_id, order_id, request_time: asked.request_time }];
         let request = as_order_service(proto::ReleaseRequest { reservations });
-        let released = self.ground.sale.api().release(request).await.unwrap().into_inner().released;
+        let mut released = self.ground.sale.api().release(request).await.unwrap().into_inner().released;
         self.steps.push(format!("{} takes one of its requests back: {released}", self.name(index)));
         let is_last = self.orders[index].asked.is_empty() && !self.orders[index].ended;
-        let (db, order) = (&self.ground.sale.inventory_db, &self.orders[index].order);
-        if is_last && released == 0 && crate::orders::rows(db, "reservations", "order_id", order).await > 0 {
-            return Ok(()); // A request whose answer was lost, and that was sent again, still needs them.
+        if is_last && released == 0 {
+            // A request whose answer was lost, and that was sent again, still needs them.
+            released = take_back_unanswered(&self.ground.sale, &self.orders[index].order, asked.request_time).await?;
         }
         if released != i32::from(is_last) {
             return Err("units went back while somebody needs them, or did not".into());

@@ -1,13 +1,14 @@
 //! Orders of a real order service beside the inventory: placed through it, and looked up where they are written.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
-use crate::sale::{Order, quick};
+use crate::sale::{Order, Sale, quick};
 use sqlx::AssertSqlSafe;
 use stampede_db::Database;
-use stampede_proto::order::v1::{
-    self as proto, NewOrderLine, PlaceOrderRequest, order_service_client::OrderServiceClient,
+use stampede_proto::{
+    inventory::v1::{ReleaseRequest, ReservationRef},
+    order::v1::{self as proto, NewOrderLine, PlaceOrderRequest, order_service_client::OrderServiceClient},
 };
-use stampede_testkit::{MeshBuilder, Service, as_buyer};
+use stampede_testkit::{MeshBuilder, Service, as_buyer, as_order_service};
 use stampede_vocab::ItemId;
 use tonic::{Status, transport::Channel};
 
@@ -45,4 +46,32 @@ pub async fn rows(db: &Database, table: &str, column: &str, order: &Order) -> i6
     let query = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table} WHERE {column} = ?"));
     let mut conn = db.acquire().await.unwrap();
     sqlx::query_scalar(query).bind(order.order_id.uuid()).fetch_one(&mut *conn).await.unwrap()
+}
+
+/// Takes back what was asked for the order by requests whose answers were lost, after the last one that was answered.
+/// Returns of how many orders the units went back. Fails if what was taken back is still there.
+pub async fn take_back_unanswered(
+    sale: &Sale,
+    order: &Order,
+    taken_back: Option<prost_types::Timestamp>,
+) -> Result<i32, String> {
+    let query = "SELECT asked_at_us FROM reservations WHERE order_id = ?";
+    let mut conn = sale.inventory_db.acquire().await.unwrap();
+    let asked: Vec<i64> = sqlx::query_scalar(query).bind(order.order_id.uuid()).fetch_all(&mut *conn).await.unwrap();
+    drop(conn);
+    let reference = |asked_at_us: i64| {
+        let (seconds, micros) = (asked_at_us / 1_000_000, asked_at_us % 1_000_000);
+        let request_time = prost_types::Timestamp { seconds, nanos: i32::try_from(micros * 1_000).unwrap() };
+        let (event_id, order_id) = (order.event_id.to_string(), order.order_id.to_string());
+        ReservationRef { event_id, order_id, request_time: Some(request_time) }
+    };
+    let reservations: Vec<ReservationRef> = asked.into_iter().map(reference).collect();
+    if reservations.iter().any(|left| left.request_time == taken_back) {
+        return Err("a request that was taken back is still there".into());
+    }
+    if reservations.is_empty() {
+        return Ok(0);
+    }
+    let request = as_order_service(ReleaseRequest { reservations });
+    Ok(sale.api().release(request).await.unwrap().into_inner().released)
 }
