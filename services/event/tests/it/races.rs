@@ -59,7 +59,8 @@ async fn race(mut client: Client, db: &Database, seed: u64, opens_in: Duration) 
         Ok(_) => true,
         Err(status) => match refusal(&status).0 {
             Reason::EventNotScheduled | Reason::RescheduleTooLate => false,
-            // Moved, and not confirmed by inventory, which is asked by all at once. Or the database had no time for it.
+            // Moved, and not confirmed by inventory, which is asked by all at once; or the database had no time for it.
+            // The answer leaves open which: the stored version says it.
             Reason::Unavailable => open.version == 3,
             _ => panic!("race {seed}: {status:?}"),
         },
