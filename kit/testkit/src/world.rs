@@ -133,7 +133,7 @@ impl World {
             result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
         }
         // The broker may not be done with the old one yet.
-        eventually("the topic is made anew", || async {
+        eventually("the topic is recreated", || async {
             let topic = NewTopic::new(&name, TOPIC_PARTITIONS, TopicReplication::Fixed(1));
             let made = admin.create_topics(&[topic], &options).await.ok()?;
             made.iter().all(|made| made.is_ok()).then_some(())
