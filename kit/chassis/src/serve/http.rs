@@ -343,9 +343,9 @@ mod tests {
             let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (socket, address) = listener.accept().await.unwrap();
             let server = Arc::new(Server::new(Router::new(), HttpBounds::default(), None));
-            let place = server.admit(&socket, address.ip()).unwrap();
+            let permit = server.admit(&socket, address.ip()).unwrap();
             let head_deadline = server.bounds.head_deadline;
-            let serving = tokio::spawn(server.converse(socket, address.ip(), place, CancellationToken::new()));
+            let serving = tokio::spawn(server.run_connection(socket, address.ip(), permit, CancellationToken::new()));
             // Now it waits for a head.
             yield_now().await;
             client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
