@@ -77,8 +77,8 @@ impl Warnings {
     }
 }
 
-/// Runs a cargo that builds, shows the messages of the compiler, and collects its warnings. Cargo repeats those of crates
-/// that have not changed. Warnings do not end the build: tests may run all the same.
+/// Runs a cargo that builds, shows the messages of the compiler, and collects its warnings. Cargo repeats those of
+/// crates that have not changed. Warnings do not end the build: tests may run all the same.
 pub fn build(cargo: &mut Command, warnings: &mut Warnings) -> anyhow::Result<()> {
     cargo.arg("--message-format=json-diagnostic-rendered-ansi").stdout(Stdio::piped());
     let mut group = Group::start(cargo)?;

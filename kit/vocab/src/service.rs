@@ -133,8 +133,8 @@ impl Service {
         from_writer.map(|(_, names)| *names).unwrap_or_default()
     }
 
-    /// Returns whether it has work that ends later, beside messages: the audit waits for it, by a count of its own. An event is
-    /// no such work: it opens and ends at its times.
+    /// Returns whether it has work that ends later, beside messages: the audit waits for it, by a count of its own. An
+    /// event is no such work: it opens and ends at its times.
     pub const fn has_work(self) -> bool {
         self.facts().has_work
     }
