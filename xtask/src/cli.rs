@@ -278,6 +278,7 @@ fn parse_target(text: &str) -> Result<String, String> {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench ghz\n  cargo xtask bench ghz place-order --rate 800 --seconds 30
+  cargo xtask bench ghz place-order --share 60 --p99-ms 25
   STAMPEDE_AUTH_SECRET=... cargo xtask bench ghz get-order --target 127.0.0.1:8080"
 )]
 pub struct GhzArgs {
@@ -287,6 +288,12 @@ pub struct GhzArgs {
     /// Calls a second, of the open plans; closed ones are left out
     #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Option<u32>,
+    /// The rate of the open plans, in percent of the most that waiting callers get, who are more and more
+    #[arg(long, value_name = "PERCENT", conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub share: Option<u32>,
+    /// Fail if one in a hundred calls of an open plan takes longer
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub p99_ms: Option<u32>,
     /// Where and how long.
     #[command(flatten)]
     pub load: LoadArgs,

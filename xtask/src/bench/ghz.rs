@@ -4,8 +4,9 @@ use crate::{
     bench::{
         metrics::{self, Outcomes},
         page,
-        plan::{self, Plan},
+        plan::{self, Load, Plan},
         seed::{self, Seed},
+        share,
         stage::{self, Stage},
     },
     cli::GhzArgs,
@@ -56,18 +57,15 @@ pub struct Played {
 
 /// Plays the plans. Returns whether all outcomes were as expected.
 pub fn run(workspace: &Workspace, args: &GhzArgs) -> anyhow::Result<bool> {
-    let plans = plan::chosen(&plan::folder(workspace), &args.plans, args.rate)?;
+    let course = Course::of(workspace, args)?;
     stage::check(workspace, &args.load)?;
     let ghz = setup::ghz(workspace)?;
     let results = workspace.run("bench/ghz");
     stage::with(workspace, &args.load, |stage, fleet| {
         remove_directory(&results)?;
         make_directory(&results)?;
-        let mut played = Vec::new();
-        for plan in &plans {
-            let runner = Runner { workspace, ghz: &ghz, results: &results, args };
-            played.push(runner.play(plan, stage, fleet)?);
-        }
+        let mut runner = Runner { workspace, ghz: &ghz, results: &results, args, stage, fleet };
+        let played = course.play(&mut runner)?;
         print(&played);
         fs::write(results.join("summary.json"), serde_json::to_string_pretty(&played)?)?;
         fs::write(results.join("index.html"), page::html(&played))?;
@@ -76,21 +74,68 @@ pub fn run(workspace: &Workspace, args: &GhzArgs) -> anyhow::Result<bool> {
     })
 }
 
-struct Runner<'a> {
+/// Which plans are played, and with what load.
+enum Course {
+    /// Each by itself.
+    Plans(Vec<Plan>),
+    /// The closed form of each call for its maximum, and then the open one at this percentage of it.
+    Share { pairs: Vec<(Plan, Plan)>, percent: u32 },
+}
+
+impl Course {
+    fn of(workspace: &Workspace, args: &GhzArgs) -> anyhow::Result<Self> {
+        let folder = plan::folder(workspace);
+        Ok(match args.share {
+            Some(percent) => Self::Share { pairs: plan::pairs(&folder, &args.plans)?, percent },
+            None => Self::Plans(plan::chosen(&folder, &args.plans, args.rate)?),
+        })
+    }
+
+    fn play(&self, runner: &mut Runner<'_>) -> anyhow::Result<Vec<Played>> {
+        let mut played = Vec::new();
+        match self {
+            Self::Plans(plans) => {
+                let load = runner.args.rate.map_or(Load::AsPlanned, Load::Rate);
+                for plan in plans {
+                    played.push(runner.play(plan, load)?);
+                }
+            }
+            Self::Share { pairs, percent } => {
+                for (closed, open) in pairs {
+                    played.extend(share::play(runner, closed, open, *percent)?);
+                }
+            }
+        }
+        Ok(played)
+    }
+}
+
+/// Plays plans on the mesh.
+pub struct Runner<'a> {
     workspace: &'a Workspace,
     ghz: &'a Path,
     results: &'a Path,
     args: &'a GhzArgs,
+    stage: &'a Stage,
+    fleet: &'a mut Fleet,
 }
 
 impl Runner<'_> {
-    fn play(&self, plan: &Plan, stage: &Stage, fleet: &mut Fleet) -> anyhow::Result<Played> {
-        let step = Step::begin(&plan.name, "making an event");
+    /// The mesh.
+    pub fn stage(&self) -> &Stage {
+        self.stage
+    }
+
+    /// Plays one plan with this load.
+    pub fn play(&mut self, plan: &Plan, load: Load) -> anyhow::Result<Played> {
+        let name = load.name(plan);
+        let step = Step::begin(&name, "making an event");
+        let stage = self.stage;
         let seed = Seed::open(stage, &self.workspace.root().join("ghz-bench/sale.toml"))?;
         let seconds = self.args.load.seconds;
-        let (config, output) = (self.file(plan, "plan.json"), self.file(plan, "ghz.json"));
+        let (config, output) = (self.file(&name, "plan.json"), self.file(&name, "ghz.json"));
         let service = plan.service()?;
-        let mut content = plan.played(&stage.service(service), seconds, self.args.rate);
+        let mut content = plan.played(&stage.service(service), seconds, load);
         content["format"] = "json".into();
         content["output"] = output.display().to_string().into();
         fs::write(&config, serde_json::to_string_pretty(&content)?).context("the plan cannot be written")?;
@@ -100,23 +145,27 @@ impl Runner<'_> {
         command.env("STAMPEDE_RUN", seed::run_id()?).stdout(Stdio::null());
         command.envs(seed.ids().into_iter().map(|(name, id)| (format!("STAMPEDE_{name}"), id)));
         command.envs(seed::identities(stage)?);
-        let before = (stage::spent(fleet), stage.outcomes(service, plan.method())?);
+        let before = (stage::spent(self.fleet), stage.outcomes(service, plan.method())?);
         let status = Group::start(&mut command)?.wait()?;
         anyhow::ensure!(status.success(), "{} failed ({status})", shell::describe(&command));
-        fleet.check()?;
-        let after = (stage::spent(fleet), stage.outcomes(service, plan.method())?);
+        self.fleet.check()?;
+        let after = (stage::spent(self.fleet), stage.outcomes(service, plan.method())?);
 
         let report = fs::read_to_string(&output).with_context(|| format!("ghz wrote no {}", output.display()))?;
         let report: Value = serde_json::from_str(&report).context("ghz wrote no JSON")?;
         let counted = before.1.zip(after.1).map(|(before, after)| metrics::since(&before, &after));
-        let memory_bytes = stage::memory(fleet).into_iter().collect();
-        let played = Played { memory_bytes, ..Played::of(plan, &report, counted, &after.0.since(&before.0)) };
+        let memory_bytes = stage::memory(self.fleet).into_iter().collect();
+        let of_plan = Played::of(plan, &report, counted, &after.0.since(&before.0));
+        let mut played = Played { plan: name, memory_bytes, ..of_plan };
+        if let Some(most_ms) = self.args.p99_ms.filter(|_| plan.is_open()) {
+            played.hold_to(most_ms);
+        }
         step.done(&format!("{:.0}/s, p50 {:.1} ms, p99 {:.1} ms", played.per_s, played.p50_ms, played.p99_ms));
         Ok(played)
     }
 
-    fn file(&self, plan: &Plan, ending: &str) -> std::path::PathBuf {
-        self.results.join(format!("{}.{ending}", plan.name))
+    fn file(&self, name: &str, ending: &str) -> std::path::PathBuf {
+        self.results.join(format!("{name}.{ending}"))
     }
 }
 
@@ -143,6 +192,13 @@ impl Played {
             cpu_us_per_call: spent.iter().map(per_call).collect(),
             memory_bytes: BTreeMap::new(),
             histogram: histogram(report),
+        }
+    }
+
+    /// Notes it if one call in a hundred took longer.
+    fn hold_to(&mut self, most_ms: u32) {
+        if self.p99_ms.is_nan() || self.p99_ms > f64::from(most_ms) {
+            self.unexpected.push(format!("p99 {:.1} ms, of {most_ms} ms at most", self.p99_ms));
         }
     }
 }
@@ -246,6 +302,21 @@ mod tests {
     #[test]
     fn without_the_services_count_the_codes_are_the_outcomes() {
         assert_eq!(outcomes(&report(), None)["Unavailable"], 3);
+    }
+
+    #[test]
+    fn a_p99_above_its_bound_fails_the_run() {
+        let plan = plan::chosen(&plan::folder(&Workspace::locate()), &["place-order.open".to_owned()], None);
+        let plan = plan.expect("it is there").remove(0);
+        let unexpected = |most_ms| {
+            let counted = Outcomes::from([("OK".to_owned(), 12)]);
+            let mut played = Played::of(&plan, &report(), Some(counted), &BTreeMap::new());
+            played.unexpected.clear();
+            played.hold_to(most_ms);
+            played.unexpected
+        };
+        assert!(unexpected(9).is_empty());
+        assert_eq!(unexpected(8), ["p99 9.0 ms, of 8 ms at most"]);
     }
 
     #[test]

@@ -30,6 +30,16 @@ pub fn outcomes(admins: &[SocketAddr], method: &str) -> anyhow::Result<Outcomes>
     Ok(all)
 }
 
+/// Reads the gauge of this name at these addresses, summed over its labels and the processes.
+pub fn gauge(admins: &[SocketAddr], name: &str) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for admin in admins {
+        let text = read(*admin).with_context(|| format!("cannot read http://{admin}/metrics"))?;
+        sum += total(&text, name);
+    }
+    Ok(sum)
+}
+
 /// Returns the difference to an earlier reading.
 pub fn since(before: &Outcomes, now: &Outcomes) -> Outcomes {
     let new =
@@ -69,6 +79,16 @@ fn count(text: &str, method: &str) -> Outcomes {
     outcomes
 }
 
+/// The sum of all series of this name.
+fn total(text: &str, name: &str) -> f64 {
+    let values = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let is_meant = series.split('{').next() == Some(name);
+        if is_meant { value.parse::<f64>().ok() } else { None }
+    });
+    values.sum()
+}
+
 /// Returns the name of an outcome inside of a call, so that it is not counted as a call.
 fn reservation(outcome: &str) -> String {
     format!("{RESERVATION}{outcome}")
@@ -95,6 +115,13 @@ stampede_reservations_total{outcome="SOLD_OUT"} 9
         let counted = count(PAGE, "a.B/Reserve");
         assert_eq!((counted["OK"], counted["NOT_READY"], counted["reservation SOLD_OUT"]), (10, 2, 9));
         assert_eq!(count(PAGE, "a.B/Other"), Outcomes::from([("OK".to_owned(), 7)]));
+    }
+
+    #[test]
+    fn a_gauge_is_summed_over_its_labels_and_no_other_is() {
+        let page = "# TYPE orders_open gauge\norders_open{state=\"PAYING\"} 2\norders_open{state=\"PAID\"} 3\norders_opened 9\n";
+        assert_eq!(total(page, "orders_open"), 5.0);
+        assert_eq!(total(page, "orders"), 0.0);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod page;
 mod plan;
 mod samples;
 mod seed;
+mod share;
 mod stage;
 mod watchers;
 mod wrk;

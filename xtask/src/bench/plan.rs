@@ -17,6 +17,27 @@ pub struct Plan {
     content: Value,
 }
 
+/// The load of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// That of its file.
+    AsPlanned,
+    /// Calls a second; of an open plan.
+    Rate(u32),
+    /// Calls under way; of a closed plan.
+    Callers(u32),
+}
+
+impl Load {
+    /// The name of a plan that is played with this load.
+    pub fn name(self, plan: &Plan) -> String {
+        match self {
+            Self::AsPlanned | Self::Rate(_) => plan.name.clone(),
+            Self::Callers(callers) => format!("{}-{callers}", plan.name),
+        }
+    }
+}
+
 /// The folder of the plans.
 pub fn folder(workspace: &Workspace) -> PathBuf {
     workspace.root().join("ghz-bench/plans")
@@ -37,6 +58,16 @@ pub fn chosen(folder: &Path, named: &[String], rate: Option<u32>) -> anyhow::Res
         bail!("--rate is for the open form of a plan, and none of those named has one: {}", named.join(", "));
     }
     Ok(plans)
+}
+
+/// Both forms of each call that was named, the closed one first; of all calls, if none was.
+pub fn pairs(folder: &Path, named: &[String]) -> anyhow::Result<Vec<(Plan, Plan)>> {
+    let plans = all(folder)?;
+    let closed_of = |open: &Plan| plans.iter().find(|plan| !plan.is_open() && plan.call() == open.call()).cloned();
+    let open = chosen(folder, named, None)?.into_iter().filter(Plan::is_open);
+    let pairs: Vec<(Plan, Plan)> = open.filter_map(|open| Some((closed_of(&open)?, open))).collect();
+    anyhow::ensure!(!pairs.is_empty(), "--share needs the open form of a plan, and names none: {}", named.join(", "));
+    Ok(pairs)
 }
 
 fn all(folder: &Path) -> anyhow::Result<Vec<Plan>> {
@@ -65,7 +96,12 @@ impl Plan {
     }
 
     fn is_meant_by(&self, name: &str) -> bool {
-        self.name == name || self.name.rsplit_once('.').is_some_and(|(call, _)| call == name)
+        self.name == name || self.call() == name
+    }
+
+    /// The call, such as `claim-coupon`.
+    fn call(&self) -> &str {
+        self.name.rsplit_once('.').map_or(self.name.as_str(), |(call, _)| call)
     }
 
     /// Whether the load is open: calls at a rate, independent of the answers.
@@ -90,13 +126,15 @@ impl Plan {
         service.with_context(|| format!("{} calls {}, which is of no service", self.name, self.method()))
     }
 
-    /// The plan as it is played: against this address, for so long, at this rate if one is given.
-    pub fn played(&self, host: &str, seconds: u32, rate: Option<u32>) -> Value {
+    /// The plan as it is played: against this address, for so long, with this load.
+    pub fn played(&self, host: &str, seconds: u32, load: Load) -> Value {
         let mut content = self.content.clone();
         content["host"] = json!(host);
         content["duration"] = json!(format!("{seconds}s"));
-        if let Some(rate) = rate {
-            content["rps"] = json!(rate);
+        match load {
+            Load::AsPlanned => {}
+            Load::Rate(rate) => content["rps"] = json!(rate),
+            Load::Callers(callers) => content["concurrency"] = json!(callers),
         }
         content
     }
@@ -118,6 +156,31 @@ mod tests {
         assert_eq!(plans(&["get-order"], None).expect("both are"), ["get-order.closed", "get-order.open"]);
         assert_eq!(plans(&["get-order"], Some(10)).expect("one is open"), ["get-order.open"]);
         assert_eq!(plans(&[], None).expect("all are there").len(), 12);
+    }
+
+    #[test]
+    fn a_share_is_taken_of_the_closed_form_of_the_same_call() {
+        let pairs_of = |named: &[String]| {
+            let pairs = pairs(&folder(&Workspace::locate()), named)?;
+            anyhow::Ok(pairs.into_iter().map(|(closed, open)| (closed.name, open.name)).collect::<Vec<_>>())
+        };
+        let place_order = ("place-order.closed".to_owned(), "place-order.open".to_owned());
+        assert_eq!(pairs_of(&["place-order".to_owned()]).expect("both are there"), [place_order]);
+        assert_eq!(pairs_of(&[]).expect("all are there").len(), 6);
+        let error = pairs_of(&["place-order.closed".to_owned()]).expect_err("not open");
+        assert!(error.to_string().contains("--share"), "{error}");
+    }
+
+    #[test]
+    fn the_load_is_that_of_the_file_or_the_one_that_is_given() {
+        let (closed, open) = pairs(&folder(&Workspace::locate()), &["place-order".to_owned()]).expect("both").remove(0);
+        let planned = closed.played("127.0.0.1:1", 3, Load::AsPlanned);
+        assert_eq!(
+            (&planned["host"], &planned["duration"], &planned["concurrency"]),
+            (&json!("127.0.0.1:1"), &json!("3s"), &json!(64))
+        );
+        assert_eq!(closed.played("127.0.0.1:1", 3, Load::Callers(128))["concurrency"], 128);
+        assert_eq!(open.played("127.0.0.1:1", 3, Load::Rate(60))["rps"], 60);
     }
 
     #[test]

@@ -19,11 +19,18 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Payment window of an order beyond the duration of a plan: it does not expire while it is measured, and the audit
 /// does not wait long for its end.
 const PAY_WINDOW_MARGIN_MS: u64 = 10_000;
+
+/// Age of the gauge of open orders at most: a little more than it is measured each.
+const GAUGE_AGE: Duration = Duration::from_secs(6);
+/// Longest wait for the end of all orders of a plan.
+const ORDERS_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The mesh under load, and its measurements.
 pub struct Stage {
@@ -147,10 +154,31 @@ impl Stage {
 
     /// Counts the answers to `method` so far; `None` where the metrics of the service cannot be read.
     pub fn outcomes(&self, service: Service, method: &str) -> anyhow::Result<Option<metrics::Outcomes>> {
-        let Place::Own(layout) = &self.place else { return Ok(None) };
+        self.admins(service).map(|admins| metrics::outcomes(&admins, method)).transpose()
+    }
+
+    /// Waits until every order has ended, so that the expiry of those of an earlier plan is in no figure of the next.
+    /// Does not wait where the metrics cannot be read.
+    pub fn until_orders_have_ended(&self) -> anyhow::Result<()> {
+        let Some(admins) = self.admins(Service::Order) else { return Ok(()) };
+        // Or the gauge may be of before the plan.
+        thread::sleep(GAUGE_AGE);
+        let began = Instant::now();
+        while metrics::gauge(&admins, "stampede_orders_open")? > 0.0 {
+            anyhow::ensure!(
+                began.elapsed() < ORDERS_TIMEOUT,
+                "the orders of the plan have not ended in {ORDERS_TIMEOUT:?}"
+            );
+            thread::sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    }
+
+    /// Where the metrics of a service are read; `None` for a mesh that is not ours.
+    fn admins(&self, service: Service) -> Option<Vec<SocketAddr>> {
+        let Place::Own(layout) = &self.place else { return None };
         let admin = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let admins: Vec<SocketAddr> = layout.of(service).map(|instance| admin(instance.admin_port)).collect();
-        metrics::outcomes(&admins, method).map(Some)
+        Some(layout.of(service).map(|instance| admin(instance.admin_port)).collect())
     }
 }
 
