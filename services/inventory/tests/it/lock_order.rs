@@ -14,7 +14,7 @@ const EVENTS: usize = 6;
 const FETCHED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Locks an item until the transaction on this connection ends.
-async fn hold(sale: &Sale, item: ItemId) -> Conn {
+pub async fn hold(sale: &Sale, item: ItemId) -> Conn {
     let mut conn = sale.inventory_db.acquire().await.unwrap();
     sqlx::raw_sql("BEGIN").execute(&mut *conn).await.unwrap();
     let lock = "SELECT item_id FROM stock WHERE item_id = ? FOR UPDATE";

@@ -22,6 +22,7 @@ mod rebuild;
 mod repeats;
 mod reservations;
 mod rolled_back;
+mod round_trips;
 mod runs;
 mod sale;
 mod shelf;
