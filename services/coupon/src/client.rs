@@ -4,7 +4,7 @@ use crate::domain::OrderEnd;
 use stampede_chassis::MeshChannel;
 use stampede_proto::order::v1::{LookUpOrdersRequest, OrderState, order_service_client::OrderServiceClient};
 use stampede_vocab::OrderId;
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 /// A client of the order service. Cheap to clone.
 #[derive(Clone)]
@@ -18,12 +18,15 @@ impl Orders {
         Self { client: OrderServiceClient::new(channel) }
     }
 
-    /// Returns the ends of those of these orders that were written; `None` for an order without one, or of unknown
-    /// state. The orders of one page of holds fit one call.
-    pub async fn ends(&self, orders: &[OrderId]) -> anyhow::Result<HashMap<OrderId, Option<OrderEnd>>> {
+    /// Returns the ends of those of these orders that were written, and the time within which the others may still be
+    /// written. An end is `None` for an order without one, or of unknown state. The orders of one page of holds fit one
+    /// call.
+    pub async fn ends(&self, orders: &[OrderId]) -> anyhow::Result<(HashMap<OrderId, Option<OrderEnd>>, Duration)> {
         let order_ids = orders.iter().map(OrderId::to_string).collect();
-        let found = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner().orders;
-        found.iter().map(|status| Ok((status.order_id.parse()?, end_of(status.state())))).collect()
+        let found = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner();
+        let ends: anyhow::Result<HashMap<OrderId, Option<OrderEnd>>> =
+            found.orders.iter().map(|status| Ok((status.order_id.parse()?, end_of(status.state())))).collect();
+        Ok((ends?, Duration::from_millis(u64::try_from(found.write_limit_ms)?)))
     }
 }
 

@@ -117,5 +117,6 @@ fn rpc(parts: &Parts, config: &Config, inventory: Inventory, transitions: Transi
         watch: WatchOrder::new(parts.db.clone(), find.clone(), config.watch.interval()),
         cancellations: EventCancellations::new(parts.db.clone()),
         find,
+        write_limit,
     }
 }

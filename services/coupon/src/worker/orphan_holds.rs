@@ -7,7 +7,7 @@ use crate::{
     usecase::{HeldPage, ReturnOrphans},
 };
 use stampede_service::Worker;
-use stampede_vocab::{CouponId, OrderId, Timestamp};
+use stampede_vocab::{CouponId, OrderId, Timestamp, limits::least_unwritten_age};
 use std::{collections::HashMap, time::Duration};
 
 /// Pause between two pages of a pass. It throttles look-ups to 512 holds a second, however many wait for their payment.
@@ -52,13 +52,26 @@ impl OrphanHolds {
         (self.age / 4).max(MIN_BETWEEN_PASSES)
     }
 
+    /// Returns whether an order that is missing now will never be written, if orders are written within this time.
+    fn outlasts(&self, write_limit: Duration) -> bool {
+        let outlasts = self.age >= least_unwritten_age(write_limit);
+        if !outlasts {
+            tracing::error!(
+                order.write_limit_ms = %write_limit.as_millis(),
+                "coupons are kept, since order may still write their orders: it has a longer --order-write-limit-ms"
+            );
+        }
+        outlasts
+    }
+
     async fn page(&mut self, after: Option<Cursor>) -> anyhow::Result<Option<Cursor>> {
         let page = self.orphans.page(self.age, after).await?;
         if page.holds.is_empty() {
             return Ok(page.next);
         }
         let orders: Vec<OrderId> = page.holds.iter().map(|(_, order_id)| *order_id).collect();
-        let ended = ended(&page, &self.orders.ends(&orders).await?);
+        let (ends, write_limit) = self.orders.ends(&orders).await?;
+        let ended = ended(&page, &ends, self.outlasts(write_limit));
         if !ended.is_empty() {
             tracing::info!(
                 coupon.count = ended.len(),
@@ -70,9 +83,10 @@ impl OrphanHolds {
     }
 }
 
-/// Returns the orders of a page that have ended or were never written, by the ends of those that were written.
-fn ended(page: &HeldPage, ends: &HashMap<OrderId, Option<OrderEnd>>) -> Vec<EndedOrder> {
-    let never_written = Some(OrderEnd::NeverWritten { requested_before: page.requested_before });
+/// Returns the orders of a page that have ended or were never written, by the ends of those that were written. Without
+/// `is_final` those that are missing may still be written.
+fn ended(page: &HeldPage, ends: &HashMap<OrderId, Option<OrderEnd>>, is_final: bool) -> Vec<EndedOrder> {
+    let never_written = is_final.then_some(OrderEnd::NeverWritten { requested_before: page.requested_before });
     let end = |&(coupon_id, order_id): &(CouponId, OrderId)| {
         let end = ends.get(&order_id).copied().unwrap_or(never_written);
         end.map(|end| EndedOrder { coupon_id, order_id, end })
@@ -99,9 +113,13 @@ mod tests {
             (order(2), Some(OrderEnd::Fulfilled)),
             (order(3), Some(OrderEnd::Unpaid)),
         ]);
-        let ends: Vec<_> = ended(&page, &ends).into_iter().map(|ended| (ended.coupon_id, ended.end)).collect();
+        let ended = |is_final| {
+            let ended = ended(&page, &ends, is_final).into_iter();
+            ended.map(|ended| (ended.coupon_id, ended.end)).collect::<Vec<_>>()
+        };
         let never_written = OrderEnd::NeverWritten { requested_before: Timestamp::from_micros(9) };
         let expected = [(coupon(2), OrderEnd::Fulfilled), (coupon(3), OrderEnd::Unpaid), (coupon(4), never_written)];
-        assert_eq!(ends, expected);
+        assert_eq!(ended(true), expected);
+        assert_eq!(ended(false), expected[..2], "an order that may still be written keeps its coupon");
     }
 }

@@ -115,11 +115,8 @@ async fn only_services_hold_and_release() -> Result<()> {
 
 #[tokio::test]
 async fn a_coupon_that_cannot_be_read_fails_alone() -> Result<()> {
-    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 300).set(
-        Service::Coupon,
-        "STAMPEDE_ORDER_WRITE_LIMIT_MS",
-        200,
-    );
+    let settings = MeshBuilder::default().set_all("STAMPEDE_ORDER_WRITE_LIMIT_MS", 200);
+    let settings = settings.set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 300);
     let sale = Sale::open_with(settings, [Service::Coupon, Service::Order]).await?;
     let campaign = sale.campaign(3).await?;
     let owner = buyer();
@@ -148,11 +145,8 @@ async fn a_coupon_that_cannot_be_read_fails_alone() -> Result<()> {
 
 #[tokio::test]
 async fn a_hold_whose_order_was_never_written_is_returned() -> Result<()> {
-    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 300).set(
-        Service::Coupon,
-        "STAMPEDE_ORDER_WRITE_LIMIT_MS",
-        200,
-    );
+    let settings = MeshBuilder::default().set_all("STAMPEDE_ORDER_WRITE_LIMIT_MS", 200);
+    let settings = settings.set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 300);
     let sale = Sale::open_with(settings, [Service::Coupon, Service::Order]).await?;
     let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
     sale.hold(hold_request(&coupon, order(1))).await?;
@@ -162,11 +156,8 @@ async fn a_hold_whose_order_was_never_written_is_returned() -> Result<()> {
 
 #[tokio::test]
 async fn a_coupon_that_somebody_has_locked_keeps_no_other_from_coming_back() -> Result<()> {
-    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 3_000).set(
-        Service::Coupon,
-        "STAMPEDE_ORDER_WRITE_LIMIT_MS",
-        200,
-    );
+    let settings = MeshBuilder::default().set_all("STAMPEDE_ORDER_WRITE_LIMIT_MS", 200);
+    let settings = settings.set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 3_000);
     let sale = Sale::open_with(settings, [Service::Coupon, Service::Order]).await?;
     let campaign = sale.campaign(2).await?;
     let locked = sale.claim(&campaign, buyer(), "a").await?;

@@ -12,9 +12,8 @@ use crate::{
     store::{self, reservations::Reservation},
 };
 use stampede_db::Database;
-use stampede_vocab::{OrderId, Timestamp};
+use stampede_vocab::{OrderId, Timestamp, limits::least_unwritten_age};
 use std::{
-    collections::HashSet,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -72,10 +71,10 @@ impl ReleaseUnwritten {
     }
 
     /// Looks these orders up. Confirms the written ones first: they keep their units even if releasing the others
-    /// fails.
+    /// fails. Releases none while the order service is set to write orders for longer than is waited for here.
     async fn settle(&self, aged: Vec<Reservation>) -> anyhow::Result<()> {
         let orders: Vec<OrderId> = aged.iter().map(|(order_id, _)| *order_id).collect();
-        let written: HashSet<OrderId> = self.orders.needing_units(&orders).await?;
+        let (written, write_limit) = self.orders.needing_units(&orders).await?;
         let (confirmed, unwritten): (Vec<Reservation>, Vec<Reservation>) =
             aged.into_iter().partition(|(order_id, _)| written.contains(order_id));
         let confirmed: Vec<OrderId> = confirmed.into_iter().map(|(order_id, _)| order_id).collect();
@@ -83,6 +82,13 @@ impl ReleaseUnwritten {
             store::reservations::delete(&mut conn, &confirmed).await
         });
         confirm.await?;
+        if !unwritten.is_empty() && self.age < least_unwritten_age(write_limit) {
+            tracing::error!(
+                order.count = unwritten.len(), order.write_limit_ms = %write_limit.as_millis(),
+                "units are kept, since order may still write their orders: it has a longer --order-write-limit-ms"
+            );
+            return Ok(());
+        }
         let released = self.release_each(unwritten).await?;
         if released > 0 {
             tracing::info!(order.count = released, "the units of orders that were never written were given back");

@@ -2,19 +2,19 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::{
-    orders::rows,
+    orders::{rows, with_order},
     sale::{A_FEW_ROUNDS, Level, Order, Sale, Step, level, reservation_ref},
     tables::sell_to,
 };
 use futures_util::future::join_all;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
-use stampede_testkit::{Service, as_operator, as_order_service, eventually};
+use stampede_testkit::{Service, World, as_operator, as_order_service, eventually};
 use stampede_vocab::{EventId, ItemId};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
 async fn staged_beside_order() -> Sale {
-    let sale = Sale::unstaged(&[Service::Order]).await;
+    let sale = Sale::in_world(World::prepared().await.unwrap(), with_order(), &[Service::Order]).await;
     sale.api().stage_stock(as_operator(sale.shelf(1))).await.unwrap();
     sale
 }
@@ -141,6 +141,19 @@ async fn the_units_of_an_order_that_was_never_written_go_back() {
     sale.stock_becomes(1, level(3, 0, 0)).await;
     assert_eq!(sale.in_ledger(&order).await, 0);
     assert_eq!(rows(&sale.inventory_db, "ledger", "order_id", &order).await, 1, "the ledger had it");
+}
+
+#[tokio::test]
+async fn units_stay_while_an_order_service_with_a_longer_limit_may_write_their_order() {
+    // This inventory would give them back after 0.3 s; the order service writes orders for 8 s, as by default.
+    let sale = Sale::unstaged(&[Service::Order]).await;
+    sale.api().stage_stock(as_operator(sale.shelf(1))).await.unwrap();
+    let order = sale.order([0, 1]);
+    sale.reserved(&order).await;
+    tokio::time::sleep(2 * A_FEW_ROUNDS).await;
+    assert_eq!(sale.in_ledger(&order).await, 1);
+    assert_eq!(rows(&sale.inventory_db, "reservations", "order_id", &order).await, 1, "it is asked for again");
+    sale.mesh.stop().await.unwrap();
 }
 
 async fn execute(sale: &Sale, sql: &'static str) {

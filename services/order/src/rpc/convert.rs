@@ -17,7 +17,7 @@ use stampede_vocab::{
     limits::{MAX_FILTER_STATES, MAX_PAYMENT_METHOD_CHARS},
     refuse_text_with_card_number,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Most ids of one look-up.
 const MAX_IDS: usize = stampede_vocab::limits::MAX_PER_CALL;
@@ -199,15 +199,18 @@ pub fn page(page: Page<Order>) -> proto::ListOrdersResponse {
     proto::ListOrdersResponse { orders: rows.into_iter().map(order).collect(), next_page_token }
 }
 
-/// Converts order states to their contract form.
-pub fn statuses(found: &[OrderStatus]) -> proto::LookUpOrdersResponse {
+/// Converts order states to their contract form, with the time within which an order is written.
+pub fn statuses(found: &[OrderStatus], write_limit: Duration) -> proto::LookUpOrdersResponse {
     let shown = |status: &OrderStatus| proto::OrderStatus {
         order_id: status.id.to_string(),
         // Callers free nothing of an order of a newer version.
         state: status.state.map_or(proto::OrderState::Unspecified, state).into(),
         coupon_id: status.coupon.map(|coupon| coupon.to_string()).unwrap_or_default(),
     };
-    proto::LookUpOrdersResponse { orders: found.iter().map(shown).collect() }
+    proto::LookUpOrdersResponse {
+        orders: found.iter().map(shown).collect(),
+        write_limit_ms: i64::try_from(write_limit.as_millis()).unwrap_or(i64::MAX),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::usecase::{ChangeOrder, EventCancellations, FindOrder, ListOrders, Pla
 use futures_util::{Stream, StreamExt};
 use stampede_chassis::Identity;
 use stampede_proto::order::v1::{self as proto, order_service_server::OrderService};
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 use tonic::{Request, Response, Status};
 
 /// The use cases behind the RPCs.
@@ -19,6 +19,8 @@ pub struct OrderRpc {
     pub watch: WatchOrder,
     /// Reports the progress of ending the orders of cancelled events.
     pub cancellations: EventCancellations,
+    /// The time within which an order is written.
+    pub write_limit: Duration,
 }
 
 #[tonic::async_trait]
@@ -117,6 +119,6 @@ impl OrderService for OrderRpc {
         Identity::of(&request)?.require_service()?;
         let ids = convert::order_ids(request.get_ref())?;
         let found = self.find.statuses(&ids).await?;
-        Ok(Response::new(convert::statuses(&found)))
+        Ok(Response::new(convert::statuses(&found, self.write_limit)))
     }
 }

@@ -7,7 +7,7 @@ use stampede_proto::order::v1::{
 };
 use stampede_status::Reason;
 use stampede_testkit::{as_buyer, as_inventory_service, as_operator, buyer};
-use stampede_vocab::{OrderId, RequestId};
+use stampede_vocab::{OrderId, RequestId, limits::DEFAULT_ORDER_WRITE_LIMIT_MS};
 use tonic::Request;
 
 #[tokio::test]
@@ -116,7 +116,9 @@ async fn services_look_up_what_was_written_and_nobody_else_does() -> Result<()> 
     let never = OrderId::derive(buyer(), &RequestId::parse("never")?).to_string();
     let look_up = || LookUpOrdersRequest { order_ids: vec![never.clone(), order.order_id.clone()] };
     let mut client = sale.mesh.order();
-    let found = client.look_up_orders(as_inventory_service(look_up())).await?.into_inner().orders;
+    let answer = client.look_up_orders(as_inventory_service(look_up())).await?.into_inner();
+    assert_eq!(u64::try_from(answer.write_limit_ms)?, DEFAULT_ORDER_WRITE_LIMIT_MS);
+    let found = answer.orders;
     assert_eq!(found.len(), 1);
     assert_eq!((&found[0].order_id, found[0].state()), (&order.order_id, OrderState::AwaitingPayment));
     for request in [as_operator(look_up()), as_buyer(buyer_of(&order), look_up())] {
