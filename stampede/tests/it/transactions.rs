@@ -96,8 +96,8 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
     (
         "release_reservations",
         Apart(
-            "services/inventory/tests/it/crashed_orders.rs",
-            "a_crash_between_the_answer_and_the_order_gives_the_units_back_or_keeps_the_order",
+            "services/inventory/tests/it/crashed_returns.rs",
+            "a_sweep_that_dies_while_it_gives_units_back_gives_them_back_once",
         ),
     ),
     (

@@ -5,6 +5,7 @@ mod bad_input;
 mod cluster;
 mod crash_points;
 mod crashed_orders;
+mod crashed_returns;
 mod crashed_workers;
 mod earlier_release;
 mod ended_orders;

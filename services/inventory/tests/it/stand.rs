@@ -10,7 +10,7 @@ use stampede_lua::{
     Redis, RedisConfig,
     stock::{Decision, Reservation, Stock, WantedLine},
 };
-use stampede_testkit::{AdminRedis, FreezeAt, OwnRedis, Proxy, Service, World};
+use stampede_testkit::{AdminRedis, FreezeAt, MeshBuilder, OwnRedis, Proxy, Service, World};
 use stampede_vocab::{Fingerprint, ItemId, Quantity};
 
 /// The sale, what stands between the process and its servers, and the test's own way to Redis. That is a server of the
@@ -28,11 +28,16 @@ pub struct Stand {
 
 impl Stand {
     pub async fn new() -> Self {
+        Self::with(quick(), &[]).await
+    }
+
+    /// The same with these settings, and more services than inventory.
+    pub async fn with(mesh: MeshBuilder, others: &[Service]) -> Self {
         let world = World::prepared().await.unwrap();
         let mysql = Proxy::to_url(&world.service_database_url(Service::Inventory)).await.unwrap();
         let server = OwnRedis::start(&[]).await.unwrap();
         let redis = Proxy::to_url(&server.url()).await.unwrap();
-        let mesh = quick().set(Service::Inventory, "STAMPEDE_DATABASE_URL", mysql.url()).set(
+        let mesh = mesh.set(Service::Inventory, "STAMPEDE_DATABASE_URL", mysql.url()).set(
             Service::Inventory,
             "STAMPEDE_REDIS_URL",
             redis.url(),
@@ -40,7 +45,7 @@ impl Stand {
         let key_prefix = world.redis_key_prefix();
         let direct = Redis::connect(RedisConfig { url: server.url(), key_prefix }).await.unwrap();
         Self {
-            sale: Sale::in_world(world, mesh, &[]).await,
+            sale: Sale::in_world(world, mesh, others).await,
             mysql,
             redis,
             stock: Stock::new(direct.clone()),
