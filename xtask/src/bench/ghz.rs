@@ -121,9 +121,9 @@ pub struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// The mesh.
-    pub fn stage(&self) -> &Stage {
-        self.stage
+    /// Waits until the orders of the last plan have ended.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        self.stage.until_orders_have_ended(self.args.load.seconds)
     }
 
     /// Plays one plan with this load.

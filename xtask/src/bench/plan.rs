@@ -66,7 +66,11 @@ pub fn pairs(folder: &Path, named: &[String]) -> anyhow::Result<Vec<(Plan, Plan)
     let closed_of = |open: &Plan| plans.iter().find(|plan| !plan.is_open() && plan.call() == open.call()).cloned();
     let open = chosen(folder, named, None)?.into_iter().filter(Plan::is_open);
     let pairs: Vec<(Plan, Plan)> = open.filter_map(|open| Some((closed_of(&open)?, open))).collect();
-    anyhow::ensure!(!pairs.is_empty(), "--share needs the open form of a plan, and names none: {}", named.join(", "));
+    anyhow::ensure!(
+        !pairs.is_empty(),
+        "--share is for the open form of a plan, and none of those named has one: {}",
+        named.join(", ")
+    );
     Ok(pairs)
 }
 

@@ -23,7 +23,7 @@ pub fn play(runner: &mut Runner<'_>, closed: &Plan, open: &Plan, percent: u32) -
         let one = runner.play(closed, Load::Callers(callers))?;
         search.note(one.per_s);
         played.push(one);
-        runner.stage().until_orders_have_ended()?;
+        runner.settle()?;
     }
     let rate = share_of(search.best_per_s, percent);
     let mut one = runner.play(open, Load::Rate(rate))?;
@@ -31,7 +31,7 @@ pub fn play(runner: &mut Runner<'_>, closed: &Plan, open: &Plan, percent: u32) -
         one.unexpected.push(format!("{:.0} calls a second, where {rate} were due", one.per_s));
     }
     played.push(one);
-    runner.stage().until_orders_have_ended()?;
+    runner.settle()?;
     Ok(played)
 }
 

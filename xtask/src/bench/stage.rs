@@ -29,8 +29,8 @@ const PAY_WINDOW_MARGIN_MS: u64 = 10_000;
 
 /// Age of the gauge of open orders at most: a little more than it is measured each.
 const GAUGE_AGE: Duration = Duration::from_secs(6);
-/// Longest wait for the end of all orders of a plan.
-const ORDERS_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest time to expire all orders of a plan, from the deadline of the last one.
+const EXPIRY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The mesh under load, and its measurements.
 pub struct Stage {
@@ -103,7 +103,7 @@ fn on_own(
         database: load.database,
         profile: load.profile.or(Profile::Release),
         replicas: Replicas::default(),
-        pay_window_ms: Some(u64::from(load.seconds) * 1_000 + PAY_WINDOW_MARGIN_MS),
+        pay_window_ms: Some(pay_window_ms(load.seconds)),
     };
     own.with(workspace, |mesh, fleet| {
         let stage = Stage {
@@ -116,6 +116,11 @@ fn on_own(
         let kept = audited(fleet, mesh.audit(None))?;
         Ok(kept && good)
     })
+}
+
+/// How long an order may be paid while plans of so many seconds are played.
+fn pay_window_ms(seconds: u32) -> u64 {
+    u64::from(seconds) * 1_000 + PAY_WINDOW_MARGIN_MS
 }
 
 fn audited(fleet: &mut Fleet, command: Command) -> anyhow::Result<bool> {
@@ -157,18 +162,16 @@ impl Stage {
         self.admins(service).map(|admins| metrics::outcomes(&admins, method)).transpose()
     }
 
-    /// Waits until every order has ended, so that the expiry of those of an earlier plan is in no figure of the next.
-    /// Does not wait where the metrics cannot be read.
-    pub fn until_orders_have_ended(&self) -> anyhow::Result<()> {
+    /// Waits until every order of a plan of so many seconds has ended, so that their expiry is in no figure of the next
+    /// plan. Does not wait where the metrics cannot be read.
+    pub fn until_orders_have_ended(&self, seconds: u32) -> anyhow::Result<()> {
         let Some(admins) = self.admins(Service::Order) else { return Ok(()) };
         // Or the gauge may be of before the plan.
         thread::sleep(GAUGE_AGE);
         let began = Instant::now();
+        let timeout = Duration::from_millis(pay_window_ms(seconds)) + EXPIRY_TIMEOUT;
         while metrics::gauge(&admins, "stampede_orders_open")? > 0.0 {
-            anyhow::ensure!(
-                began.elapsed() < ORDERS_TIMEOUT,
-                "the orders of the plan have not ended in {ORDERS_TIMEOUT:?}"
-            );
+            anyhow::ensure!(began.elapsed() < timeout, "the orders of the plan have not ended after {timeout:?}");
             thread::sleep(Duration::from_secs(1));
         }
         Ok(())
