@@ -5,7 +5,7 @@ use crate::{
     store::{Claim, KeyRow, ReadMode, count, money, push_keys, state_error},
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{PaymentId, Timestamp};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -69,22 +69,42 @@ struct Columns<'a> {
     checks: u32,
 }
 
-/// Returns the attempts of these payments, by number; an error for a payment of which one cannot be read.
-pub async fn load(
+/// The attempts of payments, by number; an error for a payment of which one cannot be read.
+pub(super) type ByPayment = HashMap<PaymentId, Result<Vec<Attempt>, DbError>>;
+
+/// Returns the attempts of these payments.
+pub(super) async fn load(
     conn: &mut MySqlConnection,
     payments: &[PaymentId],
     mode: ReadMode,
-) -> Result<HashMap<PaymentId, Result<Vec<Attempt>, DbError>>, DbError> {
+) -> Result<ByPayment, DbError> {
     if payments.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(ByPayment::new());
     }
+    Ok(by_payment(select(payments, mode).fetch_all(conn).await?))
+}
+
+/// Adds the statement that locks the attempts of these payments, of which there is at least one.
+pub(super) fn push_lock(statements: &mut Statements, payments: &[PaymentId]) -> Place {
+    statements.push(select(payments, ReadMode::Locked))
+}
+
+/// Returns the attempts that such a statement has locked.
+pub(super) fn locked(answers: &Answers, place: Place) -> Result<ByPayment, DbError> {
+    Ok(by_payment(answers.rows(Some(place))?))
+}
+
+fn select(payments: &[PaymentId], mode: ReadMode) -> Statement {
     let mut query =
         Statement::concat(["SELECT ", COLUMNS, " FROM attempts FORCE INDEX (PRIMARY) WHERE payment_id IN "]);
     query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt");
     mode.push_to(&mut query);
-    let rows: Vec<Row> = query.fetch_all(conn).await?;
-    let mut attempts: HashMap<_, Result<Vec<_>, _>> = HashMap::new();
+    query
+}
+
+fn by_payment(rows: Vec<Row>) -> ByPayment {
+    let mut attempts = ByPayment::new();
     for row in rows {
         let of_payment = attempts.entry(PaymentId::from_uuid(row.payment_id)).or_insert_with(|| Ok(Vec::new()));
         match row.into_attempt() {
@@ -96,13 +116,13 @@ pub async fn load(
             Err(error) => *of_payment = Err(error),
         }
     }
-    Ok(attempts)
+    attempts
 }
 
-/// Inserts new attempts and updates changed ones, which must be locked.
-pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]) -> Result<(), DbError> {
+/// Adds the statement that inserts new attempts and updates changed ones, which must be locked.
+pub fn push_save(statements: &mut Statements, attempts: &[(PaymentId, &Attempt)]) {
     if attempts.is_empty() {
-        return Ok(());
+        return;
     }
     let mut query = Statement::concat(["INSERT INTO attempts (", COLUMNS, ") "]);
     query.push_values(attempts, |mut row, (payment_id, attempt)| {
@@ -124,8 +144,7 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
          decline_code = VALUES(decline_code), due_us = VALUES(due_us), checks = VALUES(checks), \
          updated_us = VALUES(updated_us)",
     );
-    query.execute(conn).await?;
-    Ok(())
+    statements.push(query);
 }
 
 /// Claims queued attempts that are due at `from` or later, oldest first. Skips locked ones. Returns an error for a

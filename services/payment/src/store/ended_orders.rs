@@ -1,7 +1,7 @@
 //! The table `ended_orders`: payments of unpaid ended orders that are captured, or may still be.
 
 use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{PaymentId, Timestamp};
 use uuid::Uuid;
 
@@ -15,18 +15,17 @@ pub struct EndedOrder {
     pub tells: i32,
 }
 
-/// Inserts these. Leaves an existing row unchanged: the end of its order was repeated.
-pub async fn insert(conn: &mut MySqlConnection, ended: &[PaymentId], due_at: Timestamp) -> Result<(), DbError> {
+/// Adds the statement that inserts these. It leaves an existing row unchanged: the end of its order was repeated.
+pub fn push_insert(statements: &mut Statements, ended: &[PaymentId], due_at: Timestamp) {
     if ended.is_empty() {
-        return Ok(());
+        return;
     }
     let mut query = Statement::new("INSERT INTO ended_orders (payment_id, due_us, tells) ");
     query.push_values(ended, |mut row, payment_id| {
         row.push_bind(payment_id.uuid()).push_bind(due_at.micros()).push_bind(0_i32);
     });
     query.push(" ON DUPLICATE KEY UPDATE tells = tells");
-    query.execute(conn).await?;
-    Ok(())
+    statements.push(query);
 }
 
 /// Returns up to `limit` due rows, most overdue first.

@@ -5,7 +5,7 @@ use crate::{
     store::{ReadMode, attempts, money, state_error},
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{OrderId, PaymentId, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -50,12 +50,38 @@ pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], mode: ReadMode)
     if ids.is_empty() {
         return Ok(Vec::new());
     }
+    let rows: Vec<Row> = select(ids, mode).fetch_all(&mut *conn).await?;
+    with_attempts(conn, rows, mode).await
+}
+
+/// The places of the statements that lock payments and their attempts.
+#[derive(Debug, Clone, Copy)]
+pub struct LockPlaces {
+    payments: Place,
+    attempts: Place,
+}
+
+/// Adds the statements that lock those of these payments that exist, and their attempts, in order of their ids.
+pub fn push_lock(statements: &mut Statements, ids: &[PaymentId]) -> Option<LockPlaces> {
+    if ids.is_empty() {
+        return None;
+    }
+    let payments = statements.push(select(ids, ReadMode::Locked));
+    Some(LockPlaces { payments, attempts: attempts::push_lock(statements, ids) })
+}
+
+/// Returns the payments that such statements have locked.
+pub fn locked(answers: &Answers, places: Option<LockPlaces>) -> Result<Vec<Found>, DbError> {
+    let Some(LockPlaces { payments, attempts }) = places else { return Ok(Vec::new()) };
+    Ok(joined(answers.rows(Some(payments))?, attempts::locked(answers, attempts)?))
+}
+
+fn select(ids: &[PaymentId], mode: ReadMode) -> Statement {
     let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM payments FORCE INDEX (PRIMARY) WHERE id IN "]);
     query.push_list(ids.iter().map(PaymentId::uuid));
     query.push(" ORDER BY id");
     mode.push_to(&mut query);
-    let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
-    with_attempts(conn, rows, mode).await
+    query
 }
 
 /// Returns a page of this user's payments, or everybody's, newest first.
@@ -81,23 +107,23 @@ pub async fn list(
     with_attempts(conn, rows, ReadMode::Plain).await
 }
 
-/// Inserts new payments. Fails if one exists: a missing row cannot be locked, so another transaction may have inserted
-/// it since, and changed it.
-pub async fn insert(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(), DbError> {
-    write(conn, payments, "").await
+/// Adds the statement that inserts new payments. It fails if one exists: a missing row cannot be locked, so another
+/// transaction may have inserted it since, and changed it.
+pub fn push_insert(statements: &mut Statements, payments: &[&Payment]) {
+    push_write(statements, payments, "");
 }
 
-/// Updates changed payments, which must be locked.
-pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(), DbError> {
+/// Adds the statement that updates changed payments, which must be locked.
+pub fn push_save(statements: &mut Statements, payments: &[&Payment]) {
     let changes = " ON DUPLICATE KEY UPDATE state = VALUES(state), captured_minor = VALUES(captured_minor), \
                    refunded_minor = VALUES(refunded_minor), captured_attempt = VALUES(captured_attempt), \
                    version = VALUES(version), updated_us = VALUES(updated_us)";
-    write(conn, payments, changes).await
+    push_write(statements, payments, changes);
 }
 
-async fn write(conn: &mut MySqlConnection, payments: &[&Payment], on_duplicate: &'static str) -> Result<(), DbError> {
+fn push_write(statements: &mut Statements, payments: &[&Payment], on_duplicate: &'static str) {
     if payments.is_empty() {
-        return Ok(());
+        return;
     }
     let mut query = Statement::concat(["INSERT INTO payments (", COLUMNS, ") "]);
     query.push_values(payments, |mut row, payment| {
@@ -115,20 +141,23 @@ async fn write(conn: &mut MySqlConnection, payments: &[&Payment], on_duplicate: 
             .push_bind(payment.updated_at.micros());
     });
     query.push(on_duplicate);
-    query.execute(conn).await?;
-    Ok(())
+    statements.push(query);
 }
 
 async fn with_attempts(conn: &mut MySqlConnection, rows: Vec<Row>, mode: ReadMode) -> Result<Vec<Found>, DbError> {
     let ids: Vec<_> = rows.iter().map(|row| PaymentId::from_uuid(row.id)).collect();
-    let mut attempts = attempts::load(conn, &ids, mode).await?;
+    let attempts = attempts::load(conn, &ids, mode).await?;
+    Ok(joined(rows, attempts))
+}
+
+fn joined(rows: Vec<Row>, mut attempts: attempts::ByPayment) -> Vec<Found> {
     let payments = rows.into_iter().map(|row| {
         let (id, created_at) = (PaymentId::from_uuid(row.id), Timestamp::from_micros(row.created_us));
         let attempts = attempts.remove(&id).unwrap_or_else(|| Ok(Vec::new()));
         let payment = attempts.and_then(|attempts| row.into_payment(attempts));
         payment.map_err(|error| Unreadable { id, created_at, error })
     });
-    Ok(payments.collect())
+    payments.collect()
 }
 
 impl Row {

@@ -5,7 +5,7 @@ use crate::{
     store::{Claim, KeyRow, count, money, push_keys, state_error},
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{PaymentId, Timestamp};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -31,16 +31,22 @@ struct Row {
     updated_us: i64,
 }
 
-/// Inserts new refunds. Leaves one that exists unchanged: a charge is refunded once.
-pub async fn insert(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), DbError> {
-    write(conn, refunds, " ON DUPLICATE KEY UPDATE payment_id = payment_id").await
+/// Adds the statement that inserts new refunds. It leaves one that exists unchanged: a charge is refunded once.
+pub fn push_insert(statements: &mut Statements, refunds: &[Refund]) {
+    if !refunds.is_empty() {
+        statements.push(upsert(refunds, " ON DUPLICATE KEY UPDATE payment_id = payment_id"));
+    }
 }
 
 /// Writes changed refunds. They must be locked.
 pub async fn save(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), DbError> {
+    if refunds.is_empty() {
+        return Ok(());
+    }
     let changes = " ON DUPLICATE KEY UPDATE state = VALUES(state), provider_refund_id = VALUES(provider_refund_id), \
                    due_us = VALUES(due_us), checks = VALUES(checks), updated_us = VALUES(updated_us)";
-    write(conn, refunds, changes).await
+    upsert(refunds, changes).execute(conn).await?;
+    Ok(())
 }
 
 /// Returns all refunds of these payments, locked; an error for one that cannot be read.
@@ -108,10 +114,7 @@ fn push_due(query: &mut Statement, now: Timestamp) {
     query.push("state = 'REQUESTED' AND due_us <= ").push_bind(now.micros());
 }
 
-async fn write(conn: &mut MySqlConnection, refunds: &[Refund], on_duplicate: &'static str) -> Result<(), DbError> {
-    if refunds.is_empty() {
-        return Ok(());
-    }
+fn upsert(refunds: &[Refund], on_duplicate: &'static str) -> Statement {
     let mut query = Statement::concat(["INSERT INTO refunds (", COLUMNS, ") "]);
     query.push_values(refunds, |mut row, refund| {
         let (state, refund_id, due) = match &refund.state {
@@ -133,8 +136,7 @@ async fn write(conn: &mut MySqlConnection, refunds: &[Refund], on_duplicate: &'s
             .push_bind(refund.updated_at.micros());
     });
     query.push(on_duplicate);
-    query.execute(conn).await?;
-    Ok(())
+    query
 }
 
 impl Row {

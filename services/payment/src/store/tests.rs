@@ -10,6 +10,7 @@ use crate::{
 };
 use anyhow::Result;
 use sqlx::{Connection, MySqlConnection};
+use stampede_db::Statements;
 use stampede_testkit::{Service, World};
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
@@ -33,9 +34,19 @@ async fn queue(conn: &mut MySqlConnection, order: u128) -> Result<PaymentId> {
     let order = OrderId::from_uuid(Uuid::from_u128(order));
     let mut payment = Payment::open(order, UserId::from_uuid(Uuid::from_u128(1)), eur(500), NOW);
     payment.request_charge(1, eur(500), "pm_card_ok".to_owned(), None, NOW)?;
-    payments::insert(conn, &[&payment]).await?;
-    attempts::save(conn, &[(payment.id, &payment.attempts[0])]).await?;
+    let mut writes = Statements::new();
+    payments::push_insert(&mut writes, &[&payment]);
+    attempts::push_save(&mut writes, &[(payment.id, &payment.attempts[0])]);
+    writes.run(conn).await?;
     Ok(payment.id)
+}
+
+/// Inserts a refund of an attempt.
+async fn refund(conn: &mut MySqlConnection, of: AttemptKey) -> Result<()> {
+    let mut writes = Statements::new();
+    refunds::push_insert(&mut writes, &[Refund::request(of, Some("ch_1".to_owned()), eur(500), NOW)]);
+    writes.run(conn).await?;
+    Ok(())
 }
 
 fn key_row(payment: PaymentId) -> KeyRow {
@@ -86,7 +97,7 @@ async fn a_refund_is_in_one_claim_whatever_was_read_before() -> Result<()> {
     let mut conn = db.acquire().await?;
     let payment_id = queue(&mut conn, 1).await?;
     let of = AttemptKey { payment_id, attempt: 1 };
-    refunds::insert(&mut conn, &[Refund::request(of, Some("ch_1".to_owned()), eur(500), NOW)]).await?;
+    refund(&mut conn, of).await?;
     let later = NOW.plus(LEASE);
     for (claimer, now, count) in [(1, NOW, 1), (2, NOW, 0), (3, later, 1), (4, later, 0)] {
         let taken = refunds::take(&mut conn, &[key_row(payment_id)], claim(claimer, now)).await?;
@@ -101,7 +112,7 @@ async fn a_look_finds_what_is_due_from_its_beginning_on() -> Result<()> {
     let mut conn = db.acquire().await?;
     let payment_id = queue(&mut conn, 1).await?;
     let of = AttemptKey { payment_id, attempt: 1 };
-    refunds::insert(&mut conn, &[Refund::request(of, Some("ch_1".to_owned()), eur(500), NOW)]).await?;
+    refund(&mut conn, of).await?;
     let (due, later) = (NOW.plus(LEASE), NOW.plus(LEASE * 2));
     assert_eq!(taken(&mut conn, &[payment_id], Claimable::Requested, claim(1, NOW)).await?, 1);
     for (claimer, from, count) in [(2, later, 0), (3, due, 1)] {

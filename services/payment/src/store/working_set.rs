@@ -2,10 +2,14 @@
 
 use crate::{
     domain::{Attempt, AttemptKey, OutgoingMessage, Payment, Step},
-    store::{ReadMode, attempts, payments, refunds},
+    store::{
+        ReadMode, attempts,
+        payments::{self, Found, LockPlaces},
+        refunds,
+    },
 };
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{Answers, DbError, Statements};
 use stampede_vocab::PaymentId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,18 +37,29 @@ pub struct Saved {
 impl WorkingSet {
     /// Locks those of these payments that exist.
     pub async fn lock(conn: &mut MySqlConnection, ids: impl Iterator<Item = PaymentId>) -> Result<Self, DbError> {
-        let mut ids: Vec<_> = ids.collect();
-        ids.sort_unstable();
-        ids.dedup();
+        Ok(Self::of(payments::load(conn, &distinct(ids), ReadMode::Locked).await?))
+    }
+
+    /// Adds the statements that lock those of these payments that exist, for a transaction that knows them beforehand.
+    pub fn push_lock(statements: &mut Statements, ids: impl Iterator<Item = PaymentId>) -> Option<LockPlaces> {
+        payments::push_lock(statements, &distinct(ids))
+    }
+
+    /// Returns the payments that such statements have locked.
+    pub fn read(answers: &Answers, places: Option<LockPlaces>) -> Result<Self, DbError> {
+        Ok(Self::of(payments::locked(answers, places)?))
+    }
+
+    fn of(locked: Vec<Found>) -> Self {
         let (payments, unreadable) = (BTreeMap::new(), BTreeMap::new());
         let mut set = Self { payments, unreadable, new: BTreeSet::new(), steps: Vec::new() };
-        for found in payments::load(conn, &ids, ReadMode::Locked).await? {
+        for found in locked {
             match found {
                 Ok(payment) => drop(set.payments.insert(payment.id, payment)),
                 Err(unreadable) => drop(set.unreadable.insert(unreadable.id, unreadable.error)),
             }
         }
-        Ok(set)
+        set
     }
 
     /// Fails if the payment of this id cannot be read.
@@ -75,24 +90,39 @@ impl WorkingSet {
     /// Writes the payments and attempts that the steps have changed, and the refunds that they request. Fails if
     /// another transaction has inserted one of the new payments since: a retry of the transaction finds it.
     pub async fn save(self, conn: &mut MySqlConnection) -> Result<Saved, DbError> {
+        let mut writes = Statements::new();
+        let saved = self.push_save(&mut writes);
+        writes.run(conn).await?;
+        Ok(saved)
+    }
+
+    /// Adds the statements of [`WorkingSet::save`].
+    pub fn push_save(self, writes: &mut Statements) -> Saved {
         let changed: BTreeSet<_> = self.steps.iter().filter_map(|step| step.payment).collect();
         let changed: Vec<_> = self.payments.values().filter(|payment| changed.contains(&payment.id)).collect();
         let (new, known): (Vec<_>, Vec<_>) = changed.into_iter().partition(|payment| self.new.contains(&payment.id));
-        payments::insert(conn, &new).await?;
-        payments::save(conn, &known).await?;
+        payments::push_insert(writes, &new);
+        payments::push_save(writes, &known);
         let changed: BTreeSet<_> = self.steps.iter().filter_map(|step| step.attempt).collect();
         let is_changed =
             |id: PaymentId, row: &Attempt| changed.contains(&AttemptKey { payment_id: id, attempt: row.number });
         let all = self.payments.values();
         let attempts = all.flat_map(|payment| payment.attempts.iter().map(move |row| (payment.id, row)));
         let changed: Vec<_> = attempts.filter(|(id, row)| is_changed(*id, row)).collect();
-        attempts::save(conn, &changed).await?;
+        attempts::push_save(writes, &changed);
         let (mut requested, mut messages) = (Vec::new(), Vec::new());
         for step in self.steps {
             requested.extend(step.refund);
             messages.extend(step.message);
         }
-        refunds::insert(conn, &requested).await?;
-        Ok(Saved { has_refunds: !requested.is_empty(), messages })
+        refunds::push_insert(writes, &requested);
+        Saved { has_refunds: !requested.is_empty(), messages }
     }
+}
+
+fn distinct(ids: impl Iterator<Item = PaymentId>) -> Vec<PaymentId> {
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }

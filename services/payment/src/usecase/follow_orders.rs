@@ -13,7 +13,7 @@ use crate::{
     store::{self, Saved, WorkingSet},
 };
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{DbError, Statements};
 use stampede_vocab::{PaymentId, Timestamp};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -100,9 +100,12 @@ impl FollowOrders {
         // After all requests: a stop later in the batch must find the attempt still queued, to decline it.
         let to_take_over = followed.to_take_over(&mut payments, self.breaker.is_closed());
         followed.take_over(&mut payments, &to_take_over, &self.charging, (now, lease_until));
-        followed.saved = payments.save(conn).await?;
-        store::outbox::append(conn, &followed.saved.messages).await?;
-        store::ended_orders::insert(conn, &followed.ended, now.plus(self.context.ended_order_age)).await?;
+        // All writes go out in one round trip: none needs the answer of another.
+        let mut writes = Statements::new();
+        followed.saved = payments.push_save(&mut writes);
+        store::outbox::push_append(&mut writes, &followed.saved.messages);
+        store::ended_orders::push_insert(&mut writes, &followed.ended, now.plus(self.context.ended_order_age));
+        writes.run(conn).await?;
         Ok(followed)
     }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
-use stampede_db::DbError;
+use stampede_db::{DbError, Statements};
 use stampede_vocab::Timestamp;
 use std::{ops::Range, sync::Arc};
 
@@ -58,11 +58,16 @@ async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), 
     let (now, batch) = (Timestamp::now(), Arc::new(batch));
     while let Some(part) = bisection.next_part() {
         let (batch, tried) = (batch.clone(), part.clone());
-        let written = context.db.transact("settle_attempts", move |conn| {
+        // The locks go out with the BEGIN.
+        let mut opening = Statements::new();
+        let ids = batch[part.clone()].iter().map(|settlement| settlement.key.payment_id);
+        let places = WorkingSet::push_lock(&mut opening, ids);
+        let written = context.db.transact_after("settle_attempts", opening, move |conn, read| {
             let (batch, part) = (batch.clone(), tried.clone());
-            Box::pin(async move { write(conn, &batch, part, now).await })
+            Box::pin(async move { write(conn, WorkingSet::read(&read, places)?, &batch, part, now).await })
         });
-        match written.await {
+        let written: Result<Changes, DbError> = written.await;
+        match written {
             Ok(changes) => {
                 for (call, error) in context.settled(changes) {
                     bisection.call_failed(call, error);
@@ -74,14 +79,15 @@ async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), 
     bisection.results()
 }
 
+/// Settles a part of the batch on its locked payments, and writes the changes: in one round trip, unless there are
+/// anomalies.
 async fn write(
     conn: &mut MySqlConnection,
+    mut payments: WorkingSet,
     batch: &[Settlement],
     part: Range<usize>,
     now: Timestamp,
 ) -> Result<Changes, DbError> {
-    let ids = batch[part.clone()].iter().map(|settlement| settlement.key.payment_id);
-    let mut payments = WorkingSet::lock(conn, ids).await?;
     let mut changes = Changes::default();
     for call in part {
         let settlement = &batch[call];
@@ -91,9 +97,15 @@ async fn write(
         }
     }
     // In the lock order of every transaction of this service: payments, attempts, refunds, anomalies, outbox.
-    changes.saved = payments.save(conn).await?;
-    changes.save_anomalies(conn, now).await?;
-    store::outbox::append(conn, &changes.saved.messages).await?;
+    let mut writes = Statements::new();
+    changes.saved = payments.push_save(&mut writes);
+    if changes.has_anomalies() {
+        writes.run(conn).await?;
+        changes.save_anomalies(conn, now).await?;
+        writes = Statements::new();
+    }
+    store::outbox::push_append(&mut writes, &changes.saved.messages);
+    writes.run(conn).await?;
     Ok(changes)
 }
 
@@ -128,6 +140,10 @@ impl Changes {
             }
             Err(anomaly) => self.noted.push(anomaly),
         }
+    }
+
+    fn has_anomalies(&self) -> bool {
+        !(self.unparked.is_empty() && self.parked.is_empty() && self.noted.is_empty())
     }
 
     async fn save_anomalies(&self, conn: &mut MySqlConnection, now: Timestamp) -> Result<(), DbError> {
