@@ -6,7 +6,7 @@ use crate::{
     store::inconsistent,
 };
 use sqlx::{FromRow, MySqlConnection, Row, mysql::MySqlRow};
-use stampede_db::{Answers, DbError, Place, Statement, Statements, ensure_rows};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{CampaignId, CouponId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -14,8 +14,9 @@ use uuid::Uuid;
 const SELECT: &str = "SELECT id, campaign_id, user_id, rank_no, state, order_id, held_fingerprint, request_id, created_us, updated_us \
      FROM coupons ";
 
-/// Most rows of one statement with a CASE: its cost grows with the square of the rows.
-const MAX_CASES: usize = 128;
+/// Most rows of one statement with a CASE: its cost grows with the square of the rows. All statements go out together,
+/// so that more of them cost no round trips.
+const MAX_CASES: usize = 32;
 
 /// A row as it was read. An unreadable row fails only its own coupon.
 #[derive(Debug, Clone)]
@@ -134,20 +135,16 @@ pub async fn write_states(conn: &mut MySqlConnection, coupons: &[Coupon], now: T
     for coupon in coupons {
         by_state.entry(state_name(coupon.state)).or_default().push(coupon);
     }
+    let mut writes = Statements::new();
     for (state, coupons) in by_state {
         for chunk in coupons.chunks(MAX_CASES) {
-            write_state(conn, state, chunk, now).await?;
+            push_state(&mut writes, state, chunk, now);
         }
     }
-    Ok(())
+    writes.run(conn).await.map(drop)
 }
 
-async fn write_state(
-    conn: &mut MySqlConnection,
-    state: &str,
-    coupons: &[&Coupon],
-    now: Timestamp,
-) -> Result<(), DbError> {
+fn push_state(statements: &mut Statements, state: &str, coupons: &[&Coupon], now: Timestamp) {
     let mut query = Statement::new("UPDATE coupons FORCE INDEX (uq_coupons_id) SET version = version + 1, state = ");
     query.push_bind(state).push(", updated_us = ").push_bind(now.micros()).push(", order_id = CASE id");
     for coupon in coupons {
@@ -158,7 +155,7 @@ async fn write_state(
     push_held_requests(&mut query, coupons);
     query.push(" WHERE id IN ");
     query.push_list(coupons.iter().map(|coupon| coupon.id.uuid()));
-    ensure_rows("the states of locked coupons", query.execute(conn).await?, coupons.len())
+    statements.push_expecting(query, "the states of locked coupons", coupons.len());
 }
 
 /// Pushes the fingerprints of the requests that these coupons are held for. All coupons are in one state, so either all

@@ -15,6 +15,10 @@ use uuid::Uuid;
 /// whole table for a longer one (`range_optimizer_max_mem_size`, some 36,000 ids).
 const IDS_PER_STATEMENT: usize = 4_096;
 
+/// Most orders of one statement that assigns payments: it compares each row with the ids before it, so its cost grows
+/// with the square of the orders.
+const MAX_CASES: usize = 32;
+
 /// What to do about an order that another transaction has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
@@ -180,7 +184,10 @@ pub fn push_update(statements: &mut Statements, changed: &[ChangedOrder<'_>]) {
     }
     // One statement for each kind of transition, not for each order: a batch has few kinds.
     for (assignment, orders) in groups {
-        push_assignment(statements, &assignment, &orders);
+        let most = if assignment.attempts > 0 { MAX_CASES } else { orders.len() };
+        for orders in orders.chunks(most) {
+            push_assignment(statements, &assignment, orders);
+        }
     }
     let steps: Vec<(&Order, &Step)> = changed
         .iter()
