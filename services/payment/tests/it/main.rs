@@ -12,6 +12,7 @@ mod parking;
 mod reading;
 mod refunding;
 mod repeating;
+mod round_trips;
 mod sale;
 mod stand_in;
 mod unknown;

@@ -104,7 +104,11 @@ impl Sale {
 
     /// Opens with these settings besides.
     pub async fn open_with(settings: MeshBuilder) -> Result<Self> {
-        let world = World::new()?;
+        Self::open_on(World::new()?, settings).await
+    }
+
+    /// Opens in this world.
+    pub async fn open_on(world: World, settings: MeshBuilder) -> Result<Self> {
         let orders = world.schema(Service::Order).await?;
         let payments = world.schema(Service::Payment).await?;
         world.create_topics().await?;
