@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a whole sale through a fresh mesh, and the proof that its promises held.
 
 use crate::{
+    bench::costs::Spent,
     cli::{DemoArgs, Profile},
     down,
     fleet::Fleet,
@@ -16,6 +17,8 @@ use crate::{
 };
 use stampede_sale::Sale;
 use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -49,10 +52,13 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     phases.time("mesh", || mesh.prepare().and_then(|()| mesh.start(&mut fleet)))?;
 
     let acknowledged = run.join("acknowledged.json");
+    let before = Spent::now(&fleet.processes());
     let sold =
         phases.time("simulate", || play(&mut fleet, "simulate", simulation(&mesh, &sale, &acknowledged, args)))?;
+    let spent = Spent::now(&fleet.processes()).since(&before);
     let memory = usage::resident(&fleet.pids(&[Tier::Service, Tier::Gateway]));
     say(&format!("\n  memory       {} in the services and the gateway together", bytes(memory)));
+    print_processor_time(&spent);
     let kept = phases.time("audit", || play(&mut fleet, "audit", mesh.audit(Some(&acknowledged))))?;
     phases.print();
 
@@ -65,6 +71,14 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     phases.time("down", || fleet.stop());
     say(&format!("  stopped      data and logs are in {}", run.display()));
     Ok(verdict)
+}
+
+/// Prints the processor time of each process and server, most first.
+fn print_processor_time(spent: &BTreeMap<String, Duration>) {
+    let mut by_time: Vec<_> = spent.iter().collect();
+    by_time.sort_by_key(|(_, time)| Reverse(**time));
+    let parts: Vec<String> = by_time.iter().map(|(name, time)| format!("{name} {}", seconds(**time))).collect();
+    say(&format!("  processor    {}", parts.join(", ")));
 }
 
 /// Resolves the file of the sale: a named one from the working directory, the default one from the workspace.

@@ -2,7 +2,7 @@
 //! latencies, outcomes by reason, the cost of each call, and whether every promise still held. The gateway can be
 //! measured alone too, and with a crowd that watches; and how late events open that are due at the same instant.
 
-mod costs;
+pub mod costs;
 mod gateway;
 mod ghz;
 mod jmeter;
