@@ -14,12 +14,17 @@ use crate::{
 use stampede_db::Database;
 use stampede_vocab::{OrderId, Timestamp, limits::least_unwritten_age};
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::time::Instant;
+use uuid::Uuid;
 
 /// Reservations in one look-up.
 const BATCH_SIZE: u32 = 1_024;
+/// Interval of full scans of the aged reservations. A scan in between begins where the last full one has ended: while an
+/// old snapshot is open, the index keeps the entries of deleted reservations, and a full scan reads them all.
+const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Gives back units of orders that were never written.
 pub struct ReleaseUnwritten {
@@ -27,43 +32,63 @@ pub struct ReleaseUnwritten {
     orders: Orders,
     release: ReleaseReservations,
     age: Duration,
+    reached: Mutex<Reached>,
+}
+
+/// How far the rounds have come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
     /// The last reservation that was settled: the cursor from which a round resumes after one that was cut short.
-    cursor: Mutex<Option<Reservation>>,
+    cursor: Option<Reservation>,
+    /// When the last full scan began, and up to which request time it has seen all reservations.
+    last_full_scan: Option<(Instant, Timestamp)>,
+}
+
+impl Reached {
+    /// Returns after which reservation the next round begins, and whether it scans all that are aged.
+    fn next_round(&self) -> (Option<Reservation>, bool) {
+        let last_full_scan = self.last_full_scan.filter(|(at, _)| at.elapsed() < FULL_SCAN_INTERVAL);
+        let is_full = self.cursor.is_none() && last_full_scan.is_none();
+        let from = last_full_scan.map(|(_, seen)| (OrderId::from_uuid(Uuid::nil()), seen));
+        (self.cursor.or(from), is_full)
+    }
 }
 
 impl ReleaseUnwritten {
     /// Returns the sweep of reservations older than `age`, which must exceed the time limit for writing an order.
     pub fn new(db: Database, orders: Orders, release: ReleaseReservations, age: Duration) -> Self {
-        Self { db, orders, release, age, cursor: Mutex::default() }
+        Self { db, orders, release, age, reached: Mutex::default() }
     }
 
-    /// Settles every reservation that is old enough. Several replicas may: releases are idempotent.
+    /// Settles every reservation that is old enough. One that could not be released waits for the next full scan.
+    /// Several replicas may: releases are idempotent.
     pub async fn run(&self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let (mut after, is_full) = self.reached().next_round();
         loop {
-            let aged = self.aged(self.cursor()).await?;
+            let before = Timestamp::now().minus(self.age);
+            let aged = self.aged(before, after).await?;
             let last = aged.last().copied();
             let is_last = aged.len() < BATCH_SIZE as usize;
             if !aged.is_empty() {
                 self.settle(aged).await?;
             }
+            after = last.filter(|_| !is_last);
+            self.reached().cursor = after;
             if is_last {
-                self.set_cursor(None);
+                if is_full {
+                    self.reached().last_full_scan = Some((started, before));
+                }
                 return Ok(());
             }
-            self.set_cursor(last);
         }
     }
 
-    fn cursor(&self) -> Option<Reservation> {
-        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reached(&self) -> MutexGuard<'_, Reached> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_cursor(&self, cursor: Option<Reservation>) {
-        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
-    }
-
-    async fn aged(&self, after: Option<Reservation>) -> Result<Vec<Reservation>, Error> {
-        let before = Timestamp::now().minus(self.age);
+    async fn aged(&self, before: Timestamp, after: Option<Reservation>) -> Result<Vec<Reservation>, Error> {
         let read = self.db.run("aged_reservations", |mut conn| async move {
             store::reservations::aged(&mut conn, before, after, BATCH_SIZE).await
         });
@@ -120,5 +145,28 @@ impl ReleaseUnwritten {
             );
         }
         Ok(released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_begins_where_the_last_full_one_has_ended_and_a_full_one_comes_every_few_seconds() {
+        let seen = Timestamp::from_micros(7);
+        let from = (OrderId::from_uuid(Uuid::nil()), seen);
+        let cursor = (OrderId::from_uuid(Uuid::from_u128(1)), seen);
+        let mut reached = Reached::default();
+        assert_eq!(reached.next_round(), (None, true));
+        reached.last_full_scan = Some((Instant::now(), seen));
+        assert_eq!(reached.next_round(), (Some(from), false));
+        reached.cursor = Some(cursor);
+        assert_eq!(reached.next_round(), (Some(cursor), false));
+        advance(FULL_SCAN_INTERVAL).await;
+        assert_eq!(reached.next_round(), (Some(cursor), false), "one that was cut short is finished first");
+        reached.cursor = None;
+        assert_eq!(reached.next_round(), (None, true));
     }
 }
