@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 /// Reservations in one look-up.
 const BATCH_SIZE: u32 = 1_024;
-/// Interval of full scans of the aged reservations. A scan in between begins where the last full one has ended: while an
-/// old snapshot is open, the index keeps the entries of deleted reservations, and a full scan reads them all.
+/// Interval of full scans of the aged reservations. A scan in between begins where the last full one has ended: while
+/// an old snapshot is open, the index keeps the entries of deleted reservations, and a full scan reads them all.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Gives back units of orders that were never written.
