@@ -19,6 +19,8 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Most expirations in one batch.
 const MAX_EXPIRATIONS: usize = 1_000;
+/// Pause after a batch. Timers of one instant expire one by one, and each batch locks and walks all that is due.
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
 /// Time-out of one batch. A transaction in flight goes on; the next poll of the sweep finds whether it committed.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -88,7 +90,10 @@ impl ExpiryListener {
             tokio::select! {
                 () = stop.cancelled() => return,
                 batch = expirations.next(MAX_EXPIRATIONS) => match batch {
-                    Some(batch) => self.advance(batch.len()).await,
+                    Some(batch) => {
+                        self.advance(batch.len()).await;
+                        sleep(BATCH_PAUSE).await;
+                    }
                     None => return tracing::warn!("the connection for timers is lost"),
                 },
                 // Without traffic a half-open connection looks like one on which nothing expires.

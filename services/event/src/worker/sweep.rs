@@ -9,9 +9,11 @@ use stampede_service::Worker;
 use stampede_vocab::{EventId, Timestamp, backoff_within};
 use std::{mem, time::Duration};
 
-/// Retry interval for events that another transaction had locked: a replica that makes the same transition has them for
-/// a moment, a stalled one until the server ends its connection.
-const LOCKED_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Limits of the back-off for events that another transaction had locked: a replica that makes the same transition has
+/// them for a moment, a stalled one until the server ends its connection. Each retry walks all of them, so that many of
+/// one instant would be slowed down by the replicas that are done.
+const MIN_LOCKED_RETRY: Duration = Duration::from_millis(10);
+const MAX_LOCKED_RETRY: Duration = Duration::from_millis(100);
 /// Limits of the back-off after a failure. The longest bounds how late transitions are once the database is back.
 const MIN_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
@@ -23,12 +25,14 @@ pub struct DueSweep {
     interval: Duration,
     /// The next transitions, read before the sleep.
     upcoming: Vec<Due>,
+    /// Rounds in a row after which an event was still locked.
+    locked_rounds: u32,
 }
 
 impl DueSweep {
     /// Returns the worker, woken by `changes`. Times that another replica has changed are read after `interval`.
     pub fn new(advance: AdvanceEvents, changes: ScheduleChanges, interval: Duration) -> Self {
-        Self { advance, changes, interval, upcoming: Vec::new() }
+        Self { advance, changes, interval, upcoming: Vec::new(), locked_rounds: 0 }
     }
 }
 
@@ -47,7 +51,14 @@ impl Worker for DueSweep {
         let horizon = self.advance.now().plus(self.interval * 2);
         self.upcoming = self.advance.upcoming(horizon).await?;
         let (next, now) = (self.upcoming.first(), self.advance.now());
-        Ok(if is_still_due(next, &due, now) { LOCKED_RETRY_INTERVAL } else { sleep_time(next, now, self.interval) })
+        if !is_still_due(next, &due, now) {
+            self.locked_rounds = 0;
+            return Ok(sleep_time(next, now, self.interval));
+        }
+        let ahead = self.upcoming.iter().find(|next| next.due_at > now);
+        let pause = locked_retry(self.locked_rounds, sleep_time(ahead, now, self.interval));
+        self.locked_rounds = self.locked_rounds.saturating_add(1);
+        Ok(pause)
     }
 
     async fn woken(&mut self) {
@@ -63,6 +74,11 @@ impl Worker for DueSweep {
 /// again.
 fn sleep_time(next: Option<&Due>, now: Timestamp, interval: Duration) -> Duration {
     next.map_or(interval, |next| next.due_at.since(now).min(interval))
+}
+
+/// Returns how long to wait for events that are locked after so many rounds before, but not past the next transition.
+fn locked_retry(rounds: u32, until_next: Duration) -> Duration {
+    backoff_within(MIN_LOCKED_RETRY, MAX_LOCKED_RETRY, rounds).min(until_next)
 }
 
 /// Returns whether the next transition is due, although its event was among those that were just tried.
@@ -105,6 +121,16 @@ mod tests {
         assert!(!is_still_due(Some(&late), &[], NOW), "it has become due since");
         assert!(!is_still_due(Some(&ahead), &[ahead.event_id], NOW), "its next transition is ahead");
         assert!(!is_still_due(None, &[late.event_id], NOW));
+    }
+
+    #[test]
+    fn what_stays_locked_is_tried_less_often_but_keeps_no_other_waiting() {
+        for (rounds, longest_ms) in [(0, 10), (1, 20), (3, 80), (9, 100)] {
+            let longest = Duration::from_millis(longest_ms);
+            let pause = locked_retry(rounds, Duration::from_secs(1));
+            assert!(pause >= longest / 2 && pause <= longest, "{rounds}: {pause:?}");
+        }
+        assert_eq!(locked_retry(9, Duration::from_millis(3)), Duration::from_millis(3));
     }
 
     #[test]
