@@ -1,14 +1,16 @@
-//! The number of events that are due at one instant and not open yet over time, as polls of the database see it.
+//! The number of events that are due at one instant and not open yet over time, as polls of the database see it, or by
+//! the time from which on each could be seen open.
 
 use crate::chaos::sql::Session;
 use serde::Serialize;
 use stampede_vocab::Timestamp;
-use std::{thread, time::Duration};
+use std::{iter, thread, time::Duration};
 
 /// Time from the first poll to the instant.
 const BEFORE: Duration = Duration::from_millis(100);
-/// Poll interval.
-const TICK: Duration = Duration::from_millis(2);
+/// Poll interval. Each poll reads every event that is due, whose rows change meanwhile: polls without a pause would slow
+/// down what they measure.
+const TICK: Duration = Duration::from_millis(25);
 
 /// One poll.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -52,6 +54,15 @@ impl Curve {
         }
     }
 
+    /// The curve of events that could be seen open from these times on.
+    pub fn of(mut seen: Vec<Timestamp>, due_at: Timestamp) -> Self {
+        seen.sort_unstable();
+        let total = u64::try_from(seen.len()).unwrap_or(u64::MAX);
+        let begin = Look { late_ms: 0.0, left: total };
+        let looks = (1..).zip(seen).map(|(open, at)| Look { late_ms: late_ms(at, due_at), left: total - open });
+        Self { total, looks: iter::once(begin).chain(looks).collect() }
+    }
+
     /// Milliseconds after which this percentage was open; none if it was never reached.
     pub fn late_ms(&self, percent: u64) -> Option<f64> {
         let may_be_left = self.total * (100 - percent.min(100)) / 100;
@@ -86,6 +97,15 @@ mod tests {
         let curve = curve(&[(-1.0, 200), (3.0, 120), (9.0, 100), (20.0, 2), (31.0, 0)]);
         assert_eq!([50, 99, 100].map(|percent| curve.late_ms(percent)), [Some(9.0), Some(20.0), Some(31.0)]);
         assert_eq!(curve.early(), 0);
+    }
+
+    #[test]
+    fn each_event_counts_from_when_it_could_be_seen_open() {
+        let due_at = Timestamp::from_micros(1_000_000);
+        let seen = [7, 3, 3, 90].map(|ms| due_at.plus(Duration::from_millis(ms)));
+        let curve = Curve::of(seen.to_vec(), due_at);
+        assert_eq!([0, 50, 75, 100].map(|percent| curve.late_ms(percent)), [0.0, 3.0, 7.0, 90.0].map(Some));
+        assert_eq!((curve.total, curve.early()), (4, 0));
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::{
     workspace::{Workspace, make_directory, remove_directory},
 };
 use stampede_vocab::{Service, Timestamp};
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, thread, time::Duration};
 
 /// The logical database of the timers.
 const TIMERS: u32 = 1;
@@ -41,6 +41,8 @@ const TIMERS: u32 = 1;
 const LEAD: Duration = Duration::from_secs(20);
 /// Longest time in which the product's events may open.
 const WITHIN: Duration = Duration::from_secs(30);
+/// Longest time in which the product records from when on each could be seen open.
+const RECORDED_WITHIN: Duration = Duration::from_secs(5);
 /// Time for processes to become idle.
 const REST: Duration = Duration::from_secs(5);
 /// Keys that one script writes.
@@ -165,19 +167,20 @@ impl<'a> Bench<'a> {
         let sample = &planned[..planned.len().min(self.args.orders as usize)];
         let (opens, events) = (due_at.micros(), table(Service::Event, "events"));
         let left = format!("SELECT COUNT(*) FROM {events} WHERE due_at_us = {opens}");
-        let (curve, first_orders_ms) = std::thread::scope(|scope| {
+        let (polled, first_orders_ms) = thread::scope(|scope| {
             let buyers = scope.spawn(|| buyers::first_orders(&self.shop, sample, due_at));
             let curve = Curve::watch(&mut session, &left, self.args.due, due_at, WITHIN);
             let orders = buyers.join().map_err(|_| anyhow::anyhow!("the buyers have panicked"));
             anyhow::Ok((curve?, orders??))
         })?;
         let early = format!("SELECT COUNT(*) FROM {events} WHERE opens_at_us = {opens} AND opened_at_us < {opens}");
-        let early = curve.early().max(session.number(&early)?);
+        let early = polled.early().max(session.number(&early)?);
         let double = format!(
             "SELECT COUNT(*) - COUNT(DISTINCT aggregateid) FROM {} WHERE type = 'stampede.message.v1.EventOpened'",
             table(Service::Event, "outbox")
         );
         let double = session.number(&double)?;
+        let curve = recorded(&mut session, polled, due_at)?;
         Ok(Opening { way: Way::Product, is_cut, curve, first_orders_ms, early, double })
     }
 
@@ -186,5 +189,24 @@ impl<'a> Bench<'a> {
         let curve = naive::open(&self.place, self.args.due, due_at, recovery)?;
         let early = curve.early();
         Ok(Opening { way: Way::Naive, is_cut, curve, first_orders_ms: Vec::new(), early, double: 0 })
+    }
+}
+
+/// Returns the curve by when the product recorded that each event could be seen open, after the commit: polls are coarse
+/// while the database is busy. Returns the polled one if some of it was not recorded.
+fn recorded(session: &mut Session, polled: Curve, due_at: Timestamp) -> anyhow::Result<Curve> {
+    let (opens, events) = (due_at.micros(), table(Service::Event, "events"));
+    let sql = format!("SELECT opened_seen_us FROM {events} WHERE opens_at_us = {opens} AND opened_seen_us IS NOT NULL");
+    let end = Timestamp::now().plus(RECORDED_WITHIN);
+    loop {
+        let seen = session.rows(&sql)?;
+        if u64::try_from(seen.len()).ok() == Some(polled.total) {
+            let seen: Result<Vec<_>, _> = seen.iter().map(|us| us.parse().map(Timestamp::from_micros)).collect();
+            return Ok(Curve::of(seen?, due_at));
+        }
+        if Timestamp::now() > end {
+            return Ok(polled);
+        }
+        thread::sleep(Duration::from_millis(100));
     }
 }
