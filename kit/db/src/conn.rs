@@ -6,6 +6,7 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 /// Holds a connection that was dropped before its work has ended.
@@ -60,6 +61,18 @@ impl ReturnSlot {
         if let Some(pooled) = returned {
             pool::release(pooled);
         }
+    }
+
+    /// Returns whether the connection was lost, after work that failed: it answers no ping within this time, and is
+    /// closed. One that answers returns to the pool dirty.
+    pub(crate) async fn is_lost(self, within: Duration) -> bool {
+        let returned = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut pooled) = returned else { return false };
+        let is_lost = !pooled.ping(within).await;
+        if is_lost {
+            pool::close(pooled);
+        }
+        is_lost
     }
 }
 

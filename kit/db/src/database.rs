@@ -13,6 +13,9 @@ use sqlx::{
 use std::{future::Future, str::FromStr, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
+/// Longest wait for a ping that tells whether work has failed for a lost connection.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// How many connections, and how long to wait for one and for its answers.
 #[derive(Debug, Clone, Copy)]
 pub struct DbConfig {
@@ -138,6 +141,8 @@ impl Database {
             let outcome = work(conn).await;
             if outcome.is_ok() {
                 slot.release();
+            } else if slot.is_lost(PROBE_TIMEOUT).await {
+                self.note_lost();
             }
             outcome
         };
@@ -161,6 +166,11 @@ impl Database {
     /// written.
     pub fn work_timeout(&self) -> Duration {
         self.config.work_timeout
+    }
+
+    /// Has the idle connections validated before their next use, after one was found to be lost.
+    pub(crate) fn note_lost(&self) {
+        self.pool.connector().note_lost();
     }
 
     pub(crate) fn timed_out(&self, name: &'static str) -> DbError {

@@ -7,6 +7,9 @@ use std::{sync::Arc, time::Duration};
 /// Codes that both servers use for a transaction to be tried again: deadlock, lock wait time-out.
 const TRY_AGAIN: [u16; 2] = [1213, 1205];
 
+/// Codes of the last words on a session that the server has ended: it stops, the session was killed, or was idle.
+const ENDED: [u16; 3] = [1053, 1927, 4031];
+
 /// Codes by which a server refuses what a statement writes, whenever it is tried: both servers use them, but for those
 /// of a failed CHECK.
 const REFUSED_DATA: [u16; 10] = [
@@ -77,6 +80,12 @@ impl DbError {
     /// Returns whether the same transaction may succeed if it is retried at once.
     pub fn is_deadlock(&self) -> bool {
         self.server_error().is_some_and(|error| TRY_AGAIN.contains(&error.number()))
+    }
+
+    /// Returns whether the connection is lost, so that a new one may serve.
+    pub(crate) fn is_lost_connection(&self) -> bool {
+        let is_broken = matches!(self, Self::Sqlx(error) if matches!(**error, sqlx::Error::Io(_)));
+        is_broken || self.server_error().is_some_and(|error| ENDED.contains(&error.number()))
     }
 
     /// Returns whether a statement that does not wait found a row locked: NOWAIT has a code of its own in MySQL, and

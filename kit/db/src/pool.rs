@@ -8,7 +8,11 @@ use crate::{DbConfig, DbError};
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleResult, Timeouts};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection, mysql::MySqlConnectOptions, raw_sql};
 use stampede_vocab::backoff_within;
-use std::{fmt, io, time::Duration};
+use std::{
+    fmt, io,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longest lifetime of a connection, less up to a tenth. After a failover it may still lead to the old primary, which
@@ -34,7 +38,7 @@ impl fmt::Debug for Pool {
 impl Pool {
     /// Returns an empty pool.
     pub fn new(options: MySqlConnectOptions, config: DbConfig) -> Self {
-        let pool = managed::Pool::builder(Connector { options, config })
+        let pool = managed::Pool::builder(Connector { options, config, lost_at: Mutex::default() })
             .max_size(config.max_connections as usize)
             // First in, first out: every connection is used now and then, which keeps it alive, and the keep-alive can
             // ping idle ones in turn.
@@ -97,6 +101,8 @@ pub fn close(pooled: Pooled) {
 pub struct Connector {
     options: MySqlConnectOptions,
     config: DbConfig,
+    /// When a connection was last found to be lost.
+    lost_at: Mutex<Option<Instant>>,
 }
 
 impl Connector {
@@ -105,6 +111,16 @@ impl Connector {
         let mut conn = Box::pin(self.options.connect()).await?;
         raw_sql(AssertSqlSafe(self.config.session())).execute(&mut conn).await?;
         Ok(conn)
+    }
+
+    /// Records that a connection was found to be lost. Those that were idle then are validated before their next use: a
+    /// server that restarts, or an operator who kills sessions, ends all of them.
+    pub fn note_lost(&self) {
+        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn lost_at(&self) -> Option<Instant> {
+        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a connection for the pool. Retries with back-off while the server refuses connections, for as long as the
@@ -135,7 +151,8 @@ impl Manager for Connector {
     /// new one here: deadpool would try all other idle ones first, which may not answer either, and the caller would
     /// not wait for so long.
     async fn recycle(&self, conn: &mut PoolConnection, _: &Metrics) -> RecycleResult<sqlx::Error> {
-        let needs_validation = conn.needs_validation(self.config.validate_after());
+        let is_suspect = self.lost_at().is_some_and(|at| !conn.has_answered_since(at));
+        let needs_validation = is_suspect || conn.needs_validation(self.config.validate_after());
         let is_valid = !needs_validation || Box::pin(conn.validate(self.config.acquire_timeout / 2)).await;
         if !is_valid || Instant::now() >= conn.expires_at {
             tracing::debug!(db.is_valid = is_valid, "replacing a connection that does not answer or is too old");

@@ -1,4 +1,5 @@
-//! Named units of work: one transaction each, on a task of their own, retried after a deadlock, and measured.
+//! Named units of work: one transaction each, on a task of their own, retried after a deadlock or on a connection that
+//! was lost before, and measured.
 
 use crate::{Answers, Conn, Database, DbError, Statements};
 use opentelemetry::{KeyValue, global, metrics::Histogram};
@@ -38,7 +39,8 @@ static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
 
 impl Database {
     /// Runs `work` in one transaction and commits if it yields `Ok`. After a deadlock or a lock time-out it is run
-    /// again from the start, five times at most, so it must have no effect outside the transaction.
+    /// again from the start, five times at most, so it must have no effect outside the transaction. The same if the
+    /// connection turns out to be lost as the transaction begins: nothing can have been committed by then.
     ///
     /// The work runs on a task of its own, so a caller that goes away does not cancel it. An attempt that takes longer
     /// than the work time-out fails as [`DbError::TimedOut`], and its connection is closed.
@@ -83,12 +85,17 @@ impl Database {
         let started = Instant::now();
         let mut attempt = 1;
         let outcome = loop {
-            let outcome = self.once(name, opening, work).await;
+            let mut is_lost = false;
+            let outcome = self.once(name, opening, work, &mut is_lost).await;
+            if is_lost {
+                self.note_lost();
+            }
             let deadlock = outcome.as_ref().err().and_then(E::as_db_error).is_some_and(DbError::is_deadlock);
-            if !deadlock || attempt == ATTEMPTS {
+            let may_succeed = deadlock || is_lost;
+            if !may_succeed || attempt == ATTEMPTS {
                 break outcome;
             }
-            tracing::debug!(db.transaction = name, db.attempt = attempt, "deadlock, trying again");
+            tracing::debug!(db.transaction = name, db.attempt = attempt, db.is_lost = is_lost, "trying again");
             sleep(backoff_from(FIRST_WAIT, attempt - 1)).await;
             attempt += 1;
         };
@@ -99,18 +106,30 @@ impl Database {
         outcome
     }
 
-    async fn once<T, E, F>(&self, name: &'static str, opening: &Statements, work: &F) -> Result<T, E>
+    /// Sets `is_lost` if the connection turns out to be lost before `work` is run.
+    async fn once<T, E, F>(
+        &self,
+        name: &'static str,
+        opening: &Statements,
+        work: &F,
+        is_lost: &mut bool,
+    ) -> Result<T, E>
     where
         E: WorkError,
         F: for<'t> Fn(&'t mut MySqlConnection, Answers) -> Work<'t, T, E>,
     {
         let connection = Begun(Some(self.acquire().await?));
-        let in_time = timeout(self.work_timeout(), in_transaction(connection, opening, work)).await;
+        let in_time = timeout(self.work_timeout(), in_transaction(connection, opening, work, is_lost)).await;
         in_time.unwrap_or_else(|_| Err(self.timed_out(name).into()))
     }
 }
 
-async fn in_transaction<T, E, F>(mut connection: Begun, opening: &Statements, work: &F) -> Result<T, E>
+async fn in_transaction<T, E, F>(
+    mut connection: Begun,
+    opening: &Statements,
+    work: &F,
+    is_lost: &mut bool,
+) -> Result<T, E>
 where
     E: WorkError,
     F: for<'t> Fn(&'t mut MySqlConnection, Answers) -> Work<'t, T, E>,
@@ -118,7 +137,10 @@ where
     let opened = opening.begin(connection.get()).await;
     let outcome = match opened {
         Ok(answers) => work(connection.get(), answers).await,
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            *is_lost = error.is_lost_connection();
+            Err(error.into())
+        }
     };
     match outcome {
         Ok(value) => {

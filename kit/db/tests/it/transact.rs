@@ -80,6 +80,66 @@ async fn wait_in_vain(db: &Database) -> DbError {
     error
 }
 
+/// Three connections of a pool that are idle and clean, and that the server has ended.
+async fn ended(world: &World) -> Database {
+    let others = ledger_in(world).await;
+    // Long enough that no keep-alive finds out before the test does.
+    let config = DbConfig { max_connections: 3, idle_timeout: Duration::from_secs(600), ..DbConfig::default() };
+    let db = Database::connect(&world.service_database_url(Service::Event), config).await.unwrap();
+    let all_taken = Arc::new(Barrier::new(3));
+    let (one, two, three) =
+        tokio::join!(id_of_one(&db, &all_taken), id_of_one(&db, &all_taken), id_of_one(&db, &all_taken));
+    let mut conn = others.acquire().await.unwrap();
+    for id in [one, two, three] {
+        sqlx::raw_sql(AssertSqlSafe(format!("KILL {id}"))).execute(&mut *conn).await.unwrap();
+    }
+    let count = "SELECT COUNT(*) FROM information_schema.processlist WHERE id IN (?, ?, ?)";
+    loop {
+        let left = sqlx::query_scalar(count).bind(one).bind(two).bind(three).fetch_one(&mut *conn);
+        let left: i64 = left.await.unwrap();
+        if left == 0 {
+            return db;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Takes a connection, waits until all are taken, and returns its id.
+async fn id_of_one(db: &Database, all_taken: &Arc<Barrier>) -> i64 {
+    let all_taken = all_taken.clone();
+    let id = db.transact("id", move |conn| {
+        let all_taken = all_taken.clone();
+        Box::pin(async move {
+            all_taken.wait().await;
+            let id: i64 = sqlx::query_scalar("SELECT CAST(CONNECTION_ID() AS SIGNED)").fetch_one(conn).await?;
+            Ok(id)
+        })
+    });
+    id.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_that_was_lost_while_it_was_idle_fails_no_transaction() {
+    let db = ended(&World::new().unwrap()).await;
+    for _ in 0..3 {
+        db.transact("add", |conn| Box::pin(add_one(conn, 1))).await.unwrap();
+    }
+    assert_eq!(numbers(&db).await, [3, 0]);
+}
+
+#[tokio::test]
+async fn of_the_connections_that_were_lost_while_they_were_idle_one_fails_a_read() {
+    let db = ended(&World::new().unwrap()).await;
+    let mut failed = 0;
+    for _ in 0..6 {
+        let read = db.run("read", |mut conn| async move {
+            Ok::<_, DbError>(sqlx::raw_sql("SELECT n FROM t").execute(&mut *conn).await?)
+        });
+        failed += u32::from(read.await.is_err());
+    }
+    assert_eq!(failed, 1, "the others are validated before");
+}
+
 #[tokio::test]
 async fn an_error_takes_everything_back() {
     let db = ledger().await;
