@@ -1,10 +1,12 @@
 //! Servers that close connections or refuse writes for a while.
 
-use super::{item, on_sale, standing};
+use super::{item, on_sale, standing, visitor::Visitor};
 use crate::{
     redis_faults::on_redis,
     sale::{LONG, Sale, eur, fresh},
 };
+use http::StatusCode;
+use serde_json::json;
 use sqlx::{AssertSqlSafe, MySqlPool};
 use stampede_proto::{coupon::v1::ClaimCouponRequest, order::v1::Order};
 use stampede_testkit::{OwnRedis, Process, Service, World, as_buyer, buyer, eventually, heavy};
@@ -104,15 +106,23 @@ async fn a_redis_ends_connections_and_takes_no_writes_for_a_while() {
 
 async fn case_04_connections_that_redis_ends_fail_no_first_call(sale: &Sale, redis: &OwnRedis) {
     let campaign_id = sale.claim(buyer()).await.campaign_id;
+    let gateway = Visitor::of(sale.mesh.url(Process::Gateway));
     for _ in 0..ROUNDS {
         redis.disconnect_all().await.unwrap();
         let claim = async {
             let request = ClaimCouponRequest { campaign_id: campaign_id.clone(), request_id: fresh() };
             sale.mesh.coupon().claim_coupon(as_buyer(buyer(), request)).await
         };
-        let (placed, claimed) = tokio::join!(sale.place(buyer(), &[(0, 1)], ""), claim);
+        let login = gateway.post("/v1/auth/tokens", "", "application/json", "{}");
+        let (placed, claimed, pair) = tokio::join!(sale.place(buyer(), &[(0, 1)], ""), claim, login);
         placed.unwrap_or_else(|refused| panic!("case 4: the first order: {refused:?}"));
         claimed.unwrap_or_else(|refused| panic!("case 4: the first claim: {refused:?}"));
+        assert_eq!(pair.status, StatusCode::CREATED, "case 4: the first login: {pair:?}");
+
+        redis.disconnect_all().await.unwrap();
+        let spent = json!({"refresh_token": pair.json["refresh_token"]});
+        let next = gateway.post("/v1/auth/tokens:refresh", "", "application/json", spent.to_string()).await;
+        assert_eq!(next.status, StatusCode::OK, "case 4: the first refresh: {next:?}");
     }
 }
 
