@@ -113,11 +113,15 @@ impl Expirations {
         (taken > 0).then_some(batch)
     }
 
-    /// Fails if the server does not answer on this connection any more: a subscription that is silent does not show
-    /// that.
+    /// Fails if the server does not answer on this connection any more, or is a replica now, as after a switch-over: a
+    /// replica keeps its subscribers and publishes no expirations. A subscription that is silent shows neither.
     pub async fn check(&self) -> Result<(), RedisError> {
         let mut connection = self.connection.clone();
-        Ok(redis::cmd("PING").exec_async(&mut connection).await?)
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
+        if info.lines().any(|line| line == "role:slave") {
+            return Err(RedisError::Refused("this Redis is a replica now, which publishes no expired keys".to_owned()));
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use stampede_lua::{
     Redis, RedisConfig, Timer,
     timer::{Armed, Expirations, Timers, arm, disarm},
 };
-use stampede_testkit::AdminRedis;
+use stampede_testkit::{AdminRedis, OwnRedis};
 use stampede_vocab::{EventId, Timestamp, UserId};
 use std::time::Duration;
 
@@ -128,4 +128,15 @@ async fn an_expired_timer_is_published_after_its_time_and_no_foreign_one_is() {
         let now = bench.now().await;
         assert!(now >= due_at, "{timer:?} was heard at {now:?}, before {due_at:?}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_has_become_a_replica_is_found_out_although_the_connection_stays() {
+    let (server, successor) = (OwnRedis::start(&[]).await.unwrap(), OwnRedis::start(&[]).await.unwrap());
+    let redis = Redis::connect(RedisConfig { url: server.url(), key_prefix: "t:".into() }).await.unwrap();
+    let expirations = Expirations::subscribe(&redis).await.unwrap();
+    expirations.check().await.unwrap();
+    server.follow(&successor).await.unwrap();
+    let error = expirations.check().await.unwrap_err();
+    assert!(error.to_string().contains("is a replica now"), "{error}");
 }

@@ -15,8 +15,8 @@ const ARM_INTERVAL: Duration = Duration::from_secs(20);
 /// Age from which on a connection counts as stable and resets the back-off: one that is cut again and again must not
 /// have the timers armed as often.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
-/// Time between two pings of the connection.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two checks of the connection.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Most expirations in one batch.
 const MAX_EXPIRATIONS: usize = 1_000;
 /// Pause after a batch. Timers of one instant expire one by one, and each batch locks and walks all that is due.
@@ -85,7 +85,7 @@ impl ExpiryListener {
 
     /// Advances due events when timers expire, until the connection is lost or the process stops.
     async fn listen(&self, mut expirations: Expirations, stop: &CancellationToken) {
-        let mut ping = interval(PING_INTERVAL);
+        let mut check = interval(CHECK_INTERVAL);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -96,9 +96,9 @@ impl ExpiryListener {
                     }
                     None => return tracing::warn!("the connection for timers is lost"),
                 },
-                // Without traffic a half-open connection looks like one on which nothing expires.
-                _ = ping.tick() => if let Err(error) = expirations.check().await {
-                    return tracing::warn!(error.cause = %error, "the connection for timers does not answer");
+                // Without traffic a half-open connection, or one to a replica, looks like one on which nothing expires.
+                _ = check.tick() => if let Err(error) = expirations.check().await {
+                    return tracing::warn!(error.cause = %error, "the connection for timers is given up");
                 },
             }
         }
