@@ -244,6 +244,30 @@ async fn a_watcher_over_http1_who_does_not_read_is_cut() {
     door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
 }
 
+#[tokio::test]
+async fn who_asks_for_the_head_of_a_stream_holds_no_place() {
+    let door = Door::open(&[("--max-streams", "5")]).await;
+    let stay = "/v1/events:watch?event_ids=stay";
+    let request = format!("HEAD {stay} HTTP/1.1\r\nhost: test\r\n\r\n");
+    let mut kept = Vec::new();
+    for _ in 0..20 {
+        let mut socket = door.connect().await;
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 4096];
+        let read = socket.read(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..read]));
+        kept.push(socket);
+    }
+    let mut http2 = door.connect_http2().await;
+    for _ in 0..20 {
+        http2.open("HEAD", stay, true).await;
+    }
+    http2.wait_for(frame::HEADERS, 20).await;
+    door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
+    // Only now are their connections closed.
+    drop((kept, http2));
+}
+
 /// All deadlines are those that hold without a flag.
 #[cfg(target_os = "linux")]
 #[tokio::test]
