@@ -357,7 +357,7 @@ pub struct EventOpenArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=100))]
     pub orders: u32,
     /// Time between two recovery passes of the naive way
-    #[arg(long = "recovery", value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=600))]
+    #[arg(long = "recovery", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=600))]
     pub recovery_s: u32,
     /// How long an idle mesh is measured
     #[arg(long = "idle", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
