@@ -1,8 +1,8 @@
 //! The pool: reuses clean connections as they are, and validates the others before their next use.
 //!
 //! Validation costs round trips. So a connection that is released as clean is not validated, unless it was idle for
-//! long enough that the server may have ended it, or another one was found to be lost meanwhile. Any other connection is
-//! dirty: it may be in the middle of a statement or of a transaction.
+//! long enough that the server may have ended it, or another one was found to be lost meanwhile. Any other is dirty: it
+//! may be in the middle of a statement or of a transaction.
 
 use crate::{DbConfig, DbError};
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleResult, Timeouts};

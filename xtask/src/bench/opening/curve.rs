@@ -8,8 +8,8 @@ use std::{iter, thread, time::Duration};
 
 /// Time from the first poll to the instant.
 const BEFORE: Duration = Duration::from_millis(100);
-/// Poll interval. Each poll reads every event that is due, whose rows change meanwhile: polls without a pause would slow
-/// down what they measure.
+/// Poll interval. Each poll reads every event that is due, whose rows change meanwhile: polls without a pause would
+/// slow down what they measure.
 const TICK: Duration = Duration::from_millis(25);
 
 /// One poll.

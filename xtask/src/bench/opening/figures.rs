@@ -82,8 +82,9 @@ impl Figures {
     pub fn describe(&self) -> String {
         format!(
             "{} events ahead, {} other keys that expire, {} replicas of the event service. The naive way is a listener \
-             alone, with a recovery pass every {} s (its longest lateness grows with it). An opening of \
-             the product counts from when its replica knew of the commit, one of the naive way from when a poll saw it.",
+             alone, with a recovery pass every {} s (its longest lateness grows with it). An opening \
+             of the product counts from when its replica knew of the commit, one of the naive way from when a poll saw \
+             it.",
             self.ahead, self.keys, self.replicas, self.recovery_s
         )
     }

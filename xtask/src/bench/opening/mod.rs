@@ -43,8 +43,8 @@ const LEAD: Duration = Duration::from_secs(20);
 const WITHIN: Duration = Duration::from_secs(30);
 /// Longest time in which the product records from when on each could be seen open.
 const RECORDED_WITHIN: Duration = Duration::from_secs(5);
-/// Time for processes and servers to become idle. After a hundred thousand events and a million keys the database goes on
-/// to flush pages, and Redis rewrites its log.
+/// Time for processes and servers to become idle. After a hundred thousand events and a million keys the database goes
+/// on to flush pages, and Redis rewrites its log.
 const REST: Duration = Duration::from_secs(20);
 /// Keys that one script writes.
 const KEYS_AT_A_TIME: u32 = 10_000;
@@ -193,8 +193,8 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Returns the curve by when the product recorded that each event could be seen open, after the commit: polls are coarse
-/// while the database is busy. Returns the polled one if some of it was not recorded.
+/// Returns the curve by when the product recorded that each event could be seen open, after the commit: polls are
+/// coarse while the database is busy. Returns the polled one if some of it was not recorded.
 fn recorded(session: &mut Session, polled: Curve, due_at: Timestamp) -> anyhow::Result<Curve> {
     let (opens, events) = (due_at.micros(), table(Service::Event, "events"));
     let sql = format!("SELECT opened_seen_us FROM {events} WHERE opens_at_us = {opens} AND opened_seen_us IS NOT NULL");
