@@ -1,20 +1,24 @@
 //! Writes answers as JSON straight from their bytes, by a plan that is compiled from the descriptor once.
 //!
-//! The text equals that of the library, for the kinds of fields that answers have: texts, numbers, enums, messages and
-//! lists of them. The library writes the rest: parts with a special JSON form, such as a time, and whole answers with
-//! an unusual encoding.
+//! The text equals that of the library, for the kinds of fields that answers have: texts, numbers, enums, times,
+//! messages and lists of them. The library writes the rest: parts with another special JSON form, such as a duration,
+//! and whole answers with an unusual encoding.
 
 use super::{
     response::OPTIONS,
     wire::{Raw, next},
 };
+use prost::Message;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
-use std::io::Write;
+use prost_types::Timestamp;
+use std::{io::Write, ops::RangeInclusive};
 
 /// Deepest nesting of a plan.
 const DEPTH: usize = 8;
 /// Initial capacity, enough for most answers.
 const CAPACITY: usize = 512;
+/// Times that JSON has, in seconds since the epoch: of the years 1 to 9999.
+const WRITABLE_S: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// Writes the answers of one method.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ enum Shape {
     /// The names in quotes, by their numbers.
     Enum(Vec<(i32, String)>),
     Message(Plan),
+    /// A time, which most answers have: the library would encode and decode each once more.
+    Time,
     /// A message that the library writes.
     Library(MessageDescriptor),
 }
@@ -157,7 +163,7 @@ impl Field {
     }
 
     fn is_single_message(&self) -> bool {
-        !self.is_list && matches!(self.shape, Shape::Message(_) | Shape::Library(_))
+        !self.is_list && matches!(self.shape, Shape::Message(_) | Shape::Time | Shape::Library(_))
     }
 
     /// Writes all values of the field. The whole message is scanned for them: few have a list, and those are mostly
@@ -193,6 +199,7 @@ impl Shape {
             Kind::Enum(names) => {
                 Self::Enum(names.values().map(|value| (value.number(), format!("\"{}\"", value.name()))).collect())
             }
+            Kind::Message(inner) if inner.full_name() == "google.protobuf.Timestamp" => Self::Time,
             Kind::Message(inner) => match Plan::of(inner, depth - 1) {
                 Some(plan) => Self::Message(plan),
                 None => Self::Library(inner.clone()),
@@ -209,11 +216,13 @@ impl Shape {
                 serde_json::to_writer(json, std::str::from_utf8(bytes).ok()?).ok()?;
             }
             (Self::Message(plan), Some(Raw::Bytes(bytes))) => plan.write(bytes, json)?,
+            (Self::Time, Some(Raw::Bytes(bytes))) => write_time(bytes, json)?,
             (Self::Library(descriptor), Some(Raw::Bytes(bytes))) => {
                 let message = DynamicMessage::decode(descriptor.clone(), bytes).ok()?;
                 message.serialize_with_options(&mut serde_json::Serializer::new(json), &OPTIONS).ok()?;
             }
-            (Self::Text | Self::Message(_) | Self::Library(_), _) | (_, Some(Raw::Bytes(_) | Raw::Fixed)) => {
+            (Self::Text | Self::Message(_) | Self::Time | Self::Library(_), _)
+            | (_, Some(Raw::Bytes(_) | Raw::Fixed)) => {
                 return None;
             }
             (shape, None) => shape.write_number(0, json)?,
@@ -235,10 +244,17 @@ impl Shape {
                 Some((_, name)) => json.extend_from_slice(name.as_bytes()),
                 None => write!(json, "{}", number as i32).ok()?,
             },
-            Self::Text | Self::Message(_) | Self::Library(_) => return None,
+            Self::Text | Self::Message(_) | Self::Time | Self::Library(_) => return None,
         }
         Some(())
     }
+}
+
+/// Writes an encoded time; `None` for one that JSON does not have.
+fn write_time(time: &[u8], json: &mut Vec<u8>) -> Option<()> {
+    let time = Timestamp::decode(time).ok()?;
+    WRITABLE_S.contains(&time.seconds).then_some(())?;
+    write!(json, "\"{time}\"").ok()
 }
 
 #[cfg(test)]
@@ -253,7 +269,6 @@ mod tests {
         prelude::{ProptestConfig, any, proptest},
         sample::Index,
     };
-    use prost::Message;
     use prost_reflect::Value;
     use std::sync::{Arc, LazyLock};
 
