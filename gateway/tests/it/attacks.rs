@@ -112,6 +112,19 @@ async fn an_old_connection_is_asked_to_leave() {
     tokio::join!(http2.wait_for(frame::GOAWAY, 1), victim.is_served("GET", LIST));
 }
 
+/// The attack is known as rapid reset: requests that are cancelled at once cost their client next to nothing.
+#[tokio::test]
+async fn a_client_that_cancels_its_requests_before_they_are_begun_is_cut() {
+    let door = Door::open(&[]).await;
+    let victim = Victim::of(&door).await;
+    let is_cut = || async {
+        let mut http2 = door.connect_http2().await;
+        http2.open_and_cancel(100, "GET", LIST).await;
+        assert!(closed_after(&mut http2.socket).await < SOON);
+    };
+    beside(&victim, || all_at_once(is_cut)).await;
+}
+
 #[tokio::test]
 async fn one_address_has_its_share_of_connections_and_others_have_theirs() {
     let door = Door::open(&[("--max-connections", "16"), ("--address-share-percent", "25")]).await;

@@ -115,6 +115,30 @@ pub async fn closed_after(socket: &mut TcpStream) -> Duration {
     started.elapsed()
 }
 
+fn encoded(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Returns the fields of a request.
+fn head(method: &str, path: &str) -> Vec<u8> {
+    let mut head = Vec::new();
+    for (name, value) in [(":method", method), (":scheme", "http"), (":authority", "test"), (":path", path)] {
+        // A literal that is not indexed, its name too (RFC 7541 6.2.2).
+        head.push(0);
+        for text in [name, value] {
+            head.push(u8::try_from(text.len()).unwrap());
+            assert!(text.len() < 127, "a longer text has a longer length");
+            head.extend(text.as_bytes());
+        }
+    }
+    head
+}
+
 /// A client of HTTP/2 that sends nothing by itself: it answers neither pings nor settings.
 pub struct Http2 {
     pub socket: TcpStream,
@@ -125,30 +149,27 @@ pub struct Http2 {
 
 impl Http2 {
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.socket.write_all(&frame).await.unwrap();
+        self.socket.write_all(&encoded(kind, flags, stream, payload)).await.unwrap();
     }
 
     /// Opens a stream with the head of a request; without an end there is a body to come.
     pub async fn open(&mut self, method: &str, path: &str, is_whole: bool) {
-        let mut head = Vec::new();
-        for (name, value) in [(":method", method), (":scheme", "http"), (":authority", "test"), (":path", path)] {
-            // A literal that is not indexed, its name too (RFC 7541 6.2.2).
-            head.push(0);
-            for text in [name, value] {
-                head.push(u8::try_from(text.len()).unwrap());
-                assert!(text.len() < 127, "a longer text has a longer length");
-                head.extend(text.as_bytes());
-            }
-        }
         let (end_headers, end_stream) = (4, u8::from(is_whole));
         let stream = self.next_stream;
         self.next_stream += 2;
-        self.send(frame::HEADERS, end_headers | end_stream, stream, &head).await;
+        self.send(frame::HEADERS, end_headers | end_stream, stream, &head(method, path)).await;
+    }
+
+    /// Opens streams with whole requests and cancels each at once, all in one write.
+    pub async fn open_and_cancel(&mut self, count: usize, method: &str, path: &str) {
+        let (ends, cancel, head) = (5, [0, 0, 0, 8], head(method, path));
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            frames.extend(encoded(frame::HEADERS, ends, self.next_stream, &head));
+            frames.extend(encoded(frame::RST_STREAM, 0, self.next_stream, &cancel));
+            self.next_stream += 2;
+        }
+        self.socket.write_all(&frames).await.unwrap();
     }
 
     /// Reads until as many frames of this kind have come in all, also while others were waited for.

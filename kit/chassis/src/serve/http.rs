@@ -33,8 +33,8 @@ use hyper_util::{
 use stampede_status::{Problem, Reason};
 use std::{
     convert::Infallible,
-    fmt::Display,
-    io,
+    error::Error,
+    io, iter,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     pin::pin,
@@ -196,8 +196,7 @@ impl Server {
     /// Runs a connection, and ends it when it exceeds a deadline or its age.
     async fn enforce_bounds<C>(&self, connection: C, permit: &Permit, stop: &CancellationToken)
     where
-        C: GracefulConnection,
-        C::Error: Display,
+        C: GracefulConnection<Error = Box<dyn Error + Send + Sync>>,
     {
         let mut connection = pin!(connection);
         let mut leaving = None;
@@ -212,6 +211,9 @@ impl Server {
                 () = permit.life.cut.cancelled() => return self.cuts.count("full"),
                 outcome = connection.as_mut() => {
                     if let Err(error) = outcome {
+                        if is_flood(&*error) {
+                            self.cuts.count("flood");
+                        }
                         tracing::debug!(error.cause = %error, "connection broke off");
                     }
                     return;
@@ -235,6 +237,16 @@ impl Server {
             timer.as_mut().reset(Instant::now() + bounds::LEAVE_DEADLINE);
         }
     }
+}
+
+/// Returns whether a connection was closed because of a flood of frames, such as requests that are cancelled before they
+/// are begun. The library of HTTP/2 limits these.
+fn is_flood(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = iter::successors(Some(error), |&error| error.source());
+    causes.any(|cause| {
+        let h2 = cause.downcast_ref::<h2::Error>();
+        h2.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+    })
 }
 
 /// Returns the answer to a connection over the limit, with its Retry-After.

@@ -316,29 +316,64 @@ fn measure() {
 async fn a_client_that_vanishes_without_a_word_is_given_up_and_counted() {
     measure();
     let (process, _channel) = start(&Workers::new(), DRAIN).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let bounds = HttpBounds { listener: "vanishing", vanish_deadline: Duration::from_secs(2), ..HttpBounds::default() };
-    let _serving = AbortOnDropHandle::new(tokio::spawn(super::http::serve(
-        listener,
-        Router::new(),
-        bounds,
-        None,
-        process.stop.clone(),
-    )));
+    let (mut client, _serving) = client_within(bounds, &process.stop).await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
     assert!(client.read(&mut [0; 4096]).await.unwrap() > 0);
     crate::for_tests::vanish(&client);
-    let give_up = Instant::now() + Duration::from_secs(30);
-    let is_counted = |line: &str| {
-        let of_bound = line.starts_with("http_server_cut_connections_total{") && line.contains("bound=\"vanished\"");
-        of_bound && line.contains("listener=\"vanishing\"")
-    };
     // An idle client would be kept for a minute.
+    until_cut(&process, "vanishing", "vanished").await;
+}
+
+/// Serves nothing within these bounds. Returns a client.
+async fn client_within(bounds: HttpBounds, stop: &CancellationToken) -> (TcpStream, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let serving = super::http::serve(listener, Router::new(), bounds, None, stop.clone());
+    (client, AbortOnDropHandle::new(tokio::spawn(serving)))
+}
+
+/// Waits until a connection of this listener is counted as closed by this bound.
+async fn until_cut(process: &Process, listener: &str, bound: &str) {
+    let labels = [format!("listener=\"{listener}\""), format!("bound=\"{bound}\"")];
+    let is_counted = |line: &str| {
+        let of_all = line.starts_with("http_server_cut_connections_total{");
+        of_all && labels.iter().all(|label| line.contains(label.as_str()))
+    };
+    let give_up = Instant::now() + Duration::from_secs(30);
     while !process.get("/metrics").await.lines().any(is_counted) {
         assert!(Instant::now() < give_up, "it still has its place");
         sleep(Duration::from_millis(200)).await;
     }
+}
+
+#[tokio::test]
+async fn a_client_that_cancels_its_requests_before_they_are_begun_is_cut_and_counted() {
+    measure();
+    let (process, _channel) = start(&Workers::new(), DRAIN).await;
+    let bounds = HttpBounds { listener: "flooded", ..HttpBounds::default() };
+    let (mut client, _serving) = client_within(bounds, &process.stop).await;
+    client.write_all(&cancelled_requests(100)).await.unwrap();
+    until_cut(&process, "flooded", "flood").await;
+}
+
+/// The first bytes of an HTTP/2 client that cancels each of its requests at once.
+fn cancelled_requests(count: u32) -> Vec<u8> {
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    // GET, http and / of the static table, and a literal authority (RFC 7541, A).
+    let head = b"\x82\x86\x84\x01\x04test";
+    let (settings, headers, reset) = (4, 1, 3);
+    let mut bytes = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], frame(settings, 0, 0, &[]).as_slice()].concat();
+    for number in 0..count {
+        let stream = number * 2 + 1;
+        // END_HEADERS and END_STREAM; then CANCEL.
+        bytes.extend(frame(headers, 5, stream, head));
+        bytes.extend(frame(reset, 0, stream, &[0, 0, 0, 8]));
+    }
+    bytes
 }
 
 #[tokio::test]
