@@ -1,6 +1,6 @@
-//! Strangers who hold as many connections, requests and streams of a real gateway as they can, all at once and again as
-//! soon as these are closed. Buyers are answered in time meanwhile, the gateway's memory stays bounded, and everything
-//! held is freed by itself.
+//! Strangers who hold as many connections, requests and bodies of a real gateway as they can, each kind alone and
+//! several at once, and again as soon as these are closed. Buyers are answered in time meanwhile, the memory of the
+//! gateway, a process of its own, stays under the bound of the attack, and everything held is freed by itself.
 //!
 //! Each single bound is tested with the gateway.
 
@@ -13,15 +13,23 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
+    sync::Mutex,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
-/// The gateway's limits of connections and requests: fewer than the strangers would have.
+/// The gateway's limits of connections, of requests and of the bytes of incomplete bodies: fewer than the strangers
+/// would have.
 const CONNECTIONS: usize = 500;
 const REQUESTS: usize = 400;
-/// Strangers who say nothing.
+const UNFINISHED_BYTES: usize = 4 << 20;
+/// Strangers who send no whole head.
 const SILENT: usize = 600;
+/// Bytes of a head that has no end, less than the largest.
+const HEAD_BYTES: usize = 30 << 10;
+/// Strangers whose bodies have no end, and the bytes of each that come: less than the largest body.
+const TRICKLING: usize = 300;
+const BODY_BYTES: usize = 40 << 10;
 /// Connections of strangers who send no body, and of those who read no answer; and the requests on each.
 const GREEDY: usize = 4;
 const STREAMS: u32 = 100;
@@ -34,8 +42,9 @@ const ASKED: usize = 200;
 /// Time within which 99 of 100 of them are answered: a delay that a buyer does not notice. The attackers and the
 /// servers have the same cores, so one of three measurements has to be that good.
 const MOST_P99: Duration = Duration::from_millis(100);
-/// Largest growth of the gateway's memory: some 64 KiB a connection, and unread answers.
-const MOST_GROWTH: f64 = 96.0 * 1024.0 * 1024.0;
+/// Largest growth of the gateway's memory under several attacks at once, in MiB: some 64 KiB a connection, and unread
+/// answers.
+const MOST_GROWTH_MIB: f64 = 96.0;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,39 +52,133 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 
+/// At most one test of these at a time, as each has hundreds of connections.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// Strangers of one kind.
+struct Attack {
+    /// Their connections at a time.
+    connections: usize,
+    /// What each sends before it holds its connection.
+    said: Vec<u8>,
+    /// The metric of the gateway, and the value of one of its labels, that show that a bound is reached.
+    reached: (&'static str, &'static str),
+    /// Largest growth of the gateway's memory meanwhile, in MiB, if there are no others.
+    most_growth_mib: f64,
+}
+
+impl Attack {
+    /// Connections that say nothing: each costs its task and its socket.
+    fn silent() -> Self {
+        let reached = ("http_server_cut_connections_total", "full");
+        Self { connections: SILENT, said: Vec::new(), reached, most_growth_mib: 48.0 }
+    }
+
+    /// Heads without an end: each connection also has a buffer, doubled until it has room for the largest head.
+    fn endless_heads() -> Self {
+        let said = [b"GET / HTTP/1.1\r\nhost: test\r\nx: ".to_vec(), vec![b'x'; HEAD_BYTES]].concat();
+        Self { said, most_growth_mib: 96.0, ..Self::silent() }
+    }
+
+    /// Bodies without an end: the bytes that are counted, a buffer for each connection, and room to grow.
+    fn endless_bodies() -> Self {
+        let length = BODY_BYTES + 1;
+        let head = format!("POST /v1/auth/tokens HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n");
+        let said = [head.into_bytes(), vec![b' '; BODY_BYTES]].concat();
+        let reached = ("stampede_gateway_refused_total", "body_bytes");
+        Self { connections: TRICKLING, said, reached, most_growth_mib: 64.0 }
+    }
+
+    /// Requests whose bodies do not begin: each costs a task.
+    fn without_bodies() -> Self {
+        let said = requests("POST", "/v1/auth/tokens", false);
+        let reached = ("http_server_request_duration_seconds_count", "408");
+        Self { connections: GREEDY, said, reached, most_growth_mib: 48.0 }
+    }
+
+    /// Requests whose answers are not read: each costs a task. All have the same page, of which there is one.
+    fn without_readers() -> Self {
+        let said = requests("GET", "/openapi.json", true);
+        let reached = ("stampede_gateway_refused_total", "requests");
+        Self { connections: GREEDY, said, reached, most_growth_mib: 48.0 }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn buyers_are_answered_in_time_while_strangers_hold_all_that_they_can() {
+    let attacks = [Attack::silent(), Attack::without_bodies(), Attack::without_readers()];
+    is_survived(&attacks, MOST_GROWTH_MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_say_nothing_are_bounded_in_memory() {
+    is_survived_alone(Attack::silent()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_without_an_end_are_bounded_in_memory() {
+    is_survived_alone(Attack::endless_heads()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_without_an_end_are_bounded_in_memory() {
+    is_survived_alone(Attack::endless_bodies()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_without_a_body_are_bounded_in_memory() {
+    is_survived_alone(Attack::without_bodies()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_not_read_are_bounded_in_memory() {
+    is_survived_alone(Attack::without_readers()).await;
+}
+
+async fn is_survived_alone(attack: Attack) {
+    let most_growth_mib = attack.most_growth_mib;
+    is_survived(&[attack], most_growth_mib).await;
+}
+
+/// Attacks a gateway in all of these ways at once. Checks that buyers are served meanwhile, that its memory grows by
+/// less than so many MiB, and that all is free afterwards.
+async fn is_survived(attacks: &[Attack], most_growth_mib: f64) {
+    let _one = ONE_AT_A_TIME.lock().await;
     let _turn = heavy().await;
     let world = World::new().unwrap();
     let mesh = MeshBuilder::default()
         .set(Process::Gateway, "STAMPEDE_MAX_CONNECTIONS", CONNECTIONS)
         .set(Process::Gateway, "STAMPEDE_MAX_IN_FLIGHT", REQUESTS)
+        .set(Process::Gateway, "STAMPEDE_MAX_UNFINISHED_BYTES", UNFINISHED_BYTES)
         .start(&world, [Process::Gateway])
         .await
         .unwrap();
     let gateway = mesh.addresses(Process::Gateway)[0];
     log_in(gateway).await;
-    let before = measured(&mesh, "process_resident_memory_bytes", "").await;
+    let before_mib = resident_mib(&mesh).await;
 
-    let strangers = attack(gateway);
-    for (metric, label) in
-        [("http_server_cut_connections_total", "full"), ("stampede_gateway_refused_total", "requests")]
-    {
+    let strangers = begin(attacks, gateway);
+    for (metric, label) in attacks.iter().map(|attack| attack.reached) {
         let holds = || async { (measured(&mesh, metric, label).await > 0.0).then_some(()) };
         eventually(&format!("strangers hold all there is: {metric} {label}"), holds).await;
     }
+    let mut most_mib = resident_mib(&mesh).await;
     let mut measured_p99: Vec<Duration> = Vec::new();
     while measured_p99.len() < 3 && measured_p99.last().is_none_or(|p99| *p99 >= MOST_P99) {
         measured_p99.push(p99(gateway).await);
+        most_mib = most_mib.max(resident_mib(&mesh).await);
     }
     assert!(measured_p99.last().is_some_and(|p99| *p99 < MOST_P99), "99 of 100 who buy wait {measured_p99:?}");
-    let grown = measured(&mesh, "process_resident_memory_bytes", "").await - before;
-    assert!(grown < MOST_GROWTH, "the gateway has grown by {grown} bytes");
+    let grown_mib = most_mib - before_mib;
+    assert!(grown_mib < most_growth_mib, "the gateway has grown by {grown_mib} MiB");
 
     drop(strangers);
     let is_free = || async {
         let open = measured(&mesh, "http_server_open_connections", "public").await;
-        let held = measured(&mesh, "stampede_gateway_held", "requests").await;
+        let mut held = 0.0;
+        for kind in ["requests", "body_bytes", "answer_bytes"] {
+            held += measured(&mesh, "stampede_gateway_held", kind).await;
+        }
         (open < 5.0 && held < 1.0).then_some(())
     };
     eventually("what was held is free", is_free).await;
@@ -83,15 +186,13 @@ async fn buyers_are_answered_in_time_while_strangers_hold_all_that_they_can() {
     mesh.stop().await.unwrap();
 }
 
-/// Strangers of every kind, until this is dropped.
-fn attack(gateway: SocketAddr) -> JoinSet<()> {
+/// Strangers of these kinds, until this is dropped.
+fn begin(attacks: &[Attack], gateway: SocketAddr) -> JoinSet<()> {
     let mut strangers = JoinSet::new();
-    for _ in 0..SILENT {
-        strangers.spawn(hold(gateway, Vec::new()));
-    }
-    for _ in 0..GREEDY {
-        strangers.spawn(hold(gateway, requests("POST", "/v1/auth/tokens", false)));
-        strangers.spawn(hold(gateway, requests("GET", "/openapi.json", true)));
+    for attack in attacks {
+        for _ in 0..attack.connections {
+            strangers.spawn(hold(gateway, attack.said.clone()));
+        }
     }
     strangers
 }
@@ -180,6 +281,11 @@ async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
         io::Result::Ok(answer)
     };
     timeout(PATIENCE, asked).await.expect("the answer ends").unwrap()
+}
+
+/// The memory of the gateway.
+async fn resident_mib(mesh: &Mesh) -> f64 {
+    measured(mesh, "process_resident_memory_bytes", "").await / f64::from(1 << 20)
 }
 
 /// The sum of a metric of the gateway, over the series that have this as the value of a label; of all for an empty one.
