@@ -206,6 +206,23 @@ async fn answers_that_are_not_read_take_the_place_of_no_other_class_and_are_cut(
     door.ask_until("GET", "/", "200").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_that_are_not_read_are_bounded_by_their_bytes_and_cut() {
+    // Room for fifteen of them.
+    let flags = [("--max-unread-bytes", "1000000"), ("--address-share-percent", "100"), ("--read-stall-ms", "5000")];
+    let door = Door::open(&flags).await;
+    let victim = Victim::of(&door).await;
+    let large = "/v1/events?page_token=large";
+    let mut http2 = door.connect_http2().await;
+    for _ in 0..40 {
+        http2.open("GET", large, true).await;
+    }
+    door.ask_until("GET", large, "503").await;
+    victim.is_served("GET", LIST).await;
+    http2.wait_for(frame::RST_STREAM, 15).await;
+    door.ask_until("GET", large, "200").await;
+}
+
 #[tokio::test]
 async fn an_answer_that_is_read_in_time_is_whole_however_large() {
     // An answer of 16 MB takes its time where nothing is optimised.
