@@ -22,22 +22,28 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
+/// The service of the calls.
+pub const SERVICE: &str = "stampede.coupon.v1.CouponService";
 /// The `request_id` of a claim that is refused.
 const REFUSED: &str = "refused";
 /// Resets that are not yet accepted: wrk leaves with its requests under way.
 const MAX_PENDING_RESETS: usize = 8_192;
 
 pub async fn serve(listener: TcpListener) -> anyhow::Result<()> {
-    let router = Router::new()
-        .route("/stampede.coupon.v1.CouponService/ClaimCoupon", any(claim))
-        .route("/stampede.coupon.v1.CouponService/GetCampaign", any(campaign))
-        .route("/grpc.health.v1.Health/Check", any(health));
+    let router = calls().route("/grpc.health.v1.Health/Check", any(health));
     Server::builder()
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .add_routes(Routes::from(router))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
+}
+
+/// Returns the routes of the calls.
+pub fn calls() -> Router {
+    Router::new()
+        .route(&format!("/{SERVICE}/ClaimCoupon"), any(claim))
+        .route(&format!("/{SERVICE}/GetCampaign"), any(campaign))
 }
 
 async fn claim(request: Request) -> Response<tonic::body::Body> {

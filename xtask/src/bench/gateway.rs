@@ -1,12 +1,12 @@
 //! `cargo xtask bench gateway`: the cost of a request in the gateway, beside that in a bare HTTP handler and in a bare
-//! hop from HTTP to gRPC, in the same run and in turn with them. Processor time is the kernel's; only ratios of one run
-//! compare with those of another machine.
+//! hop from HTTP to gRPC; and that of a gRPC handler within the layers of a service, beside a bare one. All in the same
+//! run and in turn. Processor time is the kernel's; only ratios of one run compare with those of another machine.
 
 use crate::{
     bench::{
         RUN,
         costs::Spent,
-        laboratory::{BACKEND, GATEWAY, HANDLER, HOP, Laboratory, Programs},
+        laboratory::{BACKEND, GATEWAY, HANDLER, HOP, Laboratory, Programs, SERVICE, TO_SERVICE},
         stage,
         wrk::{Count, Request, Wrk},
     },
@@ -32,6 +32,12 @@ const WARM_UP_S: u32 = 1;
 /// Ceilings of the gateway's cost and latency, as shares of the bare hop's.
 const MOST_COST: f64 = 1.7;
 const MOST_P99: f64 = 2.0;
+/// Ceiling of the cost of a handler within the layers of a service, as a share of a bare one's.
+const MOST_LAYERED_COST: f64 = 1.3;
+
+/// The claims through the gateway: to a bare handler, and to one within the layers of a service.
+const BARE_CLAIM: &str = "claim";
+const SERVICE_CLAIM: &str = "to a service";
 
 const CLAIM: &str = "/v1/campaigns/cmp_2x4y6z8e0n9gqvk3m5r7t1c2d0:claim";
 const CAMPAIGN: &str = "/v1/campaigns/cmp_2x4y6z8e0n9gqvk3m5r7t1c2d0";
@@ -41,6 +47,8 @@ struct Case {
     name: &'static str,
     /// The process that takes the request.
     front: &'static str,
+    /// The process that handles the call.
+    backend: &'static str,
     port: u16,
     request: Request,
     /// Whether it is answered with a refusal.
@@ -98,15 +106,16 @@ pub fn run(workspace: &Workspace, args: &GatewayArgs) -> anyhow::Result<bool> {
     Ok(bench.sound)
 }
 
-fn cases(laboratory: &Laboratory) -> [Case; 5] {
+fn cases(laboratory: &Laboratory) -> [Case; 6] {
     let claim = |body| Request { method: "POST", path: CLAIM, body, token: laboratory.token.clone() };
     let read = Request { method: "GET", path: CAMPAIGN, body: "", token: String::new() };
     let granted = r#"{"request_id":"01985f2e-7c11-7d52-9c1e-2f6a0d0f3b77"}"#;
-    let case = |name, front, port, request| Case { name, front, port, request, is_refused: false };
+    let case = |name, front, port, request| Case { name, front, backend: BACKEND, port, request, is_refused: false };
     [
         case("bare handler", HANDLER, laboratory.handler, claim(granted)),
         case("bare hop", HOP, laboratory.hop, claim(granted)),
-        case("claim", GATEWAY, laboratory.gateway, claim(granted)),
+        case(BARE_CLAIM, GATEWAY, laboratory.gateway, claim(granted)),
+        Case { backend: SERVICE, ..case(SERVICE_CLAIM, TO_SERVICE, laboratory.to_service, claim(granted)) },
         Case { is_refused: true, ..case("refused", GATEWAY, laboratory.gateway, claim(r#"{"request_id":"refused"}"#)) },
         case("read", GATEWAY, laboratory.gateway, read),
     ]
@@ -174,7 +183,7 @@ impl Sample {
             |name: &str| spent.get(name).copied().map_or(0.0, |time: Duration| time.as_secs_f64() * 1e6 / requests);
         Self {
             front_us: us(case.front),
-            backend_us: us(BACKEND),
+            backend_us: us(case.backend),
             per_s: requests / f64::from(seconds),
             p50_ms: count.p50_ms,
             p99_ms: count.p99_ms,
@@ -223,12 +232,27 @@ fn print(figures: &[Figures]) {
             one.p99_to_hop
         );
     }
-    for claim in figures.iter().filter(|one| one.case == "claim") {
+    for claim in figures.iter().filter(|one| one.case == BARE_CLAIM) {
         let met = claim.cost_to_hop <= MOST_COST && claim.p99_to_hop <= MOST_P99;
         println!(
             "\n  {} connections: a claim costs at most {MOST_COST} bare hops, and {MOST_P99} times its p99: {}",
             claim.connections,
             if met { "met" } else { "not met" }
+        );
+    }
+    print_layers(figures);
+}
+
+fn print_layers(figures: &[Figures]) {
+    for bare in figures.iter().filter(|one| one.case == BARE_CLAIM) {
+        let is_beside = |one: &&Figures| one.case == SERVICE_CLAIM && one.connections == bare.connections;
+        let Some(layered) = figures.iter().find(is_beside) else { continue };
+        let cost = layered.backend_us / bare.backend_us;
+        println!(
+            "\n  {} connections: within the layers of a service a handler costs {cost:.2} bare ones, \
+             {MOST_LAYERED_COST} at most: {}",
+            bare.connections,
+            if cost <= MOST_LAYERED_COST { "met" } else { "not met" }
         );
     }
 }

@@ -1,5 +1,5 @@
 //! The gateway's laboratory: the gateway, a bare gRPC handler behind it, and beside it a bare HTTP handler and a bare
-//! hop. Each has one thread.
+//! hop; and a gRPC handler within the layers of a service, behind another gateway. Each has one thread.
 
 use crate::{
     cli::Profile,
@@ -31,7 +31,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 pub const BACKEND: &str = "backend";
 pub const HANDLER: &str = "handler";
 pub const HOP: &str = "hop";
+pub const SERVICE: &str = "service";
 pub const GATEWAY: &str = "gateway";
+/// The gateway in front of the service.
+pub const TO_SERVICE: &str = "gateway-to-service";
 
 pub struct Programs {
     stampede: PathBuf,
@@ -43,6 +46,7 @@ pub struct Laboratory {
     pub handler: u16,
     pub hop: u16,
     pub gateway: u16,
+    pub to_service: u16,
     /// The access token of a buyer.
     pub token: String,
 }
@@ -60,15 +64,16 @@ impl Programs {
 }
 
 impl Laboratory {
-    /// Starts all of it, and returns when each part takes connections and the gateway is ready.
+    /// Starts all of it, and returns when each part takes connections and the gateways are ready.
     pub fn start(fleet: &mut Fleet, workspace: &Workspace, programs: &Programs) -> anyhow::Result<Self> {
         let mut ports = Ports::default();
         let mut port = |what: &str| ports.pick(what, None, FIRST_PORT);
-        let (redis, backend, handler) = (port("Redis")?, port(BACKEND)?, port(HANDLER)?);
-        let (hop, gateway, admin) = (port(HOP)?, port(GATEWAY)?, port("the gateway's admin side")?);
+        let (redis, backend, handler, hop) = (port("Redis")?, port(BACKEND)?, port(HANDLER)?, port(HOP)?);
+        let (service, service_admin) = (port(SERVICE)?, port("the service's admin side")?);
+        let (gateway, admin) = (port(GATEWAY)?, port("the gateway's admin side")?);
+        let (to_service, to_service_admin) = (port(TO_SERVICE)?, port("the other gateway's admin side")?);
         let redis_url = servers::start_redis(fleet, workspace, redis)?;
         let step = Step::begin("laboratory", "starting");
-        let at = |port: u16| format!("127.0.0.1:{port}");
         for (name, args, port) in [
             (BACKEND, vec![BACKEND.to_owned(), at(backend)], backend),
             (HANDLER, vec![HANDLER.to_owned(), at(handler)], handler),
@@ -78,13 +83,47 @@ impl Laboratory {
             fleet.wait_ready(name, READY_TIMEOUT, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
         }
         let secrets = Secrets::of_run(fleet.run())?;
-        let mut process = launch(GATEWAY, Tier::Gateway, &programs.stampede, vec!["serve".into(), GATEWAY.into()]);
+        let parts = MeshParts { programs, secrets: &secrets, redis_url: &redis_url };
+        start_ready(fleet, parts.service((service, service_admin)), service_admin)?;
+        start_ready(fleet, parts.gateway(GATEWAY, (gateway, admin), backend), admin)?;
+        let other = parts.gateway(TO_SERVICE, (to_service, to_service_admin), service);
+        start_ready(fleet, other, to_service_admin)?;
+        let token = token(programs, &secrets)?;
+        step.done(&format!("{} on {}", Process::Gateway, at(gateway)));
+        Ok(Self { handler, hop, gateway, to_service, token })
+    }
+}
+
+/// Makes the processes that are of a mesh.
+struct MeshParts<'a> {
+    programs: &'a Programs,
+    secrets: &'a Secrets,
+    redis_url: &'a str,
+}
+
+impl MeshParts<'_> {
+    /// Returns the handler within the layers of a service, on a port of its own and an admin port.
+    fn service(&self, (port, admin): (u16, u16)) -> Launch {
+        let mut process = launch(SERVICE, Tier::Service, &self.programs.parts, vec![SERVICE.to_owned()]);
         process.env = vec![
-            ("STAMPEDE_LISTEN_ADDR".to_owned(), at(gateway)),
+            ("STAMPEDE_LISTEN_ADDR".to_owned(), at(port)),
             ("STAMPEDE_ADMIN_ADDR".to_owned(), at(admin)),
-            ("STAMPEDE_REDIS_URL".to_owned(), redis_url),
-            (secrets::AUTH.to_owned(), secrets.auth.clone()),
-            (secrets::MESH.to_owned(), secrets.mesh.clone()),
+            (secrets::MESH.to_owned(), self.secrets.mesh.clone()),
+            ("STAMPEDE_WORKER_THREADS".to_owned(), "1".to_owned()),
+        ];
+        process
+    }
+
+    /// Returns a gateway on such ports, with all services at this one.
+    fn gateway(&self, name: &str, (port, admin): (u16, u16), backend: u16) -> Launch {
+        let args = vec!["serve".to_owned(), GATEWAY.to_owned()];
+        let mut process = launch(name, Tier::Gateway, &self.programs.stampede, args);
+        process.env = vec![
+            ("STAMPEDE_LISTEN_ADDR".to_owned(), at(port)),
+            ("STAMPEDE_ADMIN_ADDR".to_owned(), at(admin)),
+            ("STAMPEDE_REDIS_URL".to_owned(), self.redis_url.to_owned()),
+            (secrets::AUTH.to_owned(), self.secrets.auth.clone()),
+            (secrets::MESH.to_owned(), self.secrets.mesh.clone()),
             ("STAMPEDE_WORKER_THREADS".to_owned(), "1".to_owned()),
             // One buyer at one address makes all the claims. The limits are too high to be reached, and their cost is
             // included.
@@ -94,12 +133,19 @@ impl Laboratory {
         ];
         let backend_url = format!("http://{}", at(backend));
         process.env.extend(Service::ALL.map(|service| (service.urls_variable(), backend_url.clone())));
-        fleet.start(process)?;
-        fleet.wait_ready(GATEWAY, READY_TIMEOUT, || probe::http_ready(admin))?;
-        let token = token(programs, &secrets)?;
-        step.done(&format!("{} on {}", Process::Gateway, at(gateway)));
-        Ok(Self { handler, hop, gateway, token })
+        process
     }
+}
+
+/// Starts a process, and returns when it is ready.
+fn start_ready(fleet: &mut Fleet, process: Launch, admin: u16) -> anyhow::Result<()> {
+    let name = process.name.clone();
+    fleet.start(process)?;
+    fleet.wait_ready(&name, READY_TIMEOUT, || probe::http_ready(admin))
+}
+
+fn at(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 fn launch(name: &str, tier: Tier, program: &Path, args: Vec<String>) -> Launch {
