@@ -11,10 +11,11 @@
 //! one order.
 
 use super::{Act, Actor, Acts, meters::By, rules::OPEN_FOR};
+use prost::Message;
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Identity, Role};
 use stampede_lua::gate::{OpenOrders, Question};
-use stampede_proto::order::v1::OrderState;
+use stampede_proto::order::v1::{Order, OrderState, PlaceOrderResponse};
 use stampede_status::{Problem, Reason};
 use stampede_vocab::{OrderId, RequestId, UserId};
 use std::{mem, sync::Arc};
@@ -92,15 +93,16 @@ fn actor_of<'a>(act: Act, caller: Option<&'a Identity>, block: Option<Block>, me
 }
 
 impl OrderTracker {
-    /// Records the state of the order in the answer.
-    pub async fn record(mut self, answer: Result<&DynamicMessage, &Problem>) {
+    /// Records the state of the order in the encoded answer.
+    pub async fn record(mut self, answer: Result<&[u8], &Problem>) {
         let Some(order) = self.order.take() else { return };
-        match change(self.act, answer) {
+        let answer = answer.map_err(Problem::reason).and_then(read);
+        match change(self.act, answer.as_ref()) {
             Some(Change::Placed) => self.placed(order),
             Some(Change::Settled) => {
                 let of = match &mut self.owners {
                     Owners::Known(of) => mem::take(of),
-                    Owners::Answered => self.of_buyer(answer.ok()),
+                    Owners::Answered => self.of_buyer(answer.as_ref().ok()),
                 };
                 if !of.is_empty() {
                     // A caller actor hangs up now does not cancel it: a queued request is sent anyway.
@@ -119,9 +121,9 @@ impl OrderTracker {
         }
     }
 
-    fn of_buyer(&self, answer: Option<&DynamicMessage>) -> Vec<OpenOrders> {
-        let buyer = answer.and_then(buyer);
-        buyer.map(|buyer| OpenOrders::of(self.acts.redis.keys(), &buyer)).into_iter().collect()
+    fn of_buyer(&self, answer: Option<&Order>) -> Vec<OpenOrders> {
+        let buyer = answer.map(|order| &order.user_id).filter(|buyer| !buyer.is_empty());
+        buyer.map(|buyer| OpenOrders::of(self.acts.redis.keys(), buyer)).into_iter().collect()
     }
 }
 
@@ -133,13 +135,17 @@ impl Drop for OrderTracker {
     }
 }
 
-fn change(act: Act, answer: Result<&DynamicMessage, &Problem>) -> Option<Change> {
+/// Returns the order in an encoded answer. Every method of orders that is limited has the same one.
+fn read(answer: &[u8]) -> Result<Order, Reason> {
+    let answer = PlaceOrderResponse::decode(answer).map_err(|_| Reason::Internal)?;
+    Ok(answer.order.unwrap_or_default())
+}
+
+fn change(act: Act, answer: Result<&Order, &Reason>) -> Option<Change> {
     match answer {
-        Ok(message) => match state(message)? {
-            state if state == i32::from(OrderState::AwaitingPayment) => Some(Change::Placed),
-            _ => Some(Change::Settled),
-        },
-        Err(problem) => (act == Act::Order && may_be_placed(problem.reason())).then_some(Change::Placed),
+        Ok(order) if order.state() == OrderState::AwaitingPayment => Some(Change::Placed),
+        Ok(_) => Some(Change::Settled),
+        Err(reason) => (act == Act::Order && may_be_placed(*reason)).then_some(Change::Placed),
     }
 }
 
@@ -148,40 +154,41 @@ fn may_be_placed(reason: Reason) -> bool {
     matches!(reason, Reason::Unavailable | Reason::DeadlineExceeded | Reason::Internal | Reason::Cancelled)
 }
 
-fn state(message: &DynamicMessage) -> Option<i32> {
-    message.get_field_by_name("order")?.as_message()?.get_field_by_name("state")?.as_enum_number()
-}
-
-/// Returns the buyer in an answer.
-fn buyer(message: &DynamicMessage) -> Option<String> {
-    let order = message.get_field_by_name("order")?;
-    let buyer = order.as_message()?.get_field_by_name("user_id")?;
-    buyer.as_str().filter(|buyer| !buyer.is_empty()).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost::Message;
     use prost_reflect::DescriptorPool;
-    use stampede_proto::order::v1::{Order, PlaceOrderRequest, PlaceOrderResponse};
+    use stampede_proto::order::v1::{CancelOrderResponse, PayOrderResponse, PlaceOrderRequest};
 
     fn message(name: &str, encoded: &[u8]) -> DynamicMessage {
         let pool = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).unwrap();
         DynamicMessage::decode(pool.get_message_by_name(name).unwrap(), encoded).unwrap()
     }
 
-    fn answered(state: OrderState) -> DynamicMessage {
-        let order = Order { state: state.into(), ..Order::default() };
-        message("stampede.order.v1.PlaceOrderResponse", &PlaceOrderResponse { order: Some(order) }.encode_to_vec())
+    fn in_state(state: OrderState) -> Order {
+        Order { user_id: "usr_1".to_owned(), state: state.into(), ..Order::default() }
+    }
+
+    #[test]
+    fn an_order_is_read_from_the_answer_of_each_method() {
+        let order = in_state(OrderState::Paying);
+        let (placed, paid, cancelled) = (
+            PlaceOrderResponse { order: Some(order.clone()) },
+            PayOrderResponse { order: Some(order.clone()) },
+            CancelOrderResponse { order: Some(order.clone()) },
+        );
+        for answer in [placed.encode_to_vec(), paid.encode_to_vec(), cancelled.encode_to_vec()] {
+            assert_eq!(read(&answer), Ok(order.clone()));
+        }
+        assert_eq!(read(b"\x0a\x05"), Err(Reason::Internal));
     }
 
     #[test]
     fn an_order_counts_while_it_waits_for_its_payment_and_when_nobody_knows() {
-        let change = |answer: &Result<DynamicMessage, Problem>| change(Act::Order, answer.as_ref());
-        assert_eq!(change(&Ok(answered(OrderState::AwaitingPayment))), Some(Change::Placed));
+        let change = |answer: &Result<Order, Reason>| change(Act::Order, answer.as_ref());
+        assert_eq!(change(&Ok(in_state(OrderState::AwaitingPayment))), Some(Change::Placed));
         for ended in [OrderState::Paying, OrderState::Fulfilled, OrderState::Cancelled, OrderState::Expired] {
-            assert_eq!(change(&Ok(answered(ended))), Some(Change::Settled), "{ended:?}");
+            assert_eq!(change(&Ok(in_state(ended))), Some(Change::Settled), "{ended:?}");
         }
         for (reason, expected) in [
             (Reason::SoldOut, None),
@@ -191,7 +198,7 @@ mod tests {
             (Reason::DeadlineExceeded, Some(Change::Placed)),
             (Reason::Unavailable, Some(Change::Placed)),
         ] {
-            assert_eq!(change(&Err(Problem::new(reason, "refused"))), expected, "{reason}");
+            assert_eq!(change(&Err(reason)), expected, "{reason}");
         }
     }
 

@@ -91,16 +91,13 @@ impl Arrived<'_> {
             None
         };
         let answer = gateway.upstream.unary(self.outgoing(), self.message.clone(), BytesCodec).await;
-        let is_json = self.wire == Wire::ConnectJson;
-        // Decoded once, for the limits and for the caller.
-        let seen = (is_json || tracker.is_some()).then(|| decode_answer(rpc, answer.as_ref()));
-        if let Some((tracker, seen)) = tracker.zip(seen.as_ref()) {
-            tracker.record(seen.as_ref()).await;
+        if let Some(tracker) = tracker {
+            tracker.record(answer.as_deref()).await;
         }
-        let answer = match seen {
-            Some(seen) if is_json => connect::to_json(&seen?)?,
-            _ => answer?,
-        };
+        let mut answer = answer?;
+        if self.wire == Wire::ConnectJson {
+            answer = connect::to_json(&decode_answer(rpc, answer)?)?;
+        }
         let bytes = answer.len();
         gateway.holds.answer_of(&self.holder, permit, bytes, respond::message(self.wire, answer))
     }
@@ -128,7 +125,6 @@ impl Arrived<'_> {
     }
 }
 
-fn decode_answer(rpc: &Rpc, answer: Result<&Bytes, &Problem>) -> Result<DynamicMessage, Problem> {
-    let answer = answer.map_err(Problem::clone)?;
-    DynamicMessage::decode(rpc.output.clone(), answer.clone()).map_err(Problem::internal_error)
+fn decode_answer(rpc: &Rpc, answer: Bytes) -> Result<DynamicMessage, Problem> {
+    DynamicMessage::decode(rpc.output.clone(), answer).map_err(Problem::internal_error)
 }

@@ -83,15 +83,10 @@ impl Transcoder {
             return Ok(events(&call).response(messages, self.draining.clone()));
         }
         let answer = self.upstream.unary(outgoing, message, DynamicCodec).await;
-        let json = match tracker {
-            None => response::of_bytes(call.rpc, &answer?)?,
-            Some(tracker) => {
-                // Decoded once, for the limits and for the caller.
-                let answer = answer.and_then(|answer| response::decode(call.rpc, &answer));
-                tracker.record(answer.as_ref()).await;
-                response::to_json(call.rpc, &answer?)?
-            }
-        };
+        if let Some(tracker) = tracker {
+            tracker.record(answer.as_deref()).await;
+        }
+        let json = response::of_bytes(call.rpc, &answer?)?;
         Ok(answer::json(json, call.cache_control, call.headers))
     }
 }

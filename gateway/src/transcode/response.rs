@@ -13,13 +13,12 @@ pub const OPTIONS: SerializeOptions = SerializeOptions::new().use_proto_field_na
 pub fn of_bytes(rpc: &Rpc, answer: &[u8]) -> Result<Vec<u8>, Problem> {
     match rpc.writer.write(answer) {
         Some(json) => Ok(json),
-        None => to_json(rpc, &decode(rpc, answer)?),
+        None => {
+            // One that cannot be read is a fault of the service.
+            let message = DynamicMessage::decode(rpc.output.clone(), answer).map_err(Problem::internal_error)?;
+            to_json(rpc, &message)
+        }
     }
-}
-
-/// Reads an encoded answer. One that cannot be read is a fault of the service.
-pub fn decode(rpc: &Rpc, answer: &[u8]) -> Result<DynamicMessage, Problem> {
-    DynamicMessage::decode(rpc.output.clone(), answer).map_err(Problem::internal_error)
 }
 
 /// Returns the same for an answer that is decoded already.
