@@ -239,8 +239,8 @@ impl Server {
     }
 }
 
-/// Returns whether a connection was closed because of a flood of frames, such as requests that are cancelled before they
-/// are begun. The library of HTTP/2 limits these.
+/// Returns whether a connection was closed because of a flood of frames, such as requests that are cancelled before
+/// they are begun. The library of HTTP/2 limits these.
 fn is_flood(error: &(dyn Error + 'static)) -> bool {
     let mut causes = iter::successors(Some(error), |&error| error.source());
     causes.any(|cause| {
