@@ -65,7 +65,7 @@ impl ReturnSlot {
 
     /// Returns whether the connection was lost, after work that failed: it answers no ping within this time, and is
     /// closed. One that answers returns to the pool dirty.
-    pub(crate) async fn is_lost(self, within: Duration) -> bool {
+    pub(crate) async fn proves_lost(self, within: Duration) -> bool {
         let returned = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut pooled) = returned else { return false };
         let is_lost = !pooled.ping(within).await;

@@ -141,7 +141,7 @@ impl Database {
             let outcome = work(conn).await;
             if outcome.is_ok() {
                 slot.release();
-            } else if slot.is_lost(PROBE_TIMEOUT).await {
+            } else if slot.proves_lost(PROBE_TIMEOUT).await {
                 self.note_lost();
             }
             outcome
