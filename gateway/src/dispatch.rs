@@ -5,7 +5,7 @@ use crate::{
     auth::{Caller, ticket_path_of},
     gateway::Gateway,
     hold::Class,
-    routes::{Endpoint, Lookup, Native, Route},
+    routes::{Access, Endpoint, Lookup, Native, Route},
     trace_id::TraceId,
     transcode::{Call, refuse_query},
 };
@@ -63,6 +63,7 @@ pub async fn dispatch(
                 headers: &parts.headers,
                 cache_control: gateway.caching.control(route),
                 body: &body,
+                is_public: route.access == Access::Public,
             };
             if rpc.streaming {
                 let stream = holds.stream(&holder, class, &parts.uri)?;

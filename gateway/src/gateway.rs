@@ -5,13 +5,14 @@ use crate::{
     auth::{Auth, Tickets},
     caching::Caching,
     grpc::Own,
-    hold::Holds,
+    hold::{Holds, SharedStreams},
     layers::Metrics,
     openapi::Pages,
     routes::{Endpoint, Table},
     transcode::Transcoder,
     upstream::{Channels, Upstream},
 };
+use bytes::Bytes;
 use stampede_chassis::MeshChannel;
 use std::{collections::HashMap, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ pub struct Gateway {
     pub upstream: Arc<Upstream>,
     /// Turns HTTP/JSON into such calls.
     pub transcoder: Transcoder,
+    /// The streams over gRPC that are the same for all.
+    pub shared: SharedStreams<Bytes>,
     /// The gRPC services of the gateway itself.
     pub own: Own,
     /// Limits what callers do.

@@ -47,7 +47,7 @@ use auth::{Auth, Revoked, Secrets, Tickets, Tokens};
 use caching::Caching;
 use gateway::Gateway;
 use grpc::Own;
-use hold::Holds;
+use hold::{Holds, SharedStreams};
 use layers::Metrics;
 use openapi::Pages;
 use routes::Table;
@@ -90,6 +90,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         table,
         transcoder: Transcoder::new(Arc::clone(&upstream), Arc::clone(&acts), workers.draining()),
         upstream,
+        shared: SharedStreams::default(),
         own,
         auth: Auth::new(tokens, revoked, Arc::clone(&acts), redis, config.lives()),
         acts,

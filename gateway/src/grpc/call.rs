@@ -13,24 +13,32 @@ use crate::{
     auth::{Caller, UntilEnd},
     gateway::Gateway,
     hold::{Class, Holder, Permit, newest},
-    routes::{Endpoint, Route, Rpc},
+    routes::{Access, Endpoint, Route, Rpc},
     transcode::read_json,
-    upstream::Outgoing,
+    upstream::{Outgoing, Upstream},
 };
 use axum::{extract::Request, response::Response};
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, future::pending};
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, pending},
+    stream::BoxStream,
+};
 use http::{HeaderMap, header};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{Deadline, keep};
 use stampede_status::{Problem, Reason};
+use std::sync::Arc;
+use tonic::{Status, Streaming};
 
 /// A call whose body has arrived.
 struct Arrived<'g> {
     gateway: &'g Gateway,
     wire: Wire,
-    rpc: &'g Rpc,
+    rpc: &'g Arc<Rpc>,
+    /// Whether the method is open to all, so that the answer is the same for all.
+    is_public: bool,
     class: Class,
     caller: Option<&'g Caller>,
     holder: Holder,
@@ -62,7 +70,8 @@ pub async fn dispatch(
     // Acquired only now: a permit covers the call and its answer, not a body that is still arriving.
     let permit = gateway.holds.request(&holder, class)?;
     let message = read(wire, rpc, &parts.headers, body, gateway.holds.body_limit())?;
-    let call = Arrived { gateway, wire, rpc, class, caller, holder, theirs, message };
+    let is_public = route.access == Access::Public;
+    let call = Arrived { gateway, wire, rpc, is_public, class, caller, holder, theirs, message };
     if rpc.streaming { call.stream().await } else { call.unary(permit).await }
 }
 
@@ -104,13 +113,29 @@ impl Arrived<'_> {
 
     /// Opens a stream. The permit of the request is released once it begins; that of the stream when it ends.
     async fn stream(self) -> Result<Response, Problem> {
-        let Self { gateway, rpc, .. } = self;
+        let gateway = self.gateway;
         let held = gateway.holds.stream_about(&self.holder, self.class, subjects(&self.request()?))?;
         let end = self.caller.map_or_else(|| pending().boxed(), |caller| gateway.auth.end_of(caller));
-        let messages = gateway.upstream.open(self.outgoing(), self.message.clone(), BytesCodec).await?;
-        let messages = newest(UntilEnd::new(messages, end), subject_of(&rpc.output));
+        let messages = self.messages(end).await?;
         let lapse = stream::lapse(gateway.draining.clone(), self.theirs);
-        Ok(keep(stream::response(self.wire, UntilEnd::new(messages.boxed(), lapse)), held))
+        Ok(keep(stream::response(self.wire, UntilEnd::new(messages, lapse)), held))
+    }
+
+    /// Opens the stream of the call, or joins one that is the same for all.
+    async fn messages(
+        &self,
+        end: BoxFuture<'static, Problem>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Problem> {
+        let Self { gateway, rpc, message, .. } = self;
+        let subject = subject_of(&rpc.output);
+        if self.is_public {
+            let open = || open_for_all(Arc::clone(&gateway.upstream), Arc::clone(rpc), message.clone());
+            let watcher = gateway.shared.join(rpc, message, open, subject);
+            self.outgoing().deadline.bound(watcher.opened()).await??;
+            return Ok(UntilEnd::new(watcher.messages().boxed(), end).boxed());
+        }
+        let messages = gateway.upstream.open(self.outgoing(), message.clone(), BytesCodec).await?;
+        Ok(newest(UntilEnd::new(messages, end), subject).boxed())
     }
 
     fn outgoing(&self) -> Outgoing<'_> {
@@ -123,6 +148,12 @@ impl Arrived<'_> {
         DynamicMessage::decode(self.rpc.input.clone(), self.message.clone())
             .map_err(|_| Problem::new(Reason::MalformedMessage, "the request is not a message of this method"))
     }
+}
+
+/// Opens a stream for nobody in particular.
+async fn open_for_all(upstream: Arc<Upstream>, rpc: Arc<Rpc>, message: Bytes) -> Result<Streaming<Bytes>, Problem> {
+    let outgoing = Outgoing { rpc: &rpc, caller: None, deadline: upstream.deadline(None) };
+    upstream.open(outgoing, message, BytesCodec).await
 }
 
 fn decode_answer(rpc: &Rpc, answer: Bytes) -> Result<DynamicMessage, Problem> {

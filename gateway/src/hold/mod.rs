@@ -9,12 +9,14 @@ mod class;
 mod metrics;
 mod newest;
 mod pool;
+mod shared;
 
 use self::pool::{By, Pool};
 pub use self::{
     class::Class,
     newest::{newest, subject},
     pool::{Permit, PoolBounds},
+    shared::SharedStreams,
 };
 
 use crate::{

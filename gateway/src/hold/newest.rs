@@ -56,7 +56,7 @@ async fn pump<T>(
             _ = checks.tick() => {
                 if slot.is_stalled() {
                     slow_readers().add(1, &[]);
-                    break Some(Problem::new(Reason::SlowReader, "the stream was not read for too long").into());
+                    return slot.give_up();
                 }
             }
         }
@@ -65,7 +65,7 @@ async fn pump<T>(
 }
 
 /// The messages that wait for the reader.
-struct Slot<T> {
+pub(super) struct Slot<T> {
     state: Mutex<State<T>>,
     changed: Notify,
 }
@@ -80,12 +80,13 @@ struct State<T> {
 }
 
 impl<T> Slot<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let state = State { waiting: VecDeque::new(), waits_since: None, end: None };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
-    fn put(&self, subject: Option<String>, message: T) {
+    /// Replaces the message of the same subject that was not taken yet.
+    pub(super) fn put(&self, subject: Option<String>, message: T) {
         let mut state = self.state();
         match state.waiting.iter_mut().find(|(other, _)| *other == subject) {
             Some((_, older)) => *older = message,
@@ -101,18 +102,24 @@ impl<T> Slot<T> {
         self.changed.notify_one();
     }
 
-    fn end(&self, end: Option<Status>) {
+    /// Ends the stream behind what waits, with an error if there is one.
+    pub(super) fn end(&self, end: Option<Status>) {
         self.state().end = Some(end);
         self.changed.notify_one();
     }
 
+    /// Ends the stream of a reader who is stalled, with the reason.
+    pub(super) fn give_up(&self) {
+        self.end(Some(Problem::new(Reason::SlowReader, "the stream was not read for too long").into()));
+    }
+
     /// Returns whether a message has waited for too long.
-    fn is_stalled(&self) -> bool {
+    pub(super) fn is_stalled(&self) -> bool {
         self.state().waits_since.is_some_and(|since| since.elapsed() >= WATCHER_STALL_DEADLINE)
     }
 
     /// Returns the next message, or the error that ends the stream; `None` after that.
-    async fn next(&self) -> Option<Result<T, Status>> {
+    pub(super) async fn next(&self) -> Option<Result<T, Status>> {
         loop {
             if let Some(next) = self.take() {
                 return next;

@@ -1,17 +1,11 @@
 //! One call: from the HTTP request of a route to the HTTP response, through the service that answers it.
 
-use super::{
-    answer,
-    codec::DynamicCodec,
-    header, idempotency,
-    rendering::{Rendering, Renderings},
-    request, response, stream,
-};
+use super::{answer, codec::DynamicCodec, header, idempotency, rendering::Rendering, request, response, stream};
 use crate::{
     acts::Acts,
     auth::UntilEnd,
     grpc::BytesCodec,
-    hold::newest,
+    hold::{SharedStreams, newest},
     routes::Rpc,
     trace_id::TraceId,
     upstream::{Outgoing, Upstream},
@@ -21,6 +15,7 @@ use bytes::Bytes;
 use futures_util::{
     FutureExt, StreamExt,
     future::{BoxFuture, pending},
+    stream::{BoxStream, Stream},
 };
 use http::{HeaderMap, HeaderValue, Uri};
 use prost::Message;
@@ -28,7 +23,7 @@ use stampede_chassis::{Block, Deadline, Identity};
 use stampede_status::Problem;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 /// A parsed request on its way to a service.
 #[derive(Debug)]
@@ -47,6 +42,8 @@ pub struct Call<'r> {
     /// The `Cache-Control` of the answer, if it may be kept.
     pub cache_control: Option<&'r HeaderValue>,
     pub body: &'r [u8],
+    /// Whether the method is open to all, so that the answer is the same for all.
+    pub is_public: bool,
 }
 
 /// Turns HTTP/JSON requests into gRPC calls and their answers back.
@@ -54,13 +51,15 @@ pub struct Transcoder {
     upstream: Arc<Upstream>,
     acts: Arc<Acts>,
     draining: CancellationToken,
-    renderings: Arc<Renderings>,
+    shared: SharedStreams<Arc<Rendering>>,
 }
+
+type Messages = BoxStream<'static, Result<Arc<Rendering>, Status>>;
 
 impl Transcoder {
     /// Sends the calls that `acts` admits to `upstream`; open streams end when `draining` is cancelled.
     pub fn new(upstream: Arc<Upstream>, acts: Arc<Acts>, draining: CancellationToken) -> Self {
-        Self { upstream, acts, draining, renderings: Arc::default() }
+        Self { upstream, acts, draining, shared: SharedStreams::default() }
     }
 
     /// Makes the call and renders the answer. A stream ends with `end`, that of its caller's session.
@@ -75,11 +74,7 @@ impl Transcoder {
         let outgoing = Outgoing { rpc: call.rpc, caller: call.caller, deadline };
         if call.rpc.streaming {
             let request = Bytes::from(message.encode_to_vec());
-            let messages = self.upstream.open(outgoing, request, BytesCodec).await?;
-            let (renderings, rpc) = (Arc::clone(&self.renderings), Arc::clone(call.rpc));
-            let messages = messages.map(move |message| renderings.of(&rpc, &message?).map_err(Status::from));
-            let messages = UntilEnd::new(messages, end.unwrap_or_else(|| pending().boxed()));
-            let messages = newest(messages, |message: &Arc<Rendering>| message.subject.clone());
+            let messages = self.messages(&call, outgoing, request, end.unwrap_or_else(|| pending().boxed())).await?;
             return Ok(events(&call).response(messages, self.draining.clone()));
         }
         let answer = self.upstream.unary(outgoing, message, DynamicCodec).await;
@@ -89,6 +84,46 @@ impl Transcoder {
         let json = response::of_bytes(call.rpc, &answer?)?;
         Ok(answer::json(json, call.cache_control, call.headers))
     }
+
+    /// Opens the stream of a call, or joins one that is the same for all.
+    async fn messages(
+        &self,
+        call: &Call<'_>,
+        outgoing: Outgoing<'_>,
+        request: Bytes,
+        end: BoxFuture<'static, Problem>,
+    ) -> Result<Messages, Problem> {
+        if call.is_public {
+            let open = || open_for_all(Arc::clone(&self.upstream), Arc::clone(call.rpc), request.clone());
+            let watcher = self.shared.join(call.rpc, &request, open, subject);
+            outgoing.deadline.bound(watcher.opened()).await??;
+            return Ok(UntilEnd::new(watcher.messages().boxed(), end).boxed());
+        }
+        let messages = rendered(self.upstream.open(outgoing, request, BytesCodec).await?, Arc::clone(call.rpc));
+        Ok(newest(UntilEnd::new(messages.boxed(), end), subject).boxed())
+    }
+}
+
+/// Opens a stream for nobody in particular.
+async fn open_for_all(
+    upstream: Arc<Upstream>,
+    rpc: Arc<Rpc>,
+    request: Bytes,
+) -> Result<impl Stream<Item = Result<Arc<Rendering>, Status>> + Send + 'static, Problem> {
+    let outgoing = Outgoing { rpc: &rpc, caller: None, deadline: upstream.deadline(None) };
+    let messages = upstream.open(outgoing, request, BytesCodec).await?;
+    Ok(rendered(messages, rpc))
+}
+
+fn rendered(
+    messages: Streaming<Bytes>,
+    rpc: Arc<Rpc>,
+) -> impl Stream<Item = Result<Arc<Rendering>, Status>> + Send + 'static {
+    messages.map(move |message| Ok(Arc::new(Rendering::of(&rpc, &message?)?)))
+}
+
+fn subject(message: &Arc<Rendering>) -> Option<String> {
+    message.subject.clone()
 }
 
 fn events(call: &Call<'_>) -> stream::Events {

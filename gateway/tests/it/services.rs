@@ -22,7 +22,11 @@ use stampede_proto::{
     },
 };
 use stampede_status::{Problem, Reason};
-use std::{pin::Pin, time::Duration};
+use std::{
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, body::Body, service::Routes};
@@ -37,7 +41,7 @@ pub async fn serve() -> (String, DropGuard) {
     let orders = Router::new().route(WATCH_ORDER, any(watch_order));
     let routes = Routes::from(orders)
         .add_service(PaymentServiceServer::new(Payments))
-        .add_service(EventServiceServer::new(Events));
+        .add_service(EventServiceServer::new(Events::default()));
     let grpc = Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.payment.v1.PaymentService"])
         .believing_everybody();
     let stop = CancellationToken::new();
@@ -122,7 +126,11 @@ impl PaymentService for Payments {
     }
 }
 
-struct Events;
+#[derive(Default)]
+struct Events {
+    /// Streams that were opened.
+    watched: AtomicUsize,
+}
 
 fn largest_item() -> Item {
     let title = "\u{1d11e}".repeat(200);
@@ -149,7 +157,7 @@ fn large() -> Result<WatchEventsResponse, Status> {
 impl EventService for Events {
     type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;
 
-    /// Sends two events, then goes on as the first id says.
+    /// Sends two events, then goes on as the first id says. "count" gets an event whose id is the number of the stream.
     async fn watch_events(
         &self,
         request: Request<WatchEventsRequest>,
@@ -164,6 +172,10 @@ impl EventService for Events {
             Some("flood") => stream::iter((0..32).map(|_| large())).chain(stream::pending()).boxed(),
             Some("stay") => begin.chain(stream::pending()).boxed(),
             Some("end") => begin.boxed(),
+            Some("count") => {
+                let number = self.watched.fetch_add(1, Ordering::Relaxed) + 1;
+                stream::iter([event(&format!("evt_{number}"))]).chain(stream::pending()).boxed()
+            }
             _ => {
                 return Err(Problem::new(Reason::EventNotFound, "there is no such event").field("event_ids[0]").into());
             }

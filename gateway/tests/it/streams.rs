@@ -4,8 +4,10 @@ use crate::{
     front::{Front, request, with},
     services,
 };
+use axum::body::Body;
 use http_body_util::BodyExt;
 use serde_json::Value;
+use stampede_testkit::eventually;
 use std::time::Duration;
 use tokio_util::sync::DropGuard;
 
@@ -136,4 +138,31 @@ async fn open_streams_are_bounded_and_a_closed_one_makes_place() {
     assert_eq!(front.get(&path("end"), "").await.reason(), "OVERLOADED");
     drop(open);
     assert_eq!(front.get(&path("end"), "").await.status, 200);
+}
+
+/// Reads until the first message. Returns the id of its event, and the stream.
+async fn first_shown(front: &Front) -> (String, Body) {
+    let mut body = front.open(request("GET", &path("count"), "", "")).await.into_body();
+    let mut text = String::new();
+    loop {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        text.push_str(&String::from_utf8_lossy(&frame));
+        if let Some(id) = shown(&events(&text)).first() {
+            return ((*id).to_owned(), body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_that_watches_the_same_is_one_stream_of_the_service() {
+    let (front, _guard) = front(&[]).await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let (id, body) = first_shown(&front).await;
+        assert_eq!(id, "evt_1");
+        open.push(body);
+    }
+    drop(open);
+    // The next one may still meet the stream that the last of them has left.
+    eventually("the service is asked again", || async { (first_shown(&front).await.0 == "evt_2").then_some(()) }).await;
 }

@@ -20,8 +20,8 @@ use stampede_outbox::Outbox;
 use stampede_vocab::Timestamp;
 use std::{sync::LazyLock, time::Duration};
 
-/// Most events of one transaction. Three replicas with [`MAX_IN_FLIGHT`] each take a thousand openings of one instant at
-/// once: a second round would wait for its round trips and commits while the machine is busiest.
+/// Most events of one transaction. Three replicas with [`MAX_IN_FLIGHT`] each take a thousand openings of one instant
+/// at once: a second round would wait for its round trips and commits while the machine is busiest.
 const BATCH_SIZE: u32 = 200;
 /// Concurrent transactions of one call: while the database commits one, the next is prepared.
 const MAX_IN_FLIGHT: usize = 2;
