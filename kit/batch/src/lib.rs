@@ -1,7 +1,10 @@
 //! Coalesces calls that queue while one is in flight.
 //!
 //! A [`Batcher`] coalesces single calls into batches: calls that arrive while a batch is in flight queue, and go out as
-//! one when a slot is free. There is no timer, so an idle batcher adds no delay, and its batches grow with the load.
+//! one when it has ended. An idle batcher adds no delay, and batches grow with the load. A batch that takes longer than
+//! a moment does not hold up the next one: that goes out beside it, as long as there is a free slot. So a batch that
+//! waits for a lock delays the others by that moment, and batches that end soon are not split in two that each cost as
+//! much.
 //!
 //! The queue is bounded: a call that does not fit is refused at once (back-pressure). A queued call whose caller has
 //! gone, or whose deadline has passed, is dropped when the next batch is taken, so that an overloaded service works
@@ -30,11 +33,15 @@ mod tests;
 use futures_util::FutureExt;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use stampede_status::{Problem, Reason};
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
+
+/// Time from the start of a batch until another may start beside it: longer than a transaction takes most often, and
+/// much shorter than a caller would notice.
+const GATHER_TIME: Duration = Duration::from_millis(10);
 
 /// The bounds of a batcher, each at least 1, and whether abandoned calls are made.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +50,8 @@ pub struct BatchConfig {
     pub name: &'static str,
     /// Most calls of one batch.
     pub max_batch: usize,
-    /// Most batches in flight. With 1, batches also take effect in order.
+    /// Most batches in flight: with 2 or more, one that is slow does not hold up the others for long. With 1, batches
+    /// also take effect in order.
     pub max_in_flight: usize,
     /// Most calls in the queue; a further one is refused.
     pub max_queued: usize,
@@ -108,7 +116,9 @@ where
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
         let (sender, calls) = mpsc::channel(config.max_queued);
-        let queue = Arc::new(Mutex::new(Queue { config, calls, dropped: dropped_calls(config.name) }));
+        let dropped = dropped_calls(config.name);
+        let queue = Queue { config, calls, youngest: None, dropped };
+        let queue = Arc::new(Mutex::new(queue));
         let run = Arc::new(run);
         for _ in 0..config.max_in_flight {
             tokio::spawn(work(queue.clone(), config.name, run.clone()));
@@ -156,27 +166,36 @@ where
     Fut: Future<Output = Vec<A>>,
 {
     loop {
-        let batch = queue.lock().await.take().await;
-        let Some(batch) = batch else { return };
+        // The second is dropped when the batch has ended, also by a panic.
+        let Some((batch, _in_flight)) = queue.lock().await.take().await else { return };
         // A panic drops the replies, which callers see as `Closed`. The panic hook of the process logs it.
         let _ = AssertUnwindSafe(run_batch(name, batch, &*run)).catch_unwind().await;
     }
+}
+
+/// A batch in flight: when it was taken, and its end.
+struct Youngest {
+    taken_at: Instant,
+    ended: oneshot::Receiver<()>,
 }
 
 /// The queued calls.
 struct Queue<Q, A> {
     config: BatchConfig,
     calls: mpsc::Receiver<Call<Q, A>>,
+    /// The batch that was taken last, as long as the next one may have to wait for it.
+    youngest: Option<Youngest>,
     dropped: Counter<u64>,
 }
 
 impl<Q, A> Queue<Q, A> {
-    /// Waits for a call, and takes it with those queued after it, up to the largest batch. Returns `None` once no
-    /// caller is left.
-    async fn take(&mut self) -> Option<Vec<Call<Q, A>>> {
+    /// Waits for a call, and takes it with those queued after it, up to the largest batch. Returns them with what is to
+    /// be dropped when they are answered, or `None` once no caller is left.
+    async fn take(&mut self) -> Option<(Vec<Call<Q, A>>, oneshot::Sender<()>)> {
         let mut batch = Vec::new();
         while batch.is_empty() {
             let first = self.calls.recv().await?;
+            self.gather().await;
             batch.extend(self.wanted(first));
             while batch.len() < self.config.max_batch
                 && let Ok(next) = self.calls.try_recv()
@@ -184,7 +203,20 @@ impl<Q, A> Queue<Q, A> {
                 batch.extend(self.wanted(next));
             }
         }
-        Some(batch)
+        let (in_flight, ended) = oneshot::channel();
+        self.youngest = Some(Youngest { taken_at: Instant::now(), ended });
+        Some((batch, in_flight))
+    }
+
+    /// Waits for the end of the batch that was taken last, unless it takes longer than a moment, or the next one is
+    /// full. Older ones have had their moment.
+    async fn gather(&mut self) {
+        if self.calls.len() + 1 < self.config.max_batch
+            && let Some(Youngest { taken_at, ended }) = self.youngest.take()
+        {
+            // Whether it has ended or not, the batches after this one need not wait for it.
+            let _ = timeout_at(taken_at + GATHER_TIME, ended).await;
+        }
     }
 
     /// Returns the call if it is still wanted; otherwise fails it for a caller that waits.

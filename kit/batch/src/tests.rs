@@ -1,6 +1,6 @@
 //! Tests of the batcher through its public calls.
 
-use super::{BatchConfig, BatchError, Batcher};
+use super::{BatchConfig, BatchError, Batcher, GATHER_TIME};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -70,13 +70,69 @@ async fn what_queues_while_one_is_in_flight_goes_out_together_and_in_order() {
 #[tokio::test(start_paused = true)]
 async fn several_batches_run_at_a_time_but_not_more_than_allowed() {
     let gated = gated(BatchConfig { max_in_flight: 2, ..CONFIG });
-    for n in 0..4 {
+    for n in 0..6 {
         gated.spawn_call(n).await;
+        tokio::time::sleep(GATHER_TIME).await;
     }
     assert_eq!(gated.batches(), [vec![0], vec![1]]);
     gated.gate.add_permits(1);
     settle().await;
-    assert_eq!(gated.batches(), [vec![0], vec![1], vec![2, 3]]);
+    assert_eq!(gated.batches(), [vec![0], vec![1], vec![2, 3, 4, 5]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_ends_soon_gets_no_other_beside_it_and_a_slow_one_does() {
+    let gated = gated(BatchConfig { max_in_flight: 2, ..CONFIG });
+    let started = Instant::now();
+    for n in 0..3 {
+        gated.spawn_call(n).await;
+    }
+    assert_eq!(gated.batches(), [vec![0]], "it may end soon");
+    gated.gate.add_permits(1);
+    settle().await;
+    assert_eq!(gated.batches(), [vec![0], vec![1, 2]], "it has ended, after {:?}", started.elapsed());
+    gated.spawn_call(3).await;
+    assert_eq!(gated.batches().len(), 2);
+    tokio::time::sleep(GATHER_TIME).await;
+    assert_eq!(gated.batches(), [vec![0], vec![1, 2], vec![3]], "a slow one holds up nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_batch_holds_up_the_next_one_and_none_after_it() {
+    let batcher = Batcher::new(BatchConfig { max_in_flight: 2, ..CONFIG }, |questions: Vec<u32>| async move {
+        if questions == [0] {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        questions
+    });
+    let slow = tokio::spawn({
+        let batcher = batcher.clone();
+        async move { batcher.call(0).await }
+    });
+    settle().await;
+    assert_eq!(batcher.call(1).await, Ok(1));
+    let started = Instant::now();
+    for n in 2..10 {
+        assert_eq!(batcher.call(n).await, Ok(n));
+    }
+    assert!(started.elapsed() < GATHER_TIME, "{:?}", started.elapsed());
+    assert_eq!(slow.await.unwrap(), Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_waits_for_none() {
+    let gated = gated(BatchConfig { max_in_flight: 2, ..CONFIG });
+    gated.spawn_call(0).await;
+    let calls: Vec<_> = (1..=4)
+        .map(|n| {
+            let batcher = gated.batcher.clone();
+            async move { batcher.call(n).await }
+        })
+        .collect();
+    let full = tokio::spawn(futures_util::future::join_all(calls));
+    settle().await;
+    assert_eq!(gated.batches(), [vec![0], vec![1, 2, 3, 4]]);
+    full.abort();
 }
 
 #[tokio::test(start_paused = true)]
