@@ -6,6 +6,7 @@ mod answer;
 mod call;
 mod codec;
 mod decimal;
+mod event;
 mod header;
 mod idempotency;
 mod json;

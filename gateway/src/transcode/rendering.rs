@@ -1,8 +1,8 @@
 //! Renders messages of streams as events.
 
-use super::{answer::name_of, response};
+use super::{answer::name_of, event::Event, response};
 use crate::{hold::subject, routes::Rpc};
-use axum::response::sse::Event;
+use bytes::Bytes;
 use prost_reflect::DynamicMessage;
 use stampede_status::Problem;
 
@@ -14,8 +14,8 @@ pub struct Rendering {
     pub subject: Option<String>,
     /// Names its content.
     pub id: String,
-    /// The event with that name.
-    pub event: Event,
+    /// The event with that name, as it is sent.
+    pub event: Bytes,
 }
 
 impl Rendering {
@@ -24,7 +24,7 @@ impl Rendering {
         let message = DynamicMessage::decode(rpc.output.clone(), message).map_err(Problem::internal_error)?;
         let json = response::to_json(rpc, &message)?;
         let id = name_of(&json, ID_BYTES);
-        let event = Event::default().id(&id).data(String::from_utf8_lossy(&json));
+        let event = Event::message().id(&id).into_bytes(&String::from_utf8_lossy(&json));
         Ok(Self { subject: subject(&message), id, event })
     }
 }

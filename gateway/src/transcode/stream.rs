@@ -8,14 +8,18 @@
 //! - `end` is the last event. A reader that comes back after it is answered 204, at which a browser stops.
 //! - `drain` says that this gateway shuts down, or that the stream has become old: come back, and be served by another.
 
-use super::rendering::Rendering;
+use super::{event::Event, rendering::Rendering};
 use crate::{bounds::STREAM_LIFE, trace_id::TraceId, upstream::failure};
-use axum::response::{IntoResponse, Response, Sse, sse::Event};
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
 use futures_util::{
     StreamExt,
     stream::{self, BoxStream, Stream},
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::json;
 use stampede_vocab::Timestamp;
 use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
@@ -31,9 +35,12 @@ const RETRY_MS: std::ops::Range<u64> = 1_000..4_000;
 const END_ID: &str = "end";
 /// The id of the event that a reader saw last.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Turns off response buffering in nginx and other proxies.
-const NO_BUFFERING: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+/// The headers of a stream. The last one turns off response buffering in nginx and other proxies.
+const HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+];
 
 /// Returns whether the reader reconnects although the stream has ended.
 pub fn has_ended(headers: &HeaderMap) -> bool {
@@ -69,11 +76,11 @@ impl Events {
             heartbeat,
             phase: Phase::Opening,
         };
-        ([NO_BUFFERING], Sse::new(stream::unfold(open, OpenStream::next))).into_response()
+        (HEADERS, Body::from_stream(stream::unfold(open, OpenStream::next))).into_response()
     }
 
     /// Returns the event of a message, unless it is what the reader saw last; or the problem that it has become.
-    fn message(&mut self, message: Result<Arc<Rendering>, Status>) -> Result<Option<Event>, Event> {
+    fn message(&mut self, message: Result<Arc<Rendering>, Status>) -> Result<Option<Bytes>, Bytes> {
         match message {
             Ok(message) => {
                 // Only the first: a state that has come back is new to the reader.
@@ -83,7 +90,7 @@ impl Events {
             Err(status) => {
                 let problem = failure(&status);
                 let json = problem.to_json(self.trace_id.as_str()).to_string();
-                Err(Event::default().event("problem").data(json))
+                Err(Event::named("problem").into_bytes(&json))
             }
         }
     }
@@ -116,11 +123,11 @@ enum StreamInput {
 
 impl OpenStream {
     /// Returns the next event, and the stream after it.
-    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         let event = match self.phase {
             Phase::Opening => {
                 self.phase = Phase::Open;
-                time().retry(retry())
+                told(Event::named("time").retry(retry()))
             }
             Phase::Open => self.open().await,
             Phase::Over => return None,
@@ -128,12 +135,12 @@ impl OpenStream {
         Some((Ok(event), self))
     }
 
-    async fn open(&mut self) -> Event {
+    async fn open(&mut self) -> Bytes {
         loop {
             let event = match self.next_input().await {
-                StreamInput::Heartbeat => return time(),
-                StreamInput::Drain => Err(named("drain").retry(retry())),
-                StreamInput::End => Err(named("end").id(END_ID)),
+                StreamInput::Heartbeat => return told(Event::named("time")),
+                StreamInput::Drain => Err(told(Event::named("drain").retry(retry()))),
+                StreamInput::End => Err(told(Event::named("end").id(END_ID))),
                 StreamInput::Message(message) => self.events.message(message),
             };
             match event {
@@ -161,13 +168,9 @@ impl OpenStream {
     }
 }
 
-fn time() -> Event {
-    named("time")
-}
-
-/// Returns an event of the gateway itself. All have data, as browsers do not dispatch one without.
-fn named(name: &str) -> Event {
-    Event::default().event(name).data(json!({ "server_time": server_time(Timestamp::now()) }).to_string())
+/// Returns an event of the gateway itself, with the time. All have data, as browsers do not dispatch one without.
+fn told(event: Event) -> Bytes {
+    event.into_bytes(&json!({ "server_time": server_time(Timestamp::now()) }).to_string())
 }
 
 fn server_time(now: Timestamp) -> String {
