@@ -178,14 +178,19 @@ impl Sale {
     }
 
     pub async fn stock(&self, item: usize) -> Stock {
-        let request = GetStockRequest { event_id: self.event.event_id.clone() };
-        let stocks = self.mesh.inventory().get_stock(as_operator(request)).await.unwrap().into_inner().stocks;
-        stocks.into_iter().find(|stock| stock.item_id == self.event.items[item].item_id).unwrap()
+        self.try_stock(item).await.unwrap()
     }
 
+    async fn try_stock(&self, item: usize) -> Result<Stock, Status> {
+        let request = GetStockRequest { event_id: self.event.event_id.clone() };
+        let stocks = self.mesh.inventory().get_stock(as_operator(request)).await?.into_inner().stocks;
+        Ok(stocks.into_iter().find(|stock| stock.item_id == self.event.items[item].item_id).unwrap())
+    }
+
+    /// Waits for it. A read may be refused: a session that the database has ended fails the first that finds out.
     pub async fn until_left(&self, item: usize, units: i32, gifts: i32) {
         eventually(&format!("{units} units and {gifts} gifts are left"), || async {
-            let stock = self.stock(item).await;
+            let stock = self.try_stock(item).await.ok()?;
             ((stock.left_units, stock.left_gift_units) == (units, gifts)).then_some(())
         })
         .await;
