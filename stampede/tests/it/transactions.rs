@@ -1,5 +1,5 @@
 //! The transactions of the services by name, each with the test in which it fails or comes again: the sale in which
-//! everything fails (`saga.rs`), or one of its own. A transaction that is added without a row here fails a test.
+//! everything fails (`broken_steps.rs`), or one of its own. A transaction that is added without a row here fails a test.
 
 use Shown::{Apart, Sale};
 use stampede_testkit::{
@@ -15,7 +15,7 @@ use std::{
 /// The test in which a transaction fails, or is repeated.
 #[derive(Debug, Clone, Copy)]
 enum Shown {
-    /// In the saga, in each of these services.
+    /// In `broken_steps.rs`, in each of these services.
     Sale(&'static [Service]),
     /// In a test of its own, of this file and name.
     Apart(&'static str, &'static str),
