@@ -31,7 +31,7 @@ const MAX_SILENT_WITH_CALLS: u32 = 4;
 
 /// Result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Finding {
+pub(super) enum Finding {
     Serving,
     /// The endpoint said so, or refused the connection.
     Down,
@@ -66,9 +66,14 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
 }
 
 /// Probes the endpoint once. Returns also how late the end of the probe was noticed.
-async fn check(health: &mut HealthClient<Channel>) -> (Finding, Duration) {
+pub(super) async fn check(health: &mut HealthClient<Channel>) -> (Finding, Duration) {
     let give_up = Instant::now() + PROBE_TIMEOUT;
-    let finding = match timeout_at(give_up, health.check(HealthCheckRequest::default())).await {
+    let asked = async {
+        let first = health.check(HealthCheckRequest::default()).await;
+        // A server closes old connections. A probe that was under way on one says nothing: a new connection does.
+        if first.is_ok() { first } else { health.check(HealthCheckRequest::default()).await }
+    };
+    let finding = match timeout_at(give_up, asked).await {
         Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Finding::Serving,
         Ok(_) => Finding::Down,
         Err(_) => Finding::Silent,

@@ -1,6 +1,10 @@
 //! A mesh over real replicas that come, go and die.
 
-use super::{MeshChannel, ReadOnly};
+use super::{
+    MeshChannel, ReadOnly,
+    probe::{Finding, check},
+    replicas::endpoint,
+};
 use crate::{
     Deadline, Workers,
     for_tests::{Process, call, once_within},
@@ -12,13 +16,14 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
     time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, body::Body};
+use tonic_health::pb::health_client::HealthClient;
 use tower::util::MapRequest;
 
 const DRAIN: Duration = Duration::from_secs(5);
@@ -324,6 +329,26 @@ async fn a_replica_that_is_added_to_a_name_gets_its_share() {
     until_answered_by(&mesh, &[1]).await;
     dns.set(&[&first, &second]);
     until_answered_by(&mesh, &[1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_ends_under_a_probe_says_nothing_of_its_replica() {
+    let replica = Replica::start(1);
+    let address = replica.url.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let _proxy = AbortOnDropHandle::new(tokio::spawn(async move {
+        let (mut ends, _) = listener.accept().await.unwrap();
+        ends.read(&mut [0; 1024]).await.unwrap();
+        drop(ends);
+        let (mut caller, _) = listener.accept().await.unwrap();
+        let mut replica = TcpStream::connect(address).await.unwrap();
+        // Either side may close it.
+        let _ = copy_bidirectional(&mut caller, &mut replica).await;
+    }));
+    let mut health = HealthClient::new(endpoint(&url).unwrap().connect_lazy());
+    // On a busy machine it may be silent.
+    assert_ne!(check(&mut health).await.0, Finding::Down);
 }
 
 /// Callers are not notified: they find it because their connections end.

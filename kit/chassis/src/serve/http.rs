@@ -7,6 +7,7 @@ mod bounds;
 mod connections;
 mod incoming;
 mod life;
+mod linger;
 mod metrics;
 mod socket;
 mod stall;

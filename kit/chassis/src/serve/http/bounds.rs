@@ -20,6 +20,9 @@ pub(super) const SOCKET_SEND_BYTES: usize = 256 * 1024;
 /// Longest wait for a connection to end after it was asked to.
 pub(super) const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Longest wait for the peer to end a connection that this process has ended.
+pub(super) const MAX_LINGER: Duration = Duration::from_secs(2);
+
 /// Margin of the kernel's time-out over the stall deadline: to the kernel a reader with a closed window has vanished
 /// too.
 const KERNEL_WAITS_LONGER: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! The socket of a connection: fails and is counted when its peer has vanished or does not read.
 
-use super::{bounds::SOCKET_SEND_BYTES, life::Life, metrics::Cuts};
+use super::{bounds::SOCKET_SEND_BYTES, life::Life, linger::Linger, metrics::Cuts};
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     io::{self, IoSlice},
@@ -49,12 +49,14 @@ pub(super) struct Socket {
     stall_deadline: Duration,
     /// Runs while a write is blocked.
     stall: Option<Pin<Box<Sleep>>>,
+    /// After the shutdown.
+    linger: Option<Linger>,
     cuts: Cuts,
 }
 
 impl Socket {
     pub(super) fn new(inner: TcpStream, life: Arc<Life>, stall_deadline: Duration, cuts: Cuts) -> Socket {
-        Socket { inner, life, stall_deadline, stall: None, cuts }
+        Socket { inner, life, stall_deadline, stall: None, linger: None, cuts }
     }
 
     /// Counts a peer that has vanished: the kernel reports it once, to the next read or write.
@@ -118,8 +120,13 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.in_time(cx, outcome)
+        let this = &mut *self;
+        if this.linger.is_none() {
+            let outcome = Pin::new(&mut this.inner).poll_shutdown(cx);
+            ready!(this.in_time(cx, outcome))?;
+        }
+        let linger = this.linger.get_or_insert_with(Linger::begin);
+        linger.poll_end(&mut this.inner, cx).map(Ok)
     }
 }
 
@@ -133,7 +140,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::serve::HttpBounds;
+    use crate::serve::{HttpBounds, http::bounds::MAX_LINGER};
 
     /// Returns a connection of the server, and its client.
     #[cfg(target_os = "linux")]
@@ -181,6 +188,44 @@ mod tests {
         };
         assert_eq!(error.to_string(), "the peer does not read");
         assert!(begun.elapsed() >= bounds.stall_deadline, "{:?}", begun.elapsed());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_still_sends_at_the_end_gets_the_answer_and_no_reset() {
+        let (mut socket, mut client) = connection(&HttpBounds::default()).await;
+        client.write_all(b"request").await.unwrap();
+        let served = tokio::spawn(async move {
+            socket.write_all(b"answer").await.unwrap();
+            socket.shutdown().await
+        });
+        for _ in 0..5 {
+            client.write_all(b"and another").await.unwrap();
+            sleep(Duration::from_millis(10)).await;
+        }
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"answer");
+        assert!(!served.is_finished(), "it waits for the peer");
+        drop(client);
+        timeout(MAX_LINGER / 2, served).await.expect("it ends with the peer").unwrap().unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_never_stops_sending_is_not_waited_for_without_end() {
+        let (mut socket, client) = connection(&HttpBounds::default()).await;
+        let mut client = client.into_std().unwrap();
+        client.set_nonblocking(false).unwrap();
+        let sender = std::thread::spawn(move || {
+            use std::io::Write;
+            while client.write_all(&[0; 64 * 1024]).is_ok() {}
+        });
+        let begun = Instant::now();
+        timeout(MAX_LINGER * 4, socket.shutdown()).await.expect("it ends").unwrap();
+        assert!(begun.elapsed() >= MAX_LINGER, "{:?}", begun.elapsed());
+        drop(socket);
+        sender.join().unwrap();
     }
 
     #[cfg(target_os = "linux")]
