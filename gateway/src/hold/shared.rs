@@ -108,7 +108,7 @@ impl<T: Clone + Send + Sync + 'static> SharedStream<T> {
         F: Fn(&T) -> Option<String> + Send + 'static,
     {
         let watchers = Arc::new(Watchers::new());
-        let (number, slot) = watchers.add().expect("it has not begun, so it is not over");
+        let (number, slot) = watchers.state().add();
         // Only the call is part of the request's trace: the stream outlives it.
         let open = open.instrument(Span::current());
         let pump = AbortOnDropHandle::new(tokio::spawn(pump(open, subject, Arc::clone(&watchers))));
@@ -117,7 +117,7 @@ impl<T: Clone + Send + Sync + 'static> SharedStream<T> {
 
     /// Adds a watcher; `None` after the end, or when the time to join is over.
     fn join(self: Arc<Self>) -> Option<Watcher<T>> {
-        let (number, slot) = self.watchers.add()?;
+        let (number, slot) = self.watchers.join()?;
         Some(Watcher { stream: self, number, slot })
     }
 }
@@ -196,19 +196,9 @@ impl<T: Clone> Watchers<T> {
     }
 
     /// Adds a watcher, who is told all that is known; `None` after the end, or when the time to join is over.
-    fn add(&self) -> Option<(u64, Arc<Slot<T>>)> {
+    fn join(&self) -> Option<(u64, Arc<Slot<T>>)> {
         let mut state = self.state();
-        if state.is_over || !self.is_joinable() {
-            return None;
-        }
-        let slot = Arc::new(Slot::new());
-        for (subject, message) in &state.newest {
-            slot.put(subject.clone(), message.clone());
-        }
-        let number = state.next_number;
-        state.next_number += 1;
-        state.slots.insert(number, Arc::clone(&slot));
-        Some((number, slot))
+        (!state.is_over && self.is_joinable()).then(|| state.add())
     }
 
     /// Ends a stream that the service has refused. Whoever comes later asks again.
@@ -268,6 +258,20 @@ impl<T> Watchers<T> {
     /// No code panics while it has this lock.
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Clone> State<T> {
+    /// Adds a watcher, and puts into its slot all that is known.
+    fn add(&mut self) -> (u64, Arc<Slot<T>>) {
+        let slot = Arc::new(Slot::new());
+        for (subject, message) in &self.newest {
+            slot.put(subject.clone(), message.clone());
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.slots.insert(number, Arc::clone(&slot));
+        (number, slot)
     }
 }
 
