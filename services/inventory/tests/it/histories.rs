@@ -12,7 +12,7 @@ use crate::{
     event_keys::EventKeys,
     orders::take_back_unanswered,
     random::Random,
-    runs::{Runs, reserve_once_there_is_room},
+    runs::{self, Runs},
     sale::{Order, Sale, Step as Said, retire, seconds_from_now},
     stand::as_the_script_takes_it,
 };
@@ -24,7 +24,7 @@ use stampede_proto::{
     },
     r#type::v1::Money,
 };
-use stampede_testkit::{AdminRedis, Service, as_operator, as_order_service, buyer, eventually, heavy};
+use stampede_testkit::{AdminRedis, Service, buyer, eventually, heavy};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
 use std::{collections::BTreeMap, time::Duration};
 use tonic::transport::Channel;
@@ -115,7 +115,7 @@ impl<'g> History<'g> {
             items: items.clone(),
             cancel_time: None,
         };
-        ground.sale.api().stage_stock(as_operator(request)).await.unwrap();
+        runs::stage_once_there_is_room(&ground.sale.api(), request).await;
         Self {
             ground,
             random,
@@ -189,7 +189,7 @@ impl<'g> History<'g> {
     async fn ask(&self, replica: usize, reservation: proto::Reservation) -> Outcome {
         let request = proto::ReserveRequest { reservations: vec![reservation] };
         let replicas = &self.ground.replicas;
-        let answer = reserve_once_there_is_room(&replicas[replica % replicas.len()], request).await;
+        let answer = runs::reserve_once_there_is_room(&replicas[replica % replicas.len()], request).await;
         answer.results.into_iter().next().unwrap().outcome.unwrap()
     }
 
@@ -347,8 +347,8 @@ impl<'g> History<'g> {
         let Some(asked) = self.orders[index].asked.pop() else { return Ok(()) };
         let (event_id, order_id) = (self.event_id.to_string(), self.orders[index].order.order_id.to_string());
         let reservations = vec![proto::ReservationRef { event_id, order_id, request_time: asked.request_time }];
-        let request = as_order_service(proto::ReleaseRequest { reservations });
-        let mut released = self.ground.sale.api().release(request).await.unwrap().into_inner().released;
+        let request = proto::ReleaseRequest { reservations };
+        let mut released = runs::release_once_there_is_room(&self.ground.sale.api(), request).await;
         self.steps.push(format!("{} takes one of its requests back: {released}", self.name(index)));
         let is_last = self.orders[index].asked.is_empty() && !self.orders[index].ended;
         if is_last && released == 0 {
@@ -408,8 +408,8 @@ impl<'g> History<'g> {
     }
 
     async fn repairs(&mut self) -> Result<(), String> {
-        let request = as_operator(proto::ReconcileRequest { event_id: self.event_id.to_string() });
-        let drifts = self.ground.sale.api().reconcile(request).await.unwrap().into_inner().drifts;
+        let request = proto::ReconcileRequest { event_id: self.event_id.to_string() };
+        let drifts = runs::reconcile_once_there_is_room(&self.ground.sale.api(), request).await;
         self.steps.push(format!("redis is repaired: {drifts:?}"));
         self.settles().await
     }

@@ -1,14 +1,14 @@
 //! Which seeds a test of histories plays, how far it is, and what it says of those that failed.
 
 use stampede_proto::inventory::v1::{self as proto, inventory_service_client::InventoryServiceClient};
-use stampede_testkit::{as_order_service, eventually};
+use stampede_testkit::{as_operator, as_order_service, eventually};
 use std::{
     env,
     io::Write,
     ops::Range,
     time::{Duration, Instant},
 };
-use tonic::{Code, transport::Channel};
+use tonic::{Code, Response, Status, transport::Channel};
 
 /// Time between two lines that say how far it is.
 const SHOWN_EVERY: Duration = Duration::from_secs(5);
@@ -85,16 +85,61 @@ fn setting(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Reserves, and asks again while the replica has too much to do, as a caller does.
+/// Asks again while the replica has too much to do, or when its connection grew old under the call, as a caller does.
+async fn answered<T, F>(mut call: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    let answer = eventually("it is not too busy", || {
+        let called = call();
+        async {
+            match called.await {
+                Err(status) if matches!(status.code(), Code::Unavailable | Code::Cancelled) => None,
+                answer => Some(answer.expect("it is answered").into_inner()),
+            }
+        }
+    });
+    answer.await
+}
+
+/// Reserves, and asks again as [`answered`] does.
 pub async fn reserve_once_there_is_room(
     api: &InventoryServiceClient<Channel>,
     request: proto::ReserveRequest,
 ) -> proto::ReserveResponse {
-    let answer = eventually("it is not too busy", || async {
-        match api.clone().reserve(as_order_service(request.clone())).await {
-            Err(status) if status.code() == Code::Unavailable => None,
-            answer => Some(answer.expect("it is answered").into_inner()),
-        }
+    answered(|| {
+        let (mut api, request) = (api.clone(), as_order_service(request.clone()));
+        async move { api.reserve(request).await }
+    })
+    .await
+}
+
+/// Stages the stock of an event, and asks again as [`answered`] does.
+pub async fn stage_once_there_is_room(api: &InventoryServiceClient<Channel>, request: proto::StageStockRequest) {
+    answered(|| {
+        let (mut api, request) = (api.clone(), as_operator(request.clone()));
+        async move { api.stage_stock(request).await }
+    })
+    .await;
+}
+
+/// Releases, and asks again as [`answered`] does. Returns how many were released.
+pub async fn release_once_there_is_room(api: &InventoryServiceClient<Channel>, request: proto::ReleaseRequest) -> i32 {
+    let answer = answered(|| {
+        let (mut api, request) = (api.clone(), as_order_service(request.clone()));
+        async move { api.release(request).await }
     });
-    answer.await
+    answer.await.released
+}
+
+/// Reconciles an event, and asks again as [`answered`] does.
+pub async fn reconcile_once_there_is_room(
+    api: &InventoryServiceClient<Channel>,
+    request: proto::ReconcileRequest,
+) -> Vec<proto::Drift> {
+    let answer = answered(|| {
+        let (mut api, request) = (api.clone(), as_operator(request.clone()));
+        async move { api.reconcile(request).await }
+    });
+    answer.await.drifts
 }
