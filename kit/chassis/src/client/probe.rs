@@ -4,10 +4,15 @@
 //! does not answer. After a report it finishes its calls; after several unanswered probes its calls fail.
 
 use super::replicas::{Replica, Replicas};
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
-use tonic::transport::{Channel, Endpoint};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic::{
+    Response, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 /// Time between two probes of an endpoint.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -41,7 +46,7 @@ pub(super) enum Finding {
 
 /// Probes one endpoint for as long as the task lives.
 pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
-    let mut health = HealthClient::new(endpoint.clone().connect_timeout(PROBE_TIMEOUT).connect_lazy());
+    let mut health = HealthProbe::of(&endpoint);
     let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut health_state, mut late) = (HealthState::default(), LateProbes::default());
@@ -51,7 +56,7 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
             _ = ticks.tick() => {}
             () = probed.replicas.probe_now.notified() => {}
         }
-        let Some(finding) = late.judge(check(&mut health).await) else { continue };
+        let Some(finding) = late.judge(health.check().await) else { continue };
         // The count includes this endpoint only while it is ready, so 1 means that it is the last one.
         let is_last = probed.replicas.count() == 1;
         match health_state.learn(finding, is_last) {
@@ -65,20 +70,41 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
     }
 }
 
-/// Probes the endpoint once. Returns also how late the end of the probe was noticed.
-pub(super) async fn check(health: &mut HealthClient<Channel>) -> (Finding, Duration) {
-    let give_up = Instant::now() + PROBE_TIMEOUT;
-    let asked = async {
-        let first = health.check(HealthCheckRequest::default()).await;
-        // A server closes old connections. A probe that was under way on one says nothing: a new connection does.
-        if first.is_ok() { first } else { health.check(HealthCheckRequest::default()).await }
-    };
-    let finding = match timeout_at(give_up, asked).await {
-        Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Finding::Serving,
-        Ok(_) => Finding::Down,
-        Err(_) => Finding::Silent,
-    };
-    (finding, give_up.elapsed())
+/// The connection for the probes of one endpoint.
+pub(super) struct HealthProbe {
+    endpoint: Endpoint,
+    client: HealthClient<Channel>,
+}
+
+impl HealthProbe {
+    pub(super) fn of(endpoint: &Endpoint) -> HealthProbe {
+        let endpoint = endpoint.clone().connect_timeout(PROBE_TIMEOUT);
+        HealthProbe { client: HealthClient::new(endpoint.connect_lazy()), endpoint }
+    }
+
+    /// Probes the endpoint once. Returns also how late the end of the probe was noticed.
+    pub(super) async fn check(&mut self) -> (Finding, Duration) {
+        let give_up = Instant::now() + PROBE_TIMEOUT;
+        let finding = match timeout_at(give_up, self.ask()).await {
+            Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Finding::Serving,
+            Ok(_) => Finding::Down,
+            Err(_) => Finding::Silent,
+        };
+        (finding, give_up.elapsed())
+    }
+
+    /// Asks for the health, once more on a new connection if the old one breaks: a server closes old connections, and a
+    /// probe that was under way on one says nothing of it.
+    async fn ask(&mut self) -> Result<Response<HealthCheckResponse>, Status> {
+        match self.client.check(HealthCheckRequest::default()).await {
+            // An answer of the server has no source.
+            Err(broken) if broken.source().is_some() => {
+                self.client = HealthClient::new(self.endpoint.connect_lazy());
+                self.client.check(HealthCheckRequest::default()).await
+            }
+            answer => answer,
+        }
+    }
 }
 
 /// Ignores unanswered probes whose end was noticed late.

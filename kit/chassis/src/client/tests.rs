@@ -2,7 +2,7 @@
 
 use super::{
     MeshChannel, ReadOnly,
-    probe::{Finding, check},
+    probe::{Finding, HealthProbe},
     replicas::endpoint,
 };
 use crate::{
@@ -23,7 +23,6 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, body::Body};
-use tonic_health::pb::health_client::HealthClient;
 use tower::util::MapRequest;
 
 const DRAIN: Duration = Duration::from_secs(5);
@@ -346,9 +345,9 @@ async fn a_connection_that_ends_under_a_probe_says_nothing_of_its_replica() {
         // Either side may close it.
         let _ = copy_bidirectional(&mut caller, &mut replica).await;
     }));
-    let mut health = HealthClient::new(endpoint(&url).unwrap().connect_lazy());
+    let mut health = HealthProbe::of(&endpoint(&url).unwrap());
     // On a busy machine it may be silent.
-    assert_ne!(check(&mut health).await.0, Finding::Down);
+    assert_ne!(health.check().await.0, Finding::Down);
 }
 
 /// Callers are not notified: they find it because their connections end.
