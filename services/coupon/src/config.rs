@@ -50,7 +50,8 @@ impl Config {
         Duration::from_millis(self.unfinished_claim_age_ms)
     }
 
-    /// Age from which a hold may be an orphan. Fails if its order may still be written then.
+    /// Age from which the coupon of an order that was never written is returned. Fails if the order may still be
+    /// written at that age.
     pub fn unwritten_hold_age(&self) -> anyhow::Result<Duration> {
         self.write_limit.unwritten_age("--unwritten-hold-age-ms", self.unwritten_hold_age_ms)
     }

@@ -34,9 +34,9 @@ use std::time::Duration;
 use tonic::service::Routes;
 use usecase::{
     Acknowledger, Campaigns, ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, FinishClaims, HoldCoupons,
-    ReleaseCoupon, ReturnOrphans, StageCampaign, StagingQueue, StoreClaims,
+    ReleaseCoupon, ReleaseUnwritten, StageCampaign, StagingQueue, StoreClaims,
 };
-use worker::{Consumer, OrphanHolds, Staging};
+use worker::{Consumer, Staging, UnwrittenHolds};
 
 /// Time between two sweeps for claims that were ranked and never stored.
 const FINISH_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,15 +57,16 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let parts = Parts::connect(Service::Coupon, &config.service, workers).await?;
     let redis = parts.redis(&config.redis).await?;
     parts.consume(taken_by(Service::Coupon), Consumer::new())?;
-    start_orphan_holds(&parts, &config, unwritten_hold_age);
+    start_unwritten_holds(&parts, &config, unwritten_hold_age);
     let rpc = start_claims(&parts, &config, redis);
     let routes = Routes::new(CouponServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
-fn start_orphan_holds(parts: &Parts, config: &Config, age: Duration) {
+fn start_unwritten_holds(parts: &Parts, config: &Config, age: Duration) {
     let orders = Orders::new(parts.channel(&config.order_urls, Service::Order));
-    parts.work("orphan holds", ROUND_TIMEOUT, OrphanHolds::new(ReturnOrphans::new(parts.db.clone()), orders, age));
+    let release = ReleaseUnwritten::new(parts.db.clone(), orders, age);
+    parts.work("unwritten order sweep", ROUND_TIMEOUT, UnwrittenHolds::new(release, age));
 }
 
 /// Creates the use cases of campaigns and claims, and starts the workers that stage campaigns and finish claims.

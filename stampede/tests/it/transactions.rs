@@ -79,7 +79,7 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
     ("hold_coupons", Sale(&[Coupon])),
     ("release_coupons", Apart("services/coupon/tests/it/holding.rs", "a_coupon_is_held_for_one_order_and_comes_back")),
     (
-        "return_orphans",
+        "release_unwritten",
         Apart(
             "services/coupon/tests/it/holding.rs",
             "a_coupon_that_somebody_has_locked_keeps_no_other_from_coming_back",

@@ -87,7 +87,7 @@ pub enum OrderEnd {
         /// Fingerprint of the request: a hold for another one stays.
         request: Fingerprint,
     },
-    /// The order service does not know it, queried after `requested_before`: a hold not requested since is an orphan.
+    /// The order service does not know it, queried after `requested_before`: a hold not requested since is undone.
     NeverWritten {
         /// Holds requested later than this are kept: their order may still be written.
         requested_before: Timestamp,
@@ -115,7 +115,7 @@ pub struct UsedElsewhere {
 impl Coupon {
     /// Sets the coupon aside for an order; `None` if that changes nothing, as when the order has used it.
     ///
-    /// A repeat of the same request renews the hold, so that it is no orphan while the order is retried. Another
+    /// A repeat of the same request renews the hold, so that no sweep undoes it while the order is retried. Another
     /// request for the same order is refused.
     pub fn hold(
         &self,
@@ -332,11 +332,11 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_renewed_after_the_orders_were_queried_is_no_orphan() {
-        let orphan = OrderEnd::NeverWritten { requested_before: Timestamp::from_micros(1) };
-        assert_eq!(state_after(&held_by(1), orphan), Some(CouponState::Issued));
+    fn a_hold_renewed_after_the_orders_were_queried_is_kept() {
+        let never_written = OrderEnd::NeverWritten { requested_before: Timestamp::from_micros(1) };
+        assert_eq!(state_after(&held_by(1), never_written), Some(CouponState::Issued));
         let renewed = Coupon { updated_at: Timestamp::from_micros(2), ..held_by(1) };
-        assert_eq!(state_after(&renewed, orphan), None);
-        assert_eq!(state_after(&used_by(1), orphan), None);
+        assert_eq!(state_after(&renewed, never_written), None);
+        assert_eq!(state_after(&used_by(1), never_written), None);
     }
 }

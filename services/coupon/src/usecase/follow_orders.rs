@@ -1,5 +1,5 @@
 //! Applies the end of an order to its coupon, which is used or returned. The order consumer, ReleaseCoupon and the
-//! sweep of orphan holds share it.
+//! sweep of unwritten orders share it.
 
 use crate::{
     domain::{Coupon, EndedOrder, OrderEnd},

@@ -26,7 +26,7 @@ impl HoldCoupons {
     }
 
     /// Decides each hold on its own. Returns the answers in the order given, with an error for a coupon that cannot be
-    /// read. If the call fails it holds none. A retry is safe; without one the sweep returns a hold as an orphan.
+    /// read. If the call fails it holds none. A retry is safe; without one the sweep returns the coupon.
     pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Result<Held, DbError>>, Error> {
         let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
         let now = Timestamp::now();

@@ -1,9 +1,9 @@
 //! Background workers. A worker decides nothing: it calls a use case.
 
 mod consumer;
-mod orphan_holds;
 mod staging;
+mod unwritten_holds;
 
 pub use consumer::Consumer;
-pub use orphan_holds::OrphanHolds;
 pub use staging::Staging;
+pub use unwritten_holds::UnwrittenHolds;
