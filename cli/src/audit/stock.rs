@@ -68,8 +68,8 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
     audit.breach(5, "Redis has other units of a buyer than the ledger", buyers_differ);
     audit.breach(5, "units are still on hold in Redis", held);
     audit.breach(5, "an item of an event that goes on is not in Redis", missing);
-    let orphans = orphan_holds(sources, &stock).await?;
-    audit.breach(5, "a hold is left in Redis", orphans.into_iter().collect());
+    let left = remaining_holds(sources, &stock).await?;
+    audit.breach(5, "a hold is left in Redis", left.into_iter().collect());
     note_long_over(sources, audit).await
 }
 
@@ -84,7 +84,7 @@ pub async fn moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
         };
         behind += items.iter().zip(&snapshot.items).filter(is_behind).count();
     }
-    let holds = orphan_holds(sources, &stock).await?.len();
+    let holds = remaining_holds(sources, &stock).await?.len();
     let counted = [(behind, "items to be copied to Redis"), (holds, "holds")];
     Ok(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect())
 }
@@ -151,7 +151,7 @@ async fn arrivals(sources: &Sources, event: EventId, snapshot: &Snapshot, audit:
     Ok(())
 }
 
-async fn orphan_holds(sources: &Sources, stock: &Stock) -> anyhow::Result<Vec<String>> {
+async fn remaining_holds(sources: &Sources, stock: &Stock) -> anyhow::Result<Vec<String>> {
     let mut found = BTreeMap::<OrderId, String>::new();
     for event in ledger_by_event(sources).await?.into_keys() {
         let mut cursor = Some(0);

@@ -1,4 +1,4 @@
-//! Snapshots of an event in Redis: for showing it, for comparing it with the ledger, for finding orphans.
+//! Snapshots of an event in Redis: for showing it, for comparing it with the ledger, for finding old holds.
 
 use super::pack::{OpenHold, field};
 use crate::{FromRedisValue, RedisError, Value};

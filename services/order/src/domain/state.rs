@@ -175,7 +175,7 @@ impl State {
     }
 
     /// Returns whether the order has returned its coupon, or is about to by a message in flight. A coupon that is still
-    /// held for it is then an orphan.
+    /// held for it is returned then.
     pub const fn has_returned_coupon(&self) -> bool {
         match self {
             Self::Expired { .. } | Self::Cancelled { .. } | Self::Refunded(_) => true,
