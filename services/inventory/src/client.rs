@@ -36,12 +36,7 @@ impl Orders {
         let mut commands = Vec::new();
         let (statuses, _) = self.statuses(orders).await?;
         for status in statuses {
-            let order_id: OrderId = status.order_id.parse()?;
-            match status.state() {
-                OrderState::Cancelled | OrderState::Expired => commands.push(LedgerCommand::ReleaseUnpaid(order_id)),
-                OrderState::Refunded => commands.push(LedgerCommand::Release(order_id)),
-                _ => {}
-            }
+            commands.extend(release_of(status.order_id.parse()?, status.state()));
         }
         Ok(commands)
     }
@@ -57,5 +52,38 @@ impl Orders {
             write_limit_ms = limit_ms.max(write_limit_ms);
         }
         Ok((statuses, Duration::from_millis(u64::try_from(write_limit_ms)?)))
+    }
+}
+
+/// Returns the command that gives back the units of an order in this state; `None` if it may need them, or its state is
+/// unknown.
+const fn release_of(order_id: OrderId, state: OrderState) -> Option<LedgerCommand> {
+    match state {
+        OrderState::Cancelled | OrderState::Expired => Some(LedgerCommand::ReleaseUnpaid(order_id)),
+        OrderState::Refunded => Some(LedgerCommand::Release(order_id)),
+        OrderState::Unspecified
+        | OrderState::AwaitingPayment
+        | OrderState::Paying
+        | OrderState::Paid
+        | OrderState::Fulfilled
+        | OrderState::Refunding => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn only_an_order_that_ended_without_its_goods_gives_its_units_back() {
+        use OrderState::{AwaitingPayment, Cancelled, Expired, Fulfilled, Paid, Paying, Refunded, Refunding};
+        let order_id = OrderId::from_uuid(Uuid::from_u128(1));
+        for state in [OrderState::Unspecified, AwaitingPayment, Paying, Paid, Fulfilled, Refunding] {
+            assert_eq!(release_of(order_id, state), None, "{state:?}");
+        }
+        let unpaid = LedgerCommand::ReleaseUnpaid(order_id);
+        let releases = [Cancelled, Expired, Refunded].map(|state| release_of(order_id, state));
+        assert_eq!(releases, [unpaid.clone(), unpaid, LedgerCommand::Release(order_id)].map(Some));
     }
 }
