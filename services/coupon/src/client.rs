@@ -19,8 +19,8 @@ impl Orders {
     }
 
     /// Returns the ends of those of these orders that were written, and the time within which the others may still be
-    /// written. An end is `None` for an order without one, or of unknown state. The orders of one page of holds fit one
-    /// call.
+    /// written. An end is `None` for an order without one, or of unknown state. At most
+    /// [`MAX_PER_CALL`](stampede_vocab::limits::MAX_PER_CALL) orders.
     pub async fn ends(&self, orders: &[OrderId]) -> anyhow::Result<(HashMap<OrderId, Option<OrderEnd>>, Duration)> {
         let order_ids = orders.iter().map(OrderId::to_string).collect();
         let found = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner();

@@ -10,11 +10,14 @@ use crate::{
     usecase::{follow_free_orders, readable},
 };
 use stampede_db::{Database, DbError};
-use stampede_vocab::{CouponId, OrderId, Timestamp, limits::least_unwritten_age};
+use stampede_vocab::{
+    CouponId, OrderId, Timestamp,
+    limits::{MAX_PER_CALL, least_unwritten_age},
+};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-/// Most holds of one page: the limit of LookUpOrders.
-const BATCH_SIZE: u32 = 256;
+/// Most holds of one page: their orders are looked up in one call.
+const BATCH_SIZE: u32 = MAX_PER_CALL as u32;
 
 /// The cursor of a page: it starts after this hold.
 pub type HoldCursor = (Timestamp, CouponId);
