@@ -56,7 +56,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let unwritten_hold_age = config.unwritten_hold_age()?;
     let parts = Parts::connect(Service::Coupon, &config.service, workers).await?;
     let redis = parts.redis(&config.redis).await?;
-    parts.consume(taken_by(Service::Coupon), Consumer::new())?;
+    parts.consume(taken_by(Service::Coupon), Consumer)?;
     start_unwritten_holds(&parts, &config, unwritten_hold_age);
     let rpc = start_claims(&parts, &config, redis);
     let routes = Routes::new(CouponServiceServer::new(rpc));

@@ -8,13 +8,7 @@ use stampede_service::decode;
 use stampede_vocab::Timestamp;
 
 /// Applies the messages of the order topic.
-pub struct Consumer {}
-
-impl Consumer {
-    pub fn new() -> Self {
-        Self {}
-    }
-}
+pub struct Consumer;
 
 impl Handler for Consumer {
     type Effects = ();
