@@ -132,6 +132,18 @@ pub enum HandleError {
     },
 }
 
+impl HandleError {
+    /// Returns the error of the message at this place, for which a row is needed that cannot be read. Only what is the
+    /// row's own fault counts against the message. Everything else is retried: a row of a newer release waits for a
+    /// replica that can read it.
+    pub fn of_row(index: usize, error: DbError) -> Self {
+        match error {
+            DbError::Inconsistent(detail) => Self::Poison { index, detail },
+            error => Self::Db(error),
+        }
+    }
+}
+
 /// A boxed future that borrows its arguments.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -157,4 +169,30 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Runs the effects after the commit. They are lost if the process dies in between, so a sweep must repair that.
     fn committed(&self, effects: Self::Effects) -> Boxed<'_, ()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{sync::Arc, time::Duration};
+
+    #[test]
+    fn only_the_fault_of_a_row_counts_against_the_message() {
+        let of_row = HandleError::of_row(3, DbError::inconsistent("it has no lines"));
+        assert!(
+            matches!(&of_row, HandleError::Poison { index: 3, detail } if detail == "it has no lines"),
+            "{of_row:?}"
+        );
+        for error in [
+            DbError::newer("a state"),
+            DbError::Schema("a column is missing".to_owned()),
+            DbError::BrokenOff("read"),
+            DbError::TimedOut { name: "read", after: Duration::from_secs(5) },
+            DbError::Sqlx(Arc::new(sqlx::Error::PoolTimedOut)),
+        ] {
+            let text = error.to_string();
+            let of_row = HandleError::of_row(3, error);
+            assert!(matches!(&of_row, HandleError::Db(error) if error.to_string() == text), "{of_row:?}");
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use crate::{messages, usecase::follow_orders};
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
 use stampede_inbox::{Boxed, HandleError, Handler, Message};
 use stampede_service::decode;
 use stampede_vocab::Timestamp;
@@ -18,11 +17,7 @@ impl Handler for Consumer {
             let decoded = decode(batch, |message| messages::decode(&message.message_type, &message.payload))?;
             let (indexes, ended): (Vec<usize>, Vec<_>) = decoded.into_iter().unzip();
             match follow_orders(conn, &ended, Timestamp::now()).await?.into_iter().next() {
-                // A row of a newer release waits for a replica that can read it.
-                Some((_, error @ DbError::Newer(_))) => Err(HandleError::Db(error)),
-                Some((position, error)) => {
-                    Err(HandleError::Poison { index: indexes[position], detail: error.to_string() })
-                }
+                Some((position, error)) => Err(HandleError::of_row(indexes[position], error)),
                 None => Ok(()),
             }
         })

@@ -6,7 +6,6 @@ use crate::{
     usecase::{Advanced, Change, EventCancellations, Transitions},
 };
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
 use stampede_inbox::{Boxed, HandleError, Handler, Message};
 use stampede_service::decode;
 
@@ -68,10 +67,7 @@ impl Handler for Consumer {
             self.cancellations.note(conn, &cancellations).await?;
             let advanced = self.transitions.apply(conn, locked, &changes).await?;
             if let Some((unreadable, error)) = advanced.first_unreadable() {
-                return Err(match error {
-                    DbError::Newer(_) => HandleError::Db(error.clone()),
-                    _ => HandleError::Poison { index: indexes[unreadable], detail: error.to_string() },
-                });
+                return Err(HandleError::of_row(indexes[unreadable], error.clone()));
             }
             match advanced.first_unknown() {
                 Some(unknown) => {

@@ -31,25 +31,14 @@ pub enum FollowError {
         /// Why.
         refusal: Refusal,
     },
-    /// The stored payment of one message is inconsistent.
-    #[error("{detail}")]
+    /// The stored payment of one message cannot be read.
+    #[error("{error}")]
     Unreadable {
         /// Index of the message in its batch.
         index: usize,
-        /// What is wrong with it.
-        detail: String,
+        /// Why.
+        error: DbError,
     },
-}
-
-impl FollowError {
-    /// Returns the error of a message whose payment cannot be read. A payment of a newer version is not the fault of
-    /// the message, which waits for a replica that can read it.
-    fn unreadable(index: usize, error: DbError) -> Self {
-        match error {
-            DbError::Inconsistent(detail) => Self::Unreadable { index, detail },
-            error => Self::Db(error),
-        }
-    }
 }
 
 /// An attempt that is leased to this process, and the permit to charge it.
@@ -93,7 +82,7 @@ impl FollowOrders {
         let mut followed = Followed::default();
         for (index, request) in requests {
             let id = PaymentId::derive(request.order_id);
-            payments.readable(id).map_err(|error| FollowError::unreadable(index, error))?;
+            payments.readable(id).map_err(|error| FollowError::Unreadable { index, error })?;
             let refused = |refusal| FollowError::Refused { index, refusal };
             followed.apply(&mut payments, request, now).map_err(refused)?;
         }

@@ -48,7 +48,7 @@ impl From<FollowError> for HandleError {
         match error {
             FollowError::Db(error) => Self::Db(error),
             FollowError::Refused { index, refusal } => Self::Poison { index, detail: refusal.to_string() },
-            FollowError::Unreadable { index, detail } => Self::Poison { index, detail },
+            FollowError::Unreadable { index, error } => Self::of_row(index, error),
         }
     }
 }
