@@ -62,7 +62,7 @@ mod workers;
 
 pub use admin::Admin;
 pub use app::{App, Grpc, Http};
-pub use client::{MeshChannel, ReadOnly};
+pub use client::{MeshChannel, ReadOnly, retry_unavailable};
 pub use clock::{SharedClock, follow_clock};
 pub use config::{CommonConfig, HasCommon};
 pub use deadline::Deadline;

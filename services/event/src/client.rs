@@ -4,15 +4,13 @@
 //! times any more.
 
 use crate::domain::{Event, Item, State};
-use stampede_chassis::{Deadline, MeshChannel};
+use stampede_chassis::{MeshChannel, retry_unavailable};
 use stampede_proto::{
     convert::timestamp,
     inventory::v1::{StageStockRequest, StagedItem, inventory_service_client::InventoryServiceClient},
 };
-use stampede_status::{Problem, Reason};
-use stampede_vocab::{EventId, backoff};
+use stampede_vocab::EventId;
 use std::time::Duration;
-use tokio::time::sleep;
 use tonic::Status;
 
 /// Attempts of a call, including the first.
@@ -44,29 +42,13 @@ impl Inventory {
     /// idempotent: a repeat, or a late call with an older version, changes nothing.
     pub async fn confirm(&self, event: &Event) -> Result<(), Unconfirmed> {
         let request = staged(event);
-        let outcome = Deadline::after(TIMEOUT).bound(self.stage(&request)).await;
-        let outcome = outcome.unwrap_or_else(|problem| Err(problem.into()));
-        outcome.map_err(|status| Unconfirmed { event_id: event.id(), status })
+        let call = || {
+            let (mut client, request) = (self.client.clone(), request.clone());
+            async move { client.stage_stock(request).await }
+        };
+        let outcome = retry_unavailable(MAX_ATTEMPTS, TIMEOUT, call).await;
+        outcome.map(drop).map_err(|status| Unconfirmed { event_id: event.id(), status })
     }
-
-    /// Retries while no replica is available: if one has died, another most often answers.
-    async fn stage(&self, request: &StageStockRequest) -> Result<(), Status> {
-        let mut attempt = 1;
-        loop {
-            match self.client.clone().stage_stock(request.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(status) if attempt < MAX_ATTEMPTS && is_transient(&status) => {
-                    sleep(backoff(attempt)).await;
-                    attempt += 1;
-                }
-                Err(status) => return Err(status),
-            }
-        }
-    }
-}
-
-fn is_transient(status: &Status) -> bool {
-    Problem::from_status(status).reason() == Reason::Unavailable
 }
 
 fn staged(event: &Event) -> StageStockRequest {

@@ -2,9 +2,9 @@
 //!
 //! Fails quickly, with UNAVAILABLE if no replica can be reached and DEADLINE_EXCEEDED if none answered in time. Retries
 //! a call that no handler can have seen: one that got no connection, or that a draining replica refused. Does not retry
-//! others, which may have taken effect: a caller whose call is idempotent retries itself, and most often reaches
-//! another replica. Calls to a replica that stops answering fail as UNAVAILABLE once its probes have failed. A call
-//! that is marked [`ReadOnly`] is retried once.
+//! others, which may have taken effect: a caller whose call is idempotent retries itself
+//! ([`crate::retry_unavailable`]), and most often reaches another replica. Calls to a replica that stops answering fail
+//! as UNAVAILABLE once its probes have failed. A call that is marked [`ReadOnly`] is retried once.
 
 use super::{
     discover::{discover, look_up, name_in},

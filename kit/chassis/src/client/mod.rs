@@ -7,7 +7,9 @@ mod mesh;
 mod probe;
 mod propagate;
 mod replicas;
+mod retry;
 #[cfg(test)]
 mod tests;
 
 pub use mesh::{MeshChannel, ReadOnly};
+pub use retry::retry_unavailable;

@@ -1,9 +1,9 @@
 //! Holds coupons. Calls that queue while a batch is in flight go out as one.
 
-use super::{BatchingClient, PeerError, with_retry};
+use super::{BatchingClient, MAX_ATTEMPTS, PeerError, TIMEOUT};
 use crate::domain::{CouponRefusal, Draft, PlaceRefusal};
 use stampede_batch::BatchConfig;
-use stampede_chassis::MeshChannel;
+use stampede_chassis::{MeshChannel, retry_unavailable};
 use stampede_proto::{
     convert::stored_money,
     coupon::v1::{
@@ -66,8 +66,8 @@ impl Coupons {
             let (mut client, request) = (self.client.clone(), request.clone());
             async move { client.release_coupon(request).await }
         };
-        with_retry(call).await.map_err(|status| PeerError::Failed { peer: PEER, status })?;
-        Ok(())
+        let outcome = retry_unavailable(MAX_ATTEMPTS, TIMEOUT, call).await;
+        outcome.map(drop).map_err(|status| PeerError::Failed { peer: PEER, status })
     }
 }
 

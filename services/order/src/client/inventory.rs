@@ -1,9 +1,9 @@
 //! Reserves units. Calls that queue while a batch is in flight go out as one.
 
-use super::{BatchingClient, PeerError, with_retry};
+use super::{BatchingClient, MAX_ATTEMPTS, PeerError, TIMEOUT};
 use crate::domain::{Draft, Line, Order, PlaceRefusal, RequestedLine, Reserved, StockReason, StockRefusal};
 use stampede_batch::BatchConfig;
-use stampede_chassis::MeshChannel;
+use stampede_chassis::{MeshChannel, retry_unavailable};
 use stampede_proto::{
     convert::{stored_money, time, timestamp},
     inventory::v1::{
@@ -68,8 +68,8 @@ impl Inventory {
             let (mut client, request) = (self.client.clone(), request.clone());
             async move { client.release(request).await }
         };
-        with_retry(call).await.map_err(|status| PeerError::Failed { peer: PEER, status })?;
-        Ok(())
+        let outcome = retry_unavailable(MAX_ATTEMPTS, TIMEOUT, call).await;
+        outcome.map(drop).map_err(|status| PeerError::Failed { peer: PEER, status })
     }
 }
 

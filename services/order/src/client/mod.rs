@@ -8,16 +8,15 @@ pub use coupon::Coupons;
 pub use inventory::Inventory;
 
 use stampede_batch::{BatchConfig, BatchError, Batcher};
-use stampede_chassis::Deadline;
-use stampede_status::{Problem, Reason};
-use stampede_vocab::{Service, backoff};
+use stampede_chassis::{Deadline, retry_unavailable};
+use stampede_vocab::Service;
 use std::{fmt::Display, future::Future, time::Duration};
 use tonic::Status;
 use tracing::{Instrument, Span};
 
-/// Most tries of a call, the first one included.
-const ATTEMPTS: u32 = 3;
-/// Time-out of a call with all its tries.
+/// Attempts of a call, including the first. Every call here is idempotent by its order id.
+const MAX_ATTEMPTS: u32 = 3;
+/// Time-out of a call with all its attempts.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a call to another service has no result. A refusal is a result, not an error.
@@ -66,8 +65,8 @@ where
     Q: Clone + Send + Sync + 'static,
     A: Clone + Send + 'static,
 {
-    /// Returns a client that sends batches by `call`, with the retries of [`with_retry`]. `call` must return one answer
-    /// a request, in order.
+    /// Returns a client that sends batches by `call`, with the retries of [`retry_unavailable`]. `call` must return one
+    /// answer a request, in order.
     fn new<C, Fut>(peer: Service, config: BatchConfig, call: C) -> Self
     where
         C: Fn(Vec<Q>) -> Fut + Clone + Send + Sync + 'static,
@@ -96,72 +95,19 @@ where
     let count = queued.len();
     let span = queued.first().map_or_else(Span::none, |first| first.span.clone());
     let requests: Vec<Q> = queued.into_iter().map(|queued| queued.request).collect();
-    match with_retry(|| call(requests.clone())).instrument(span).await {
+    match retry_unavailable(MAX_ATTEMPTS, TIMEOUT, || call(requests.clone())).instrument(span).await {
         Ok(answers) if answers.len() == count => answers.into_iter().map(Ok).collect(),
         Ok(_) => vec![Err(PeerError::invalid(peer, "another number of results than was asked for")); count],
         Err(status) => vec![Err(PeerError::Failed { peer, status }); count],
     }
 }
 
-/// Retries UNAVAILABLE with back-off, up to [`ATTEMPTS`] times and for [`TIMEOUT`] in all: if a replica has died or
-/// hangs, another one most often answers. Returns OVERLOADED and NOT_READY at once, which immediate retries would make
-/// worse. Every call here is idempotent by its order id.
-async fn with_retry<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
-where
-    Fut: Future<Output = Result<T, Status>>,
-{
-    let outcome = Deadline::after(TIMEOUT).bound(retry_unavailable(call)).await;
-    outcome.unwrap_or_else(|problem| Err(problem.into()))
-}
-
-async fn retry_unavailable<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
-where
-    Fut: Future<Output = Result<T, Status>>,
-{
-    let mut attempt = 1;
-    loop {
-        match call().await {
-            Err(status) if attempt < ATTEMPTS && is_unreachable(&status) => {
-                tokio::time::sleep(backoff(attempt)).await;
-                attempt += 1;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-fn is_unreachable(status: &Status) -> bool {
-    Problem::from_status(status).reason() == Reason::Unavailable
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::future::join_all;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use stampede_status::{Problem, Reason};
     use tonic::Code;
-
-    async fn attempts(answer: impl Fn() -> Status) -> u32 {
-        let attempts = AtomicU32::new(0);
-        let outcome: Result<(), Status> = with_retry(|| {
-            attempts.fetch_add(1, Ordering::Relaxed);
-            let answer = Err(answer());
-            async move { answer }
-        })
-        .await;
-        assert!(outcome.is_err());
-        attempts.into_inner()
-    }
-
-    #[tokio::test]
-    async fn only_what_nobody_could_take_is_asked_again() {
-        let of = |reason| move || Status::from(Problem::new(reason, "no"));
-        assert_eq!(attempts(|| Status::unavailable("connection refused")).await, ATTEMPTS);
-        assert_eq!(attempts(of(Reason::Unavailable)).await, ATTEMPTS);
-        for final_answer in [Reason::Overloaded, Reason::NotReady, Reason::DeadlineExceeded, Reason::CouponInUse] {
-            assert_eq!(attempts(of(final_answer)).await, 1, "{final_answer}");
-        }
-    }
 
     /// Sends 1, 2 and 3 concurrently.
     async fn call_three<A, C, Fut>(call: C) -> Vec<Result<A, PeerError>>
