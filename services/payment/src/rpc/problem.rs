@@ -10,10 +10,7 @@ impl From<Error> for Problem {
             Error::Invalid(error) => error.into(),
             Error::NotFound => Self::new(Reason::PaymentNotFound, error.to_string()).field("payment_id"),
             Error::InvalidSignature => Self::new(Reason::InvalidSignature, error.to_string()),
-            Error::NotLookedUp(cause) => {
-                tracing::warn!(error.cause = cause, "a notice was not looked up");
-                Self::new(Reason::Unavailable, "what the notice is about cannot be looked up now")
-            }
+            Error::NotLookedUp(ref cause) => Self::new(Reason::Unavailable, error.to_string()).internal(cause),
             Error::Db(error) => error.into(),
             Error::Batch(error) => error.into(),
         }
