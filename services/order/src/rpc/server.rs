@@ -43,7 +43,7 @@ impl OrderService for OrderRpc {
     ) -> Result<Response<proto::GetOrderResponse>, Status> {
         let owner = Identity::of(&request)?.owner()?;
         let id = convert::order_id(&request.get_ref().order_id)?;
-        let order = self.find.visible(id, owner).await?;
+        let order = self.find.get(id, owner).await?;
         Ok(Response::new(proto::GetOrderResponse { order: Some(convert::order(order)) }))
     }
 

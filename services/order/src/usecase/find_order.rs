@@ -33,7 +33,7 @@ impl FindOrder {
     }
 
     /// Returns the order, if the caller may see it: `owner` is `None` for a caller who may see every order.
-    pub async fn visible(&self, id: OrderId, owner: Option<UserId>) -> Result<Order, Error> {
+    pub async fn get(&self, id: OrderId, owner: Option<UserId>) -> Result<Order, Error> {
         let found = self.find(id).await?;
         let visible = found.filter(|order| owner.is_none_or(|owner| owner == order.buyer));
         visible.ok_or_else(|| CommandRefusal::NotFound.into())

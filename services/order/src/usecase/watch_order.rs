@@ -37,7 +37,7 @@ impl WatchOrder {
         id: OrderId,
         owner: Option<UserId>,
     ) -> Result<impl Stream<Item = Order> + Send + use<>, Error> {
-        let now = self.find.visible(id, owner).await?;
+        let now = self.find.get(id, owner).await?;
         let version = now.version;
         let later = self.hub.watch(id).filter(move |order| std::future::ready(order.version > version));
         Ok(until_last(Box::pin(stream::iter([now]).chain(later)), |order| order.state.is_terminal()))
