@@ -76,7 +76,8 @@ pub enum MessageBody {
 }
 
 impl MessageBody {
-    /// Returns the name of the message in the contract.
+    /// Returns the name of the message in the contract. The domain does not see proto, so the names are repeated here;
+    /// the test `every_message_has_its_name_in_the_contract` guards them.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Placed { .. } => "OrderPlaced",
