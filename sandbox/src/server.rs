@@ -28,7 +28,8 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     for charge_id in state.processor.read(|records| records.pending()) {
         state.capture_later(charge_id);
     }
-    tracing::info!("the sandbox listens on http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    tracing::info!(server.address = %address, "the sandbox listens");
 
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {

@@ -97,10 +97,11 @@ where
         tracing::warn!("whoever can connect is believed to be who they say: --insecure-mesh is for tests");
     }
     tracing::info!(
+        service.name = format!("stampede-{service}"),
         server.address = %address,
         admin.address = %admin_address,
         process.open_files.limit = open_files,
-        "stampede-{service} serves"
+        "serves"
     );
     let stop = CancellationToken::new();
     let serving = serve_on(listener, Some(admin), app, workers, stop.clone(), common.drain_timeout());

@@ -26,7 +26,7 @@ where
         }
         if reminded.is_none_or(|at: Instant| at.elapsed() >= REMINDER) {
             reminded = Some(Instant::now());
-            tracing::warn!(error.cause = last, "waiting for {what}");
+            tracing::warn!(server.name = what, error.cause = last, "waiting for a server");
         }
         if timeout_at(give_up, sleep(backoff(tries))).await.is_err() {
             break;

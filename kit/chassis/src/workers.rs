@@ -151,7 +151,7 @@ impl Workers {
     }
 
     fn fail(&self, message: String) {
-        tracing::error!("{message}");
+        tracing::error!(error.cause = message, "a worker failed");
         self.inner.failure.send_if_modified(|first| {
             let is_first = first.is_none();
             first.get_or_insert(message);

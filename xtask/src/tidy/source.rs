@@ -8,8 +8,12 @@ const FILE_LINES: usize = 500;
 /// Longest line of a comment, in characters: that of rustfmt, which wraps code and no comments.
 const COMMENT_COLUMNS: usize = 120;
 
-/// Macros that write a line to the log.
-const LOGS: [&str; 4] = ["tracing::error!(", "tracing::warn!(", "tracing::info!(", "tracing::debug!("];
+/// Levels of the macros that write a line to the log, such as `tracing::warn!`.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// Messages that are values, each one of a few whole sentences, with the files that choose them.
+const CHOSEN_MESSAGES: [(&str, &str); 2] =
+    [("kit/inbox/src/letters.rs", "\"{done}\""), ("kit/outbox/src/meters.rs", "\"{why}\"")];
 
 /// Checks one file.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {
@@ -32,7 +36,8 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
         if line.trim_start().starts_with("//") && line.chars().count() > COMMENT_COLUMNS {
             findings.push(Finding::new(path, index + 1, format!("a comment of more than {COMMENT_COLUMNS} columns")));
         }
-        let rule = if begins_log(line) { log_statement(text, index).and_then(|log| broken_rule(&log)) } else { None };
+        let log = if call_in(code(line)).is_some() { log_statement(text, index) } else { None };
+        let rule = log.and_then(|log| broken_rule(path, &log));
         findings.extend(rule.map(|rule| Finding::new(path, index + 1, rule)));
     }
     findings
@@ -89,35 +94,74 @@ pub fn code(line: &str) -> &str {
     line.find("//").map_or(line, |comment| &line[..comment])
 }
 
-fn begins_log(line: &str) -> bool {
-    LOGS.iter().any(|log| code(line).contains(log))
+/// The text from the opening parenthesis of its first log macro on.
+fn call_in(text: &str) -> Option<&str> {
+    text.match_indices("tracing::").find_map(|(at, path)| {
+        let named = &text[at + path.len()..];
+        let call = LEVELS.iter().find_map(|level| named.strip_prefix(level)?.strip_prefix('!'));
+        call.filter(|call| call.starts_with('('))
+    })
 }
 
-/// The log macro that begins on this line, to the line that ends it.
+/// The log macro that begins on this line, from its opening parenthesis to the closing one.
 fn log_statement(text: &str, index: usize) -> Option<String> {
-    let lines: Vec<&str> = text.lines().skip(index).collect();
-    let last = lines.iter().position(|line| line.trim_end().ends_with([';', ',']) && line.contains(')'))?;
-    Some(lines[..=last].join(" "))
+    let rest = text.lines().skip(index).collect::<Vec<_>>().join(" ");
+    let call = call_in(&rest)?;
+    let end = argument_ends(call)?.pop()?;
+    Some(call[..=end].to_owned())
+}
+
+/// Where the arguments of this call end: at its own commas, and last at its closing parenthesis.
+fn argument_ends(call: &str) -> Option<Vec<usize>> {
+    let (mut ends, mut depth) = (Vec::new(), 0_usize);
+    let (mut is_text, mut is_escaped) = (false, false);
+    for (at, c) in call.char_indices() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_text,
+            '"' => is_text = !is_text,
+            _ if is_text => {}
+            '(' | '[' | '{' => depth += 1,
+            ',' if depth == 1 => ends.push(at),
+            ')' | ']' | '}' if depth == 1 => {
+                ends.push(at);
+                return Some(ends);
+            }
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The rule of logs that this one breaks.
-fn broken_rule(log: &str) -> Option<&'static str> {
+fn broken_rule(path: &str, log: &str) -> Option<&'static str> {
     if names_error_otherwise(log) {
         return Some("an error in a log is the field `error.cause`, neither another one nor part of the message");
     }
-    has_plain_field(log).then_some("a field of a log says of what it is: `<thing>.<what>`")
+    if has_plain_field(log) {
+        return Some("a field of a log says of what it is: `<thing>.<what>`");
+    }
+    has_value_in_message(path, log).then_some("the message of a log is a fixed text: make its values fields")
 }
 
 /// Whether a field has a name without a dot. Reads no further than to the first string or call, behind which a comma
 /// may be part of a value.
 fn has_plain_field(log: &str) -> bool {
-    let Some(arguments) = LOGS.iter().find_map(|begin| log.split_once(begin)).map(|(_, arguments)| arguments) else {
-        return false;
-    };
-    let fields = arguments.split(['"', '(']).next().unwrap_or_default().split(',');
+    let fields = log[1..].split(['"', '(']).next().unwrap_or_default().split(',');
     let mut names =
         fields.map(|field| field.split(" = ").next().unwrap_or_default().trim().trim_start_matches(['%', '?']));
     names.any(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+/// Whether the message has values in it. It is the argument that begins as a text: a field begins with its name.
+fn has_value_in_message(path: &str, log: &str) -> bool {
+    let mut begin = 1;
+    argument_ends(log).unwrap_or_default().into_iter().any(|end| {
+        let argument = log[begin..end].trim();
+        begin = end + 1;
+        argument.starts_with('"') && argument.contains('{') && !CHOSEN_MESSAGES.contains(&(path, argument))
+    })
 }
 
 fn names_error_otherwise(log: &str) -> bool {
@@ -199,11 +243,30 @@ mod tests {
     #[test]
     fn a_field_of_a_log_has_a_dot() {
         let found = |arguments: &str| lines("a.rs", &format!("//! A.\ntracing::info!({arguments});\n"));
-        for fine in ["\"sent {count}\"", "order.id = %id, \"sent\"", "page.len = longest(a, b, c), \"sent\""] {
+        for fine in ["\"sent\"", "order.id = %id, \"sent\"", "page.len = longest(a, b, c), \"sent\""] {
             assert!(found(fine).is_empty(), "{fine}");
         }
         for plain in ["count, \"sent\"", "order.id = %id, count = 1, \"sent\"", "?count, \"sent\""] {
             assert_eq!(found(plain), [2], "{plain}");
         }
+    }
+
+    #[test]
+    fn the_message_of_a_log_is_a_fixed_text() {
+        let found = |path: &str, level: &str, arguments: &str| {
+            lines(path, &format!("//! A.\ntracing::{level}!({arguments});\n"))
+        };
+        let long = |message: &str| format!("\n    order.age_ms = age.as_millis(),\n    {message}\n");
+        for level in LEVELS {
+            for fine in ["\"sent\"", "order.ids = format!(\"{a}, {b}\"), \"sent\"", &long("\"sent (again)\"")] {
+                assert!(found("a.rs", level, fine).is_empty(), "{fine}");
+            }
+            for varies in ["\"sent {count}\"", "\"sent {}\", count", "a.b = 1, \"{c}\"", &long("\"sent {id:?}\"")] {
+                assert_eq!(found("a.rs", level, varies), [2], "{varies}");
+            }
+        }
+        assert!(found("kit/inbox/src/letters.rs", "error", "\"{done}\"").is_empty());
+        assert_eq!(found("kit/inbox/src/letters.rs", "error", "\"{done} twice\""), [2]);
+        assert_eq!(found("a.rs", "error", "\"{done}\""), [2]);
     }
 }

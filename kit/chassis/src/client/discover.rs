@@ -126,7 +126,9 @@ impl Discovery {
                 let probe = AbortOnDropHandle::new(tokio::spawn(probe(endpoint, self.replicas.clone())));
                 self.addresses.insert(address, Address { missed: 0, _probe: probe });
             }
-            Err(error) => tracing::error!(error.cause = %error, "{address} cannot be called"),
+            Err(error) => {
+                tracing::error!(server.address = %address, error.cause = %error, "a replica cannot be called");
+            }
         }
     }
 

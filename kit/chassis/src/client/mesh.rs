@@ -111,7 +111,9 @@ impl MeshChannel {
             }
             match endpoint(url) {
                 Ok(endpoint) => drop(probes.spawn(probe(endpoint, replicas.clone()))),
-                Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
+                Err(error) => {
+                    tracing::error!(server.name = name, server.url = url, error.cause = %error, "a URL is malformed");
+                }
             }
         }
         let shared = Arc::new(Shared { name, replicas, _probes: probes });

@@ -8,6 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Of the line that says that it serves.
+const SERVES: &str = "\"message\":\"serves\"";
+
 /// The example `bare`, started with these flags on free ports.
 struct Bare {
     child: Child,
@@ -94,7 +97,7 @@ fn example(name: &str) -> PathBuf {
 fn a_signal_stops_it_in_order() {
     for signal in ["-TERM", "-INT"] {
         let mut bare = Bare::start(&[]);
-        bare.wait_for("stampede-sandbox serves");
+        bare.wait_for(SERVES);
         bare.signal(signal);
         let (code, stderr, _) = bare.end();
         assert_eq!(code, Some(0), "{stderr}");
@@ -119,8 +122,9 @@ fn it_may_open_as_many_files_as_the_hard_limit_allows() {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"ulimit -Sn 256 && ulimit -Hn 512 && exec "$0" "$@""#]).arg(example("bare"));
     let mut bare = Bare::of(shell, &[]);
-    let line = bare.wait_for("stampede-sandbox serves");
+    let line = bare.wait_for(SERVES);
     assert!(line.contains("\"process.open_files.limit\":512"), "{line}");
+    assert!(line.contains("\"service.name\":\"stampede-sandbox\""), "{line}");
     bare.signal("-TERM");
     assert_eq!(bare.end().0, Some(0));
 }
@@ -167,7 +171,7 @@ fn a_start_that_waits_can_be_stopped() {
 #[test]
 fn a_second_signal_cuts_the_drain_short() {
     let mut bare = Bare::start(&["--tidy-up-ms", "9000"]);
-    bare.wait_for("stampede-sandbox serves");
+    bare.wait_for(SERVES);
     bare.signal("-TERM");
     bare.wait_for("drains");
     bare.signal("-TERM");
@@ -182,7 +186,7 @@ fn a_second_signal_cuts_the_drain_short() {
 #[test]
 fn a_collector_that_is_not_there_does_not_hold_up_the_exit() {
     let mut bare = Bare::start(&["--otlp-endpoint", "http://127.0.0.1:1"]);
-    bare.wait_for("stampede-sandbox serves");
+    bare.wait_for(SERVES);
     bare.signal("-TERM");
     let (code, stderr, took) = bare.end();
     assert_eq!(code, Some(0), "{stderr}");

@@ -128,7 +128,8 @@ async fn without_kafka_a_service_waits_and_says_for_what() {
     for process in &waiting {
         eventually("the log says what is waited for", || {
             let log = process.log();
-            let said = log.lines().any(|line| line.contains("waiting for Kafka") && line.contains(brokers));
+            let said = ["waiting for a server", "server.name=\"Kafka\"", brokers];
+            let said = log.lines().any(|line| said.iter().all(|part| line.contains(part)));
             std::future::ready(said.then_some(()))
         })
         .await;
