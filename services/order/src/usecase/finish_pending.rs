@@ -61,7 +61,10 @@ impl FinishPending {
                 Ok(outcome) => self.release_if_cancelled(answer, &outcome).await,
                 Err(error) if error.is_of_data() => {
                     let id = answer.0.id;
-                    tracing::error!(order.id = %id, error.cause = %error, "order is left as it is, it cannot change");
+                    tracing::error!(
+                        order.id = %id, error.cause = %error,
+                        "order is left as it is, it cannot be changed"
+                    );
                 }
                 Err(error) => failed = Err(error),
             }
