@@ -18,7 +18,7 @@ mod release_ended;
 mod release_reservations;
 mod release_unwritten;
 mod reserve_units;
-mod script_turns;
+mod script_permits;
 mod stage_stock;
 mod staging_watch;
 mod sync_redis;

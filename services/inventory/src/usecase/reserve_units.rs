@@ -9,7 +9,7 @@ use super::{
     Error, Reconcile, SyncRedis,
     absent_events::{Absence, AbsentEvents},
     commit_grants::{CommitGrants, Committed},
-    script_turns::ScriptTurns,
+    script_permits::ScriptPermits,
 };
 use crate::{
     domain::{Entry, Grant, Label, OrderedLine, Refusal, RefusalReason, ReservationOutcome, ReservedUnits},
@@ -52,7 +52,7 @@ pub enum Reserved {
 pub struct ReserveUnits {
     db: Database,
     redis: Stock,
-    turns: ScriptTurns,
+    permits: ScriptPermits,
     absent: AbsentEvents,
     reconcile: Reconcile,
     commit: CommitGrants,
@@ -65,7 +65,7 @@ impl ReserveUnits {
         Self {
             absent: AbsentEvents::new(db.clone()),
             reconcile,
-            turns: ScriptTurns::new(redis.is_cluster()),
+            permits: ScriptPermits::new(redis.is_cluster()),
             db,
             redis,
             commit,
@@ -116,13 +116,13 @@ impl ReserveUnits {
         decided.into_iter().map(|(_, decided)| decided).collect()
     }
 
-    /// Calls the script once it has a turn. Fails soon if Redis is overloaded.
+    /// Calls the script once it has a permit. Fails soon if Redis is overloaded.
     async fn decide_event(
         &self,
         event: EventId,
         reservations: &[Reservation],
     ) -> Result<Vec<Result<Decision, RedisError>>, Error> {
-        let _turn = self.turns.take(event).await?;
+        let _permit = self.permits.take(event).await?;
         Ok(self.redis.reserve(event, reservations).await?)
     }
 
