@@ -75,7 +75,7 @@ pub enum Decision {
 /// The script's reply in place of a reason where it does not decide.
 const KNOWN_BUYER: &str = "KNOWN_BUYER";
 
-/// Units set aside for one order that is not in the ledger yet.
+/// Units held for one order that is not in the ledger yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// Order of arrival in the event: 1 came first.

@@ -16,7 +16,7 @@ use crate::{
     domain::{Draft, Order, PaymentPolicy, PlaceRefusal, Prices, State, StockRefusal},
 };
 use stampede_chassis::Deadline;
-use stampede_vocab::{CouponId, Money, Timestamp};
+use stampede_vocab::{CouponId, Money, OrderId, Timestamp};
 use std::time::Duration;
 use tracing::Instrument;
 
@@ -152,16 +152,16 @@ impl PlaceOrder {
     /// too stay reserved.
     async fn release(&self, draft: &Draft, held: Held) {
         if let Some(request_time) = held.stock {
-            log_failed_release(self.inventory.release(draft.event, draft.order, request_time).await);
+            log_failed_release(draft.order, self.inventory.release(draft.event, draft.order, request_time).await);
         }
         if let Some(coupon) = held.coupon {
-            log_failed_release(self.coupons.release(coupon, draft).await);
+            log_failed_release(draft.order, self.coupons.release(coupon, draft).await);
         }
     }
 }
 
-fn log_failed_release(outcome: Result<(), PeerError>) {
+fn log_failed_release(order: OrderId, outcome: Result<(), PeerError>) {
     if let Err(error) = outcome {
-        tracing::warn!(error.cause = %error, "what was set aside could not be given back and is left to the sweep");
+        tracing::warn!(order.id = %order, error.cause = %error, "units or a coupon are left to the sweep");
     }
 }
