@@ -36,7 +36,7 @@ use std::{num::NonZeroUsize, time::Duration};
 use tonic::service::Routes;
 use usecase::{
     CarryOutDecisions, ChargeAttempts, Context, FindPayments, FollowOrders, HandleWebhook, LookUpNotices, NoteRefunds,
-    Permits, ReconcileAttempts, RefundPayments, SettleAttempts, SettleRefunds, TellAgain,
+    Permits, ReconcileAttempts, RefundPayments, RepublishCaptures, SettleAttempts, SettleRefunds,
 };
 use worker::{Consumer, PoolConfig, Queue};
 
@@ -108,10 +108,10 @@ fn start_sweeps(parts: &Parts, config: &Config, context: &Context, note_refunds:
         let decisions = decisions.clone();
         async move { decisions.run().await }
     });
-    let tell_again = TellAgain::new(context.clone());
+    let republish = RepublishCaptures::new(context.clone());
     parts.every("ended order sweep", config.ended_order_interval(), SWEEP_TIMEOUT, move || {
-        let tell_again = tell_again.clone();
-        async move { tell_again.run().await }
+        let republish = republish.clone();
+        async move { republish.run().await }
     });
     parts.every("refund sweep", config.refund_sweep_interval(), SWEEP_TIMEOUT, move || {
         let note_refunds = note_refunds.clone();

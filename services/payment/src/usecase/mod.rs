@@ -16,9 +16,9 @@ mod queue_scans;
 mod recent_outcomes;
 mod reconcile_attempts;
 mod refund_payments;
+mod republish_captures;
 mod settle_attempts;
 mod settle_refunds;
-mod tell_again;
 
 pub use carry_out_decisions::CarryOutDecisions;
 pub use charge_attempts::ChargeAttempts;
@@ -32,9 +32,9 @@ pub use note_refunds::NoteRefunds;
 pub use permits::Permits;
 pub use reconcile_attempts::ReconcileAttempts;
 pub use refund_payments::RefundPayments;
+pub use republish_captures::RepublishCaptures;
 pub use settle_attempts::SettleAttempts;
 pub use settle_refunds::SettleRefunds;
-pub use tell_again::TellAgain;
 
 use stampede_batch::BatchConfig;
 use stampede_db::DbError;

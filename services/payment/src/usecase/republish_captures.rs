@@ -24,7 +24,7 @@ const BACKOFF_FACTOR: u32 = 6;
 
 /// Publishes captures again. Cheap to clone.
 #[derive(Clone)]
-pub struct TellAgain {
+pub struct RepublishCaptures {
     context: Context,
     told: Counter<u64>,
 }
@@ -36,7 +36,7 @@ struct Round {
     settled: Vec<PaymentId>,
 }
 
-impl TellAgain {
+impl RepublishCaptures {
     /// Publishes captures of the payments of this schema again.
     pub fn new(context: Context) -> Self {
         let told = global::meter("stampede.payment")
@@ -87,7 +87,7 @@ impl TellAgain {
             let (due, tried) = (due.clone(), part.clone());
             let tell = self.context.db.transact("tell_captures_again", move |conn| {
                 let (due, part) = (due.clone(), tried.clone());
-                Box::pin(async move { tell_again(conn, &due[part], age, now).await })
+                Box::pin(async move { republish(conn, &due[part], age, now).await })
             });
             match tell.await {
                 Ok(told) => self.told(told),
@@ -130,7 +130,7 @@ async fn postpone_failed(
     ended_orders::postpone(conn, &postponed).await
 }
 
-async fn tell_again(
+async fn republish(
     conn: &mut MySqlConnection,
     due: &[EndedOrder],
     age: Duration,
