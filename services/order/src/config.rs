@@ -1,4 +1,4 @@
-//! The configuration of the process: flags and environment variables alone.
+//! Configuration of the process, by flags and environment variables only.
 
 use crate::domain::PaymentPolicy;
 use anyhow::ensure;

@@ -1,5 +1,5 @@
-//! Conversions between the contract and the domain. Requests are validated field by field; the error names the first
-//! field at fault.
+//! Converts between the contract and the domain. Validates requests field by field; errors name the first invalid
+//! field.
 
 use crate::{
     domain::{Draft, Goods, GoodsKind, Line, Order, OrderFilter, OrderStatus, Progress, RequestedLine, StateName},

@@ -1,4 +1,4 @@
-//! The RPCs: each reads the caller and the request, runs the use case, and converts the answer. Decides nothing.
+//! The RPC handlers: check the caller, convert the request, call the use case, convert the answer. They decide nothing.
 
 use super::convert;
 use crate::usecase::{ChangeOrder, EventCancellations, FindOrder, ListOrders, PlaceOrder, WatchOrder};

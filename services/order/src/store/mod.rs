@@ -1,5 +1,4 @@
-//! All SQL of the service, one file a table or kind of query. Every function takes a connection, inside a transaction
-//! or not.
+//! SQL only: free functions on a connection, inside a transaction or not, one file per table or kind of query.
 
 pub mod cancellations;
 pub mod due;

@@ -1,4 +1,4 @@
-//! The service's messages, written in the transaction that changes the state.
+//! The table `outbox`: messages are appended in the transaction that changes the state.
 
 use crate::{domain::OutgoingMessage, messages};
 use stampede_db::Statements;

@@ -1,4 +1,4 @@
-//! The failures of the use cases.
+//! The errors of the use cases.
 
 use crate::{
     client::PeerError,

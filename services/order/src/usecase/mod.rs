@@ -1,5 +1,5 @@
-//! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
-//! neither SQL nor the contracts.
+//! The use cases, one file each. A use case opens the transaction, calls the domain for decisions and the store for
+//! SQL; it knows neither SQL nor the contracts.
 
 mod ask_again;
 mod change_order;

@@ -1,4 +1,4 @@
-//! Background workers. A worker decides nothing: it passes its input to a use case.
+//! Background workers. A worker decides nothing: it calls a use case.
 
 mod consumer;
 mod gauges;

@@ -1,5 +1,5 @@
-//! The service as others call it: [`server`] is thin, [`convert`] knows both the contract and the domain, and
-//! [`problem`] gives each failure its reason.
+//! The gRPC API: [`server`] is thin, [`convert`] knows both the contract and the domain, and [`problem`] maps each
+//! error to its reason.
 
 mod convert;
 mod problem;

@@ -1,4 +1,4 @@
-//! All SQL of the service: free functions on a connection, one file a table.
+//! SQL only: free functions on a connection, one file per table.
 
 pub mod anomalies;
 pub mod attempts;

@@ -1,5 +1,5 @@
-//! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
-//! neither SQL nor the contracts. No request to the provider is made inside a transaction.
+//! The use cases, one file each. A use case opens the transaction, calls the domain for decisions and the store for
+//! SQL; it knows neither SQL nor the contracts. No request to the provider is made inside a transaction.
 
 mod bisection;
 mod carry_out_decisions;

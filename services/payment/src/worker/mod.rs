@@ -1,5 +1,5 @@
 //! Background workers: the consumer of the order service's messages, and three pools that process queues in the
-//! database. A worker decides nothing: it passes its input to a use case.
+//! database. A worker decides nothing: it calls a use case.
 
 mod consumer;
 mod pool;
