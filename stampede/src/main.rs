@@ -1,4 +1,6 @@
 //! `stampede`, the one program: every process of the mesh, and the operator's commands.
+//!
+//! `stampede serve order` runs a process; `stampede help` lists all commands, and the help of each has an example.
 
 mod cli;
 mod secret_files;

@@ -3,6 +3,8 @@
 //! It sets a machine up, runs the mesh with its servers as supervised children, plays a whole sale through it, and runs
 //! every check. It compiles in seconds from a bare toolchain, so of the product it may use the sale file and `vocab`
 //! alone, and it must not depend on tokio, or on anything that needs more than a linker to build.
+//!
+//! `cargo xtask demo` plays the sale; `cargo xtask --help` lists all commands.
 
 mod bench;
 mod chaos;
