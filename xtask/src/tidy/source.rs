@@ -98,7 +98,7 @@ pub fn code(line: &str) -> &str {
 fn call_in(text: &str) -> Option<&str> {
     text.match_indices("tracing::").find_map(|(at, path)| {
         let named = &text[at + path.len()..];
-        let call = LEVELS.iter().find_map(|level| named.strip_prefix(level)?.strip_prefix('!'));
+        let call = LEVELS.iter().find_map(|level| named.strip_prefix(*level)?.strip_prefix('!'));
         call.filter(|call| call.starts_with('('))
     })
 }
