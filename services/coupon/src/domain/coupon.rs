@@ -9,7 +9,7 @@ use stampede_vocab::{CampaignId, CouponId, Currency, EventId, Fingerprint, Order
 pub enum CouponState {
     /// Its owner may use it.
     Issued,
-    /// Set aside for an order that is not paid yet.
+    /// Held for an order that is not paid yet.
     Held {
         order_id: OrderId,
         /// Fingerprint of the request that it is held for.

@@ -1,4 +1,4 @@
-//! Maps the failures of the use cases to problems for callers.
+//! Maps the errors of the use cases to the problems that callers get, all in one place.
 
 use crate::usecase::Error;
 use stampede_status::{Problem, Reason};
