@@ -338,7 +338,7 @@ async fn a_connection_that_ends_under_a_probe_says_nothing_of_its_replica() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let _proxy = AbortOnDropHandle::new(tokio::spawn(async move {
         let (mut ends, _) = listener.accept().await.unwrap();
-        ends.read(&mut [0; 1024]).await.unwrap();
+        ends.read_exact(&mut [0; 24]).await.unwrap();
         drop(ends);
         let (mut caller, _) = listener.accept().await.unwrap();
         let mut replica = TcpStream::connect(address).await.unwrap();

@@ -126,7 +126,8 @@ impl ReserveUnits {
         Ok(self.redis.reserve(event, reservations).await?)
     }
 
-    /// Answers known buyers: looks up their orders in the ledger, and calls the script again for those that are new.
+    /// Answers known buyers: looks up their orders in the ledger, and calls the script again for those that are new. A
+    /// refusal stands once the ledger still does not have the order.
     async fn answer_known(&self, mut known: Vec<Pending<'_>>) -> Vec<Answered> {
         if known.is_empty() {
             return Vec::new();
@@ -146,8 +147,33 @@ impl ReserveUnits {
             pending.decided = Decided::InLedger;
         }
         let again: Vec<EventReservation> = new.iter().map(|pending| as_new(pending.wanted)).collect();
+        let mut refused = Vec::new();
         for (pending, decided) in new.into_iter().zip(self.decide(&again).await) {
             pending.decided = decided;
+            if pending.decided.is_refused() {
+                refused.push(pending);
+            }
+        }
+        self.recall_refused(refused).await;
+    }
+
+    /// Looks for refused orders in the ledger again. The same request may have been granted and committed at another
+    /// replica since the ledger was read: the script then counts its units, and has no hold any more that tells whose
+    /// they are. One that is committed later still has its hold.
+    async fn recall_refused(&self, refused: Vec<&mut Pending<'_>>) {
+        if refused.is_empty() {
+            return;
+        }
+        let known =
+            self.known_orders(refused.iter().map(|pending| pending.wanted.reservation.order_id).collect()).await;
+        for pending in refused {
+            match &known {
+                Ok(orders) if orders.contains(&pending.wanted.reservation.order_id) => {
+                    pending.decided = Decided::InLedger;
+                }
+                Ok(_) => {}
+                Err(error) => pending.decided = Decided::Failed(error.clone()),
+            }
         }
     }
 
@@ -261,6 +287,10 @@ impl Decided {
     /// Returns whether the order has to be looked up in the ledger before the script decides.
     fn is_of_known_buyer(&self) -> bool {
         matches!(self, Self::ByScript(Decision::KnownBuyer))
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(self, Self::ByScript(Decision::Refused(_)))
     }
 
     /// Returns whether Redis does not have the event at all, and not only one of its items.

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cluster;
+mod concurrent_repeats;
 mod crash_points;
 mod crashed_orders;
 mod crashed_returns;
