@@ -1,5 +1,6 @@
 //! The transactions of the services by name, each with the test in which it fails or comes again: the sale in which
-//! everything fails (`broken_steps.rs`), or one of its own. A transaction that is added without a row here fails a test.
+//! everything fails (`broken_steps.rs`), or one of its own. A transaction that is added without a row here fails a
+//! test.
 
 use Shown::{Apart, Sale};
 use stampede_testkit::{

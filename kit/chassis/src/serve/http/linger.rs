@@ -1,8 +1,8 @@
 //! Lingering close: what the peer sends after the end is read and dropped.
 //!
 //! A socket that is closed while data of its peer are unread resets the connection. A peer that was about to write then
-//! fails at once, and never reads the answers that had arrived: calls fail that were answered in full. A connection that
-//! ends by its age has such a peer whenever it is busy.
+//! fails at once, and never reads the answers that had arrived: calls fail that were answered in full. A connection
+//! that ends by its age has such a peer whenever it is busy.
 
 use super::bounds::MAX_LINGER;
 use std::{
