@@ -78,7 +78,8 @@ impl Acceptor {
             close: Box::pin(self.close.clone().cancelled_owned()),
         };
         Some(Admitted {
-            socket: Socket::new(socket, Arc::clone(&permit.life), self.bounds.stall_deadline, self.cuts.clone()),
+            socket: Socket::new(socket, Arc::clone(&permit.life), self.bounds.stall_deadline, self.cuts.clone())
+                .lingering(),
             preface: Some(preface),
             cuts: self.cuts.clone(),
             _busy: None,

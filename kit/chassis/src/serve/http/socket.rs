@@ -49,14 +49,23 @@ pub(super) struct Socket {
     stall_deadline: Duration,
     /// Runs while a write is blocked.
     stall: Option<Pin<Box<Sleep>>>,
-    /// After the shutdown.
+    /// Whether the peer's end is waited for after the shutdown.
+    lingers: bool,
+    /// After the shutdown, if it lingers.
     linger: Option<Linger>,
     cuts: Cuts,
 }
 
 impl Socket {
     pub(super) fn new(inner: TcpStream, life: Arc<Life>, stall_deadline: Duration, cuts: Cuts) -> Socket {
-        Socket { inner, life, stall_deadline, stall: None, linger: None, cuts }
+        Socket { inner, life, stall_deadline, stall: None, lingers: false, linger: None, cuts }
+    }
+
+    /// Waits for the peer's end after the shutdown. Only for trusted peers: when hyper has ended a connection for its
+    /// errors, it begins the requests that are queued on it for as long as the shutdown takes.
+    #[must_use]
+    pub(super) fn lingering(self) -> Socket {
+        Socket { lingers: true, ..self }
     }
 
     /// Counts a peer that has vanished: the kernel reports it once, to the next read or write.
@@ -124,6 +133,9 @@ impl AsyncWrite for Socket {
         if this.linger.is_none() {
             let outcome = Pin::new(&mut this.inner).poll_shutdown(cx);
             ready!(this.in_time(cx, outcome))?;
+        }
+        if !this.lingers {
+            return Poll::Ready(Ok(()));
         }
         let linger = this.linger.get_or_insert_with(Linger::begin);
         linger.poll_end(&mut this.inner, cx).map(Ok)
@@ -196,7 +208,8 @@ mod tests {
     /// the client's end.
     #[cfg(target_os = "linux")]
     async fn writes_on_to_a_server_that_ends() -> io::Result<Duration> {
-        let (mut socket, mut client) = connection(&HttpBounds::default()).await;
+        let (socket, mut client) = connection(&HttpBounds::default()).await;
+        let mut socket = socket.lingering();
         client.write_all(b"request").await?;
         let served = tokio::spawn(async move {
             socket.write_all(b"answer").await?;
@@ -231,7 +244,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn who_never_stops_sending_is_not_waited_for_without_end() {
-        let (mut socket, client) = connection(&HttpBounds::default()).await;
+        let (socket, client) = connection(&HttpBounds::default()).await;
+        let mut socket = socket.lingering();
         let mut client = client.into_std().unwrap();
         client.set_nonblocking(false).unwrap();
         let sender = thread::spawn(move || {
