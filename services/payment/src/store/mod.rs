@@ -11,9 +11,6 @@ pub mod refunds;
 mod tests;
 pub mod turns;
 pub mod unread_refunds;
-mod working_set;
-
-pub use working_set::{Saved, WorkingSet};
 
 use crate::domain::AttemptKey;
 use sqlx::FromRow;

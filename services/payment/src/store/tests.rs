@@ -3,7 +3,7 @@
 use crate::{
     domain::{Anomaly, AttemptKey, Doubt, Payment, Refund, Subject},
     store::{
-        Claim, KeyRow, ReadMode, WorkingSet, anomalies,
+        Claim, KeyRow, ReadMode, anomalies,
         attempts::{self, Claimable},
         payments, refunds, turns,
     },
@@ -209,30 +209,5 @@ async fn a_turn_is_one_callers_until_it_ends_and_one_that_is_over_changes_nothin
     assert!(turns::is_held(&mut conn, LIST, later).await?, "the end of the one before is passed over");
     turns::end(&mut conn, LIST, later, NOW).await?;
     assert!(turns::begin(&mut conn, LIST, NOW, first).await?);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_payment_that_somebody_else_has_made_meanwhile_is_not_written_over() -> Result<()> {
-    let db = World::new()?.schema(Service::Payment).await?;
-    let (mut one, mut other) = (db.acquire().await?, db.acquire().await?);
-    let order = OrderId::from_uuid(Uuid::from_u128(1));
-    let id = PaymentId::derive(order);
-    // As by a stalled consumer that found no payment, and then lost its partition to another one.
-    let mut late = one.begin().await?;
-    let mut payments = WorkingSet::lock(&mut late, std::iter::once(id)).await?;
-    let new = || Payment::open(order, UserId::from_uuid(Uuid::from_u128(1)), eur(500), NOW);
-    let step = payments.get_or_insert_with(id, new).request_charge(1, eur(500), "pm_card_ok".to_owned(), None, NOW)?;
-    payments.record(step);
-    queue(&mut other, 1).await?;
-    let ahead = "UPDATE payments SET state = 'CAPTURED', captured_attempt = 1, captured_minor = 500, version = 9";
-    sqlx::raw_sql(ahead).execute(&mut *other).await?;
-
-    let error = payments.save(&mut late).await.expect_err("it was made meanwhile");
-    assert!(error.unique_violation().is_some() && error.is_of_data(), "{error}");
-    late.rollback().await?;
-    let now = "SELECT state, version FROM payments";
-    let now: (String, i64) = sqlx::query_as(now).fetch_one(&mut *other).await?;
-    assert_eq!(now, ("CAPTURED".to_owned(), 9));
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Carries out the decisions of operators on anomalies, and settles these.
 
-use super::{Context, readable};
+use super::{Context, readable, working_set::WorkingSet};
 use crate::{
     domain::{AttemptKey, Refund, Step, Subject, Verdict},
     store::{
-        self, WorkingSet,
+        self,
         anomalies::{self, Decision},
     },
 };

@@ -1,7 +1,7 @@
 //! The dependencies that the use cases share.
 
-use super::{TRIES_UNTIL_ERROR, recent_outcomes::RecentOutcomes};
-use crate::store::{Claim, Saved};
+use super::{TRIES_UNTIL_ERROR, recent_outcomes::RecentOutcomes, working_set::Saved};
+use crate::store::Claim;
 use stampede_db::Database;
 use stampede_outbox::Outbox;
 use stampede_vocab::Timestamp;

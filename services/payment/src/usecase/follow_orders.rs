@@ -6,11 +6,14 @@
 //! stores it as CHARGING, with a lease, which saves the transaction of a claim. If this process is killed before it
 //! charges, the reconciler finds the attempt when the lease has expired, as it does for any claim.
 
-use super::{Context, Permits};
+use super::{
+    Context, Permits,
+    working_set::{Saved, WorkingSet},
+};
 use crate::{
     domain::{Action, AttemptKey, ChargeRequest, OrderRequest, Payment, Refusal},
     provider::Breaker,
-    store::{self, Saved, WorkingSet},
+    store,
 };
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statements};

@@ -19,6 +19,7 @@ mod refund_payments;
 mod republish_captures;
 mod settle_attempts;
 mod settle_refunds;
+mod working_set;
 
 pub use carry_out_decisions::CarryOutDecisions;
 pub use charge_attempts::ChargeAttempts;

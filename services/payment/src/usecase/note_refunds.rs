@@ -7,12 +7,12 @@
 //! A charge of the list that cannot be looked up blocks no other: it is stored together with the cursor that passes it,
 //! and looked up again with back-off, until the provider shows it.
 
-use super::Context;
+use super::{Context, working_set::WorkingSet};
 use crate::{
     domain::{Anomaly, AttemptKey},
     provider::{ChargeRecord, HttpProvider, ProviderError},
     store::{
-        WorkingSet, anomalies, cursors, turns,
+        anomalies, cursors, turns,
         unread_refunds::{self, Unread},
     },
 };

@@ -4,9 +4,9 @@
 //! The order service applies it like the first one: it has the units committed again or requests a refund, and ignores
 //! a duplicate. A late fulfilment is published by no message that this service reads, so the repeats are limited.
 
-use super::{Context, bisection::Bisection};
+use super::{Context, bisection::Bisection, working_set::WorkingSet};
 use crate::store::{
-    self, WorkingSet,
+    self,
     ended_orders::{self, EndedOrder},
 };
 use opentelemetry::{global, metrics::Counter};

@@ -1,10 +1,14 @@
 //! Stores the outcomes of charges in batches, from answers, look-ups and notices of the provider. Idempotent, so the
 //! three may come in any order and be repeated.
 
-use super::{Context, Error, batches, bisection::Bisection};
+use super::{
+    Context, Error, batches,
+    bisection::Bisection,
+    working_set::{Saved, WorkingSet},
+};
 use crate::{
     domain::{Anomaly, AttemptKey, Outcome, Settled, Subject},
-    store::{self, Saved, WorkingSet},
+    store,
 };
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;

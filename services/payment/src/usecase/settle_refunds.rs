@@ -1,9 +1,9 @@
 //! Stores the outcomes of refunds in batches. Idempotent.
 
-use super::{Context, Error, batches, bisection::Bisection};
+use super::{Context, Error, batches, bisection::Bisection, working_set::WorkingSet};
 use crate::{
     domain::{Anomaly, AttemptKey, Refund, RefundKey, RefundOutcome, RefundSettled, Subject},
-    store::{self, WorkingSet},
+    store,
 };
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;

@@ -126,3 +126,42 @@ fn distinct(ids: impl Iterator<Item = PaymentId>) -> Vec<PaymentId> {
     ids.dedup();
     ids
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::PaymentState;
+    use anyhow::Result;
+    use sqlx::Connection;
+    use stampede_testkit::{Service, World};
+    use stampede_vocab::{Money, OrderId, Timestamp, UserId};
+    use uuid::Uuid;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000_000);
+
+    #[tokio::test]
+    async fn a_payment_that_somebody_else_has_made_meanwhile_is_not_written_over() -> Result<()> {
+        let db = World::new()?.schema(Service::Payment).await?;
+        let (mut one, mut other) = (db.acquire().await?, db.acquire().await?);
+        let (order, eur) = (OrderId::from_uuid(Uuid::from_u128(1)), Money::new(500, "EUR".parse()?));
+        let new = || Payment::open(order, UserId::from_uuid(Uuid::from_u128(1)), eur, NOW);
+        let id = PaymentId::derive(order);
+        // As by a stalled consumer that found no payment, and then lost its partition to another one.
+        let mut late = one.begin().await?;
+        let mut set = WorkingSet::lock(&mut late, std::iter::once(id)).await?;
+        let step = set.get_or_insert_with(id, new).request_charge(1, eur, "pm_card_ok".to_owned(), None, NOW)?;
+        set.record(step);
+        let ahead = Payment { state: PaymentState::Captured { attempt: 1 }, version: 9, ..new() };
+        let mut writes = Statements::new();
+        payments::push_insert(&mut writes, &[&ahead]);
+        writes.run(&mut other).await?;
+
+        let error = set.save(&mut late).await.expect_err("it was made meanwhile");
+        assert!(error.unique_violation().is_some() && error.is_of_data(), "{error}");
+        late.rollback().await?;
+        let stored = payments::load(&mut other, &[id], ReadMode::Plain).await?;
+        let stored: Vec<_> = stored.into_iter().flatten().map(|payment| (payment.state, payment.version)).collect();
+        assert_eq!(stored, [(ahead.state, 9)]);
+        Ok(())
+    }
+}
