@@ -258,8 +258,8 @@ where
         let (asked, answered) = (replies.len(), answers.len());
         tracing::error!(
             batch.name = name,
-            batch.asked = asked,
-            batch.answered = answered,
+            question.count = asked,
+            answer.count = answered,
             "a batch runner must give one answer for each question"
         );
         return;

@@ -34,7 +34,7 @@ impl Offenders {
                 parent: None,
                 client.block = %client,
                 bound.name = bound,
-                bound.unsaid = suppressed,
+                unsaid_refusal.count = suppressed,
                 "a client is over the bound of its address"
             );
         }
@@ -99,8 +99,14 @@ mod tests {
         advance(PAUSE).await;
         offenders.refused(clients[2], "streams");
         let lines = log.lines();
-        assert!(lines[0].contains("client.block=192.0.2.1") && lines[0].contains("bound.unsaid=0"), "{lines:?}");
-        assert!(lines[1].contains("client.block=2001:db8::/64") && lines[1].contains("bound.unsaid=2"), "{lines:?}");
+        assert!(
+            lines[0].contains("client.block=192.0.2.1") && lines[0].contains("unsaid_refusal.count=0"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].contains("client.block=2001:db8::/64") && lines[1].contains("unsaid_refusal.count=2"),
+            "{lines:?}"
+        );
         assert!(lines.iter().all(|line| !line.contains("request")), "they are in a span: {lines:?}");
     }
 }

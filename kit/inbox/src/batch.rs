@@ -224,7 +224,7 @@ impl<H: Handler> Applier<H> {
     /// Bisects a piece that fails because of a message in it. The first half is tried first, to keep the order.
     async fn isolate(&mut self, mut piece: Piece, error: &DbError) -> Result<Vec<Piece>, Unapplied> {
         if piece.len() > 1 {
-            tracing::warn!(error.cause = %error, inbox.batch = piece.len(), "a batch fails for what is in it, trying its halves");
+            tracing::warn!(error.cause = %error, message.count = piece.len(), "a batch fails for what is in it, trying its halves");
             let behind = piece.split_off(piece.len() / 2);
             return Ok(vec![behind, piece]);
         }

@@ -185,7 +185,7 @@ impl Keeper {
         let leases: BTreeMap<u16, Lease> = mine.into_iter().map(lease).collect();
         let before = self.view.borrow().leases.len();
         if before != leases.len() {
-            tracing::info!(messaging.topic = %self.topic, outbox.partitions = leases.len(), outbox.relays = relays, "relay leases changed");
+            tracing::info!(messaging.topic = %self.topic, lease.count = leases.len(), relay.count = relays, "relay leases changed");
         }
         let valid_until = started + lease::TERM - MARGIN;
         self.view.send_modify(|view| {

@@ -80,7 +80,7 @@ impl Meters {
             };
             tracing::warn!(
                 messaging.topic = %self.topic.value,
-                outbox.unsent = count,
+                unsent_message.count = count,
                 outbox.oldest_ms = age.as_millis(),
                 "{why}"
             );

@@ -347,7 +347,7 @@ impl Sending {
 
     fn drop_lost(&mut self, lost: &[u16]) {
         if self.flow.has_in_flight(|partition| lost.contains(&partition)) {
-            tracing::warn!(messaging.topic = %self.topic, outbox.partitions = lost.len(), "leases were lost with messages in flight; the next holder sends them");
+            tracing::warn!(messaging.topic = %self.topic, lease.count = lost.len(), "leases were lost with messages in flight; the next holder sends them");
             // The producer does not know partitions of the outbox: everything is purged, and what is still leased is
             // sent again.
             self.recall();

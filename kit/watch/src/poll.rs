@@ -61,7 +61,7 @@ fn log_change<T>(loaded: &anyhow::Result<T>, failures: &mut u32) {
         }
         Err(_) => *failures = failures.saturating_add(1),
         Ok(_) if *failures > 0 => {
-            tracing::info!(watch.failed_loads = *failures, "watchers are served again");
+            tracing::info!(failed_load.count = *failures, "watchers are served again");
             *failures = 0;
         }
         Ok(_) => {}

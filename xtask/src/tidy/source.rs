@@ -134,6 +134,17 @@ fn argument_ends(call: &str) -> Option<Vec<usize>> {
     None
 }
 
+/// The arguments of this call, from its opening parenthesis on.
+fn arguments(call: &str) -> Vec<&str> {
+    let mut begin = 1;
+    let cut = argument_ends(call).unwrap_or_default().into_iter().map(|end| {
+        let argument = call[begin..end].trim();
+        begin = end + 1;
+        argument
+    });
+    cut.collect()
+}
+
 /// The rule of logs that this one breaks.
 fn broken_rule(path: &str, log: &str) -> Option<&'static str> {
     if names_error_otherwise(log) {
@@ -141,6 +152,9 @@ fn broken_rule(path: &str, log: &str) -> Option<&'static str> {
     }
     if has_plain_field(log) {
         return Some("a field of a log says of what it is: `<thing>.<what>`");
+    }
+    if names_count_otherwise(log) {
+        return Some("a number of things in a log is the field `<thing>.count`");
     }
     has_value_in_message(path, log).then_some("the message of a log is a fixed text: make its values fields")
 }
@@ -156,11 +170,18 @@ fn has_plain_field(log: &str) -> bool {
 
 /// Whether the message has values in it. It is the argument that begins as a text: a field begins with its name.
 fn has_value_in_message(path: &str, log: &str) -> bool {
-    let mut begin = 1;
-    argument_ends(log).unwrap_or_default().into_iter().any(|end| {
-        let argument = log[begin..end].trim();
-        begin = end + 1;
+    arguments(log).into_iter().any(|argument| {
         argument.starts_with('"') && argument.contains('{') && !CHOSEN_MESSAGES.contains(&(path, argument))
+    })
+}
+
+/// Whether a field that is counted on its line, or called a length, is not called a count. A number that was counted
+/// before is not seen.
+fn names_count_otherwise(log: &str) -> bool {
+    arguments(log).into_iter().any(|argument| {
+        let Some((name, value)) = argument.split_once(" = ") else { return false };
+        let is_counted = value.ends_with(".len()") || value.ends_with(".count()");
+        name.ends_with(".len") || is_counted && !name.ends_with(".count")
     })
 }
 
@@ -243,11 +264,24 @@ mod tests {
     #[test]
     fn a_field_of_a_log_has_a_dot() {
         let found = |arguments: &str| lines("a.rs", &format!("//! A.\ntracing::info!({arguments});\n"));
-        for fine in ["\"sent\"", "order.id = %id, \"sent\"", "page.len = longest(a, b, c), \"sent\""] {
+        for fine in ["\"sent\"", "order.id = %id, \"sent\"", "page.bytes = longest(a, b, c), \"sent\""] {
             assert!(found(fine).is_empty(), "{fine}");
         }
         for plain in ["count, \"sent\"", "order.id = %id, count = 1, \"sent\"", "?count, \"sent\""] {
             assert_eq!(found(plain), [2], "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_things_in_a_log_is_a_count() {
+        let found = |arguments: &str| lines("a.rs", &format!("//! A.\ntracing::info!({arguments});\n"));
+        for fine in ["order.count = due.len(), \"sent\"", "order.count = sent, \"sent\"", "order.id = %id, \"len()\""] {
+            assert!(found(fine).is_empty(), "{fine}");
+        }
+        let others =
+            ["batch.len = sent", "batch.len = due.len()", "order.due = f(a, b).len()", "order.due = all.count()"];
+        for other in others {
+            assert_eq!(found(&format!("event.id = %id, {other}, \"sent\"")), [2], "{other}");
         }
     }
 

@@ -151,7 +151,7 @@ impl Sending {
                 gaps.retain(|gap| there.range(gap.first..=gap.last).next().is_none());
                 self.reading.gaps.give_up(&gaps);
                 self.checked = (self.checked * 2).min(CHECKED);
-                tracing::debug!(messaging.topic = %self.topic, outbox.gaps = gaps.len(), "ids without a message are given up");
+                tracing::debug!(messaging.topic = %self.topic, gap.count = gaps.len(), "ids without a message are given up");
                 Ok(())
             }
             Err(error) if error.is_locked() => {

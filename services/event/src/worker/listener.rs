@@ -69,7 +69,7 @@ impl ExpiryListener {
             match with_timeout(self.timers.arm_upcoming(armed_until)).await {
                 Ok((armed, until)) => {
                     if armed_until.is_none() {
-                        tracing::info!(event.armed = armed, "listening for the timers of events");
+                        tracing::info!(event.count = armed, "listening for the timers of events");
                     }
                     (armed_until, failures) = (Some(until), 0);
                     sleep(ARM_INTERVAL).await;

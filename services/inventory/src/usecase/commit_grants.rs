@@ -104,7 +104,7 @@ fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'s
         if grants.len() == 1 || !error.is_of_data() {
             return vec![Err(error); grants.len()];
         }
-        tracing::warn!(batch.len = grants.len(), error.cause = %error, "a batch of grants could not be committed, trying its halves");
+        tracing::warn!(grant.count = grants.len(), error.cause = %error, "a batch of grants could not be committed, trying its halves");
         let mut first = Arc::unwrap_or_clone(grants);
         let second = first.split_off(first.len() / 2);
         let mut answers = commit_all(db.clone(), sync.clone(), first).await;

@@ -299,7 +299,7 @@ impl Reconcile {
                 tracing::warn!(
                     event.id = %event,
                     item.id = %id,
-                    repair.numbers = corrected,
+                    corrected_number.count = corrected,
                     "units on hold were not those of the holds"
                 );
             }
@@ -316,8 +316,8 @@ impl Reconcile {
         tracing::info!(
             event.id = %comparison.event_id,
             repair.stage = stage,
-            repair.items = restored,
-            repair.recounts = recounted,
+            restored_item.count = restored,
+            recounted_item.count = recounted,
             "repairing redis by the ledger"
         );
         for item in &repairs.recount {
@@ -361,7 +361,7 @@ impl Reconcile {
             (cursor, total) = (next, total + corrected);
         }
         if total > 0 {
-            tracing::warn!(event.id = %event, item.id = %item, repair.numbers = total, "buyers had units on hold without a hold");
+            tracing::warn!(event.id = %event, item.id = %item, corrected_number.count = total, "buyers had units on hold without a hold");
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ impl AskAgain {
             let orders = waiting.into_iter().map(|(_, id)| OrderId::from_uuid(id)).collect();
             let retried = self.orders.run("ask_again", &Input::AskAgain, orders).await?;
             if retried > 0 {
-                tracing::warn!(order.asked_again = retried, "orders have waited long for an answer, asked again");
+                tracing::warn!(order.count = retried, "orders have waited long for an answer, asked again");
             }
             if is_last {
                 return Ok(());

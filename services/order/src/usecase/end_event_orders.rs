@@ -167,7 +167,10 @@ impl EndEventOrders {
         if is_settled && is_held && !walk.due.was_settled {
             let Tally { ended, kept, refunded, .. } = tally;
             tracing::info!(
-                event.id = %walk.due.event, order.ended = ended, order.kept = kept, order.refunded = refunded,
+                event.id = %walk.due.event,
+                ended_order.count = ended,
+                kept_order.count = kept,
+                refunded_order.count = refunded,
                 "every order of a cancelled event has ended"
             );
         }

@@ -46,7 +46,7 @@ impl ExpireOrders {
             let orders = due.into_iter().map(|(_, id)| OrderId::from_uuid(id)).collect();
             let expired = self.orders.run("expire_orders", &Input::DeadlinePassed, orders).await?;
             if expired > 0 {
-                tracing::info!(order.expired = expired, "orders expired");
+                tracing::info!(order.count = expired, "orders expired");
             }
             if is_last {
                 // Orders that are being paid were skipped until their grace period is over.

@@ -100,7 +100,7 @@ impl RepublishCaptures {
     fn told(&self, told: u64) {
         if told > 0 {
             self.told.add(told, &[]);
-            tracing::warn!(payment.told_again = told, "captured payments of ended orders were told of again");
+            tracing::warn!(payment.count = told, "captured payments of ended orders were told of again");
             self.context.outbox.wake();
         }
     }
