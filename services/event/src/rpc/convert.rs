@@ -7,7 +7,7 @@ use stampede_proto::{
     convert::{money, time, timestamp},
     event::v1 as proto,
 };
-use stampede_service::Page;
+use stampede_service::{Page, Paging};
 use stampede_status::Problem;
 use stampede_vocab::{EventId, Fingerprint, InvalidField, RequestId, UserId, field, limits::MAX_WATCHED_EVENTS};
 use std::collections::HashSet;
@@ -58,6 +58,11 @@ pub fn watched_ids(texts: &[String]) -> Result<Vec<EventId>, Problem> {
     let mut ids = field::ids("event_ids", texts)?;
     ids.retain(|id| seen.insert(*id));
     Ok(ids)
+}
+
+/// Parses the page of all events that is requested.
+pub fn events(request: &proto::ListEventsRequest) -> Result<Paging, Problem> {
+    Ok(Paging::parse("events", request.page_size, &request.page_token)?)
 }
 
 /// Converts a page of events.

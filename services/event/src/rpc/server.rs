@@ -5,13 +5,8 @@ use crate::usecase::{CancelEvent, CreateEvent, FindEvents, RescheduleEvent, Watc
 use futures_util::{Stream, StreamExt};
 use stampede_chassis::Identity;
 use stampede_proto::event::v1::{self as proto, event_service_server::EventService};
-use stampede_service::Paging;
-use stampede_status::Problem;
 use std::pin::Pin;
 use tonic::{Request, Response, Status};
-
-/// The name of the list of events in its page tokens.
-const LIST: &str = "events";
 
 /// The use cases behind the RPCs.
 pub struct EventRpc {
@@ -50,8 +45,7 @@ impl EventService for EventRpc {
         &self,
         request: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
-        let proto::ListEventsRequest { page_size, page_token } = request.get_ref();
-        let paging = Paging::parse(LIST, *page_size, page_token).map_err(Problem::from)?;
+        let paging = convert::events(request.get_ref())?;
         Ok(Response::new(convert::page(self.find.list(paging).await?)))
     }
 
