@@ -3,7 +3,7 @@
 use crate::domain::{Coupon, EndedOrder, OrderEnd, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
-use stampede_proto::{convert::timestamp, message::v1 as message, messages};
+use stampede_proto::{convert::timestamp, message::v1 as proto, messages};
 use stampede_vocab::{InvalidField, field};
 
 /// A payload that does not decode as its type.
@@ -20,7 +20,7 @@ pub enum DecodeError {
 pub fn encode(outgoing: &OutgoingMessage) -> OutboxMessage {
     match outgoing {
         OutgoingMessage::CouponsIssued { campaign_id, version, coupons } => {
-            let issued = message::CouponsIssued { coupons: coupons.iter().map(issued).collect() };
+            let issued = proto::CouponsIssued { coupons: coupons.iter().map(issued).collect() };
             let (message_type, payload) = messages::encode(&issued);
             OutboxMessage {
                 aggregate_type: "campaign",
@@ -34,8 +34,8 @@ pub fn encode(outgoing: &OutgoingMessage) -> OutboxMessage {
     }
 }
 
-fn issued(coupon: &Coupon) -> message::CouponIssued {
-    message::CouponIssued {
+fn issued(coupon: &Coupon) -> proto::CouponIssued {
+    proto::CouponIssued {
         coupon_id: coupon.id.to_string(),
         campaign_id: coupon.campaign_id.to_string(),
         user_id: coupon.user_id.to_string(),
@@ -47,20 +47,20 @@ fn issued(coupon: &Coupon) -> message::CouponIssued {
 /// Decodes the end of an order; `None` for any other message, and for an order without a coupon.
 pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<EndedOrder>, DecodeError> {
     let (order_id, coupon_id, end) = match messages::name(message_type) {
-        Some(message::OrderFulfilled::NAME) => {
-            let fulfilled = message::OrderFulfilled::decode(payload)?;
+        Some(proto::OrderFulfilled::NAME) => {
+            let fulfilled = proto::OrderFulfilled::decode(payload)?;
             (fulfilled.order_id, fulfilled.coupon_id, OrderEnd::Fulfilled)
         }
-        Some(message::OrderCancelled::NAME) => {
-            let cancelled = message::OrderCancelled::decode(payload)?;
+        Some(proto::OrderCancelled::NAME) => {
+            let cancelled = proto::OrderCancelled::decode(payload)?;
             (cancelled.order_id, cancelled.coupon_id, OrderEnd::Unpaid)
         }
-        Some(message::OrderExpired::NAME) => {
-            let expired = message::OrderExpired::decode(payload)?;
+        Some(proto::OrderExpired::NAME) => {
+            let expired = proto::OrderExpired::decode(payload)?;
             (expired.order_id, expired.coupon_id, OrderEnd::Unpaid)
         }
-        Some(message::OrderRefunded::NAME) => {
-            let refunded = message::OrderRefunded::decode(payload)?;
+        Some(proto::OrderRefunded::NAME) => {
+            let refunded = proto::OrderRefunded::decode(payload)?;
             (refunded.order_id, refunded.coupon_id, OrderEnd::Refunded)
         }
         _ => return Ok(None),
@@ -103,7 +103,7 @@ mod tests {
         let sent =
             encode(&OutgoingMessage::CouponsIssued { campaign_id: campaign(), version: 7, coupons: coupons.clone() });
         assert_eq!((sent.aggregate_id, sent.aggregate_version), (campaign().to_string(), 7));
-        let read = message::CouponsIssued::decode(sent.payload.as_slice()).unwrap().coupons;
+        let read = proto::CouponsIssued::decode(sent.payload.as_slice()).unwrap().coupons;
         let ids: Vec<_> = read.iter().map(|issued| issued.coupon_id.clone()).collect();
         assert_eq!(ids, [coupons[0].id.to_string(), coupons[1].id.to_string()]);
         let create_time = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
@@ -121,10 +121,10 @@ mod tests {
     #[test]
     fn every_end_of_an_order_is_understood() {
         let (order_id, coupon_id) = (order().to_string(), coupon().to_string());
-        let cancelled = message::OrderCancelled { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
-        let expired = message::OrderExpired { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
-        let refunded = message::OrderRefunded { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
-        let fulfilled = message::OrderFulfilled { order_id, coupon_id, ..Default::default() };
+        let cancelled = proto::OrderCancelled { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let expired = proto::OrderExpired { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let refunded = proto::OrderRefunded { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let fulfilled = proto::OrderFulfilled { order_id, coupon_id, ..Default::default() };
         let cases = [
             ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec(), OrderEnd::Unpaid),
             ("stampede.message.v1.OrderExpired", expired.encode_to_vec(), OrderEnd::Unpaid),
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn orders_without_a_coupon_and_other_messages_are_skipped() {
-        let plain = message::OrderExpired { order_id: order().to_string(), coupon_id: String::new() };
+        let plain = proto::OrderExpired { order_id: order().to_string(), coupon_id: String::new() };
         assert_eq!(decode("stampede.message.v1.OrderExpired", &plain.encode_to_vec()).unwrap(), None);
         assert_eq!(decode("stampede.message.v1.OrderPlaced", b"?").unwrap(), None);
     }
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_an_error() {
         assert!(decode("stampede.message.v1.OrderExpired", b"\xff").is_err());
-        let broken = message::OrderExpired { order_id: order().to_string(), coupon_id: "cpn_1".to_owned() };
+        let broken = proto::OrderExpired { order_id: order().to_string(), coupon_id: "cpn_1".to_owned() };
         assert!(decode("stampede.message.v1.OrderExpired", &broken.encode_to_vec()).is_err());
     }
 

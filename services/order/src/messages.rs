@@ -5,7 +5,7 @@ use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{
     convert::{time, timestamp},
-    message::v1 as message,
+    message::v1 as proto,
     messages::{self, encode as encoded},
 };
 use stampede_vocab::{CouponId, InvalidField, ItemId, OrderId, field};
@@ -50,26 +50,26 @@ pub fn encode(outgoing: &OutgoingMessage, traceparent: Option<String>) -> Outbox
 /// Decodes a message; `None` for a type that this service does not read.
 pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, DecodeError> {
     let (order_id, input) = match messages::name(message_type) {
-        Some(message::StockCommitted::NAME) => {
-            let committed = message::StockCommitted::decode(payload)?;
+        Some(proto::StockCommitted::NAME) => {
+            let committed = proto::StockCommitted::decode(payload)?;
             let gifts = field::each("lines", &committed.lines, gift_of_line)?;
             (committed.order_id, Input::StockCommitted { gifts })
         }
-        Some(message::StockRejected::NAME) => (message::StockRejected::decode(payload)?.order_id, Input::StockRejected),
-        Some(message::PaymentApproved::NAME) => {
-            let approved = message::PaymentApproved::decode(payload)?;
+        Some(proto::StockRejected::NAME) => (proto::StockRejected::decode(payload)?.order_id, Input::StockRejected),
+        Some(proto::PaymentApproved::NAME) => {
+            let approved = proto::PaymentApproved::decode(payload)?;
             (approved.order_id, Input::PaymentApproved { attempt: approved.attempt })
         }
-        Some(message::PaymentDeclined::NAME) => {
-            let declined = message::PaymentDeclined::decode(payload)?;
+        Some(proto::PaymentDeclined::NAME) => {
+            let declined = proto::PaymentDeclined::decode(payload)?;
             let code = capped(&declined.provider_code);
             (declined.order_id, Input::PaymentDeclined { attempt: declined.attempt, code })
         }
-        Some(message::PaymentRefunded::NAME) => {
-            (message::PaymentRefunded::decode(payload)?.order_id, Input::PaymentRefunded)
+        Some(proto::PaymentRefunded::NAME) => {
+            (proto::PaymentRefunded::decode(payload)?.order_id, Input::PaymentRefunded)
         }
-        Some(message::EventCancelled::NAME) => {
-            let cancellation = cancellation(&message::EventCancelled::decode(payload)?)?;
+        Some(proto::EventCancelled::NAME) => {
+            let cancellation = cancellation(&proto::EventCancelled::decode(payload)?)?;
             return Ok(Some(Incoming::EventCancelled(cancellation)));
         }
         _ => return Ok(None),
@@ -77,7 +77,7 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, De
     Ok(Some(Incoming::Order(field::id("order_id", &order_id)?, input)))
 }
 
-fn cancellation(cancelled: &message::EventCancelled) -> Result<Cancellation, InvalidField> {
+fn cancellation(cancelled: &proto::EventCancelled) -> Result<Cancellation, InvalidField> {
     Ok(Cancellation {
         event: field::id("event_id", &cancelled.event_id)?,
         event_version: cancelled.version,
@@ -86,7 +86,7 @@ fn cancellation(cancelled: &message::EventCancelled) -> Result<Cancellation, Inv
     })
 }
 
-fn gift_of_line(line: &message::OrderedLine) -> Result<(ItemId, i32), InvalidField> {
+fn gift_of_line(line: &proto::OrderedLine) -> Result<(ItemId, i32), InvalidField> {
     Ok((field::id("item_id", &line.item_id)?, line.gift_units))
 }
 
@@ -99,7 +99,7 @@ fn capped(reason: &str) -> String {
 fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
     match body {
         MessageBody::Placed { buyer, event, lines, coupon, total, arrival, create_time, pay_deadline } => {
-            encoded(&message::OrderPlaced {
+            encoded(&proto::OrderPlaced {
                 order_id,
                 user_id: buyer.to_string(),
                 event_id: event.to_string(),
@@ -111,22 +111,22 @@ fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
                 pay_deadline: pay_deadline.map(timestamp),
             })
         }
-        MessageBody::PaidLate { buyer, event, lines } => encoded(&message::OrderPaidLate {
+        MessageBody::PaidLate { buyer, event, lines } => encoded(&proto::OrderPaidLate {
             order_id,
             user_id: buyer.to_string(),
             event_id: event.to_string(),
             lines: ordered_lines(lines),
         }),
-        MessageBody::Cancelled { coupon } => encoded(&message::OrderCancelled { order_id, coupon_id: text(*coupon) }),
-        MessageBody::Expired { coupon } => encoded(&message::OrderExpired { order_id, coupon_id: text(*coupon) }),
-        MessageBody::Fulfilled { buyer, coupon, at } => encoded(&message::OrderFulfilled {
+        MessageBody::Cancelled { coupon } => encoded(&proto::OrderCancelled { order_id, coupon_id: text(*coupon) }),
+        MessageBody::Expired { coupon } => encoded(&proto::OrderExpired { order_id, coupon_id: text(*coupon) }),
+        MessageBody::Fulfilled { buyer, coupon, at } => encoded(&proto::OrderFulfilled {
             order_id,
             user_id: buyer.to_string(),
             coupon_id: text(*coupon),
             fulfill_time: Some(timestamp(*at)),
         }),
-        MessageBody::Refunded { coupon } => encoded(&message::OrderRefunded { order_id, coupon_id: text(*coupon) }),
-        MessageBody::PaymentRequested { buyer, attempt, amount, method } => encoded(&message::PaymentRequested {
+        MessageBody::Refunded { coupon } => encoded(&proto::OrderRefunded { order_id, coupon_id: text(*coupon) }),
+        MessageBody::PaymentRequested { buyer, attempt, amount, method } => encoded(&proto::PaymentRequested {
             order_id,
             user_id: buyer.to_string(),
             attempt: *attempt,
@@ -134,13 +134,13 @@ fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
             payment_method: method.clone(),
         }),
         MessageBody::RefundRequested { amount } => {
-            encoded(&message::RefundRequested { order_id, amount: Some((*amount).into()) })
+            encoded(&proto::RefundRequested { order_id, amount: Some((*amount).into()) })
         }
     }
 }
 
-fn ordered_lines(lines: &[Line]) -> Vec<message::OrderedLine> {
-    let ordered = |line: &Line| message::OrderedLine {
+fn ordered_lines(lines: &[Line]) -> Vec<proto::OrderedLine> {
+    let ordered = |line: &Line| proto::OrderedLine {
         item_id: line.item.to_string(),
         units: line.units.get(),
         gift_units: line.gift_units,
@@ -168,7 +168,7 @@ mod tests {
         let sent = encode(&outgoing, None);
         assert_eq!((sent.aggregate_id.as_str(), sent.aggregate_version), (order().to_string().as_str(), 4));
         assert_eq!(sent.message_type, "stampede.message.v1.OrderCancelled");
-        let read = message::OrderCancelled::decode(sent.payload.as_slice()).unwrap();
+        let read = proto::OrderCancelled::decode(sent.payload.as_slice()).unwrap();
         assert_eq!((read.order_id, read.coupon_id), (order().to_string(), String::new()));
     }
 
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn messages_of_others_become_inputs() {
-        let declined = message::PaymentDeclined {
+        let declined = proto::PaymentDeclined {
             order_id: order().to_string(),
             attempt: 2,
             provider_code: "x".repeat(100),
@@ -219,7 +219,7 @@ mod tests {
             panic!("another input")
         };
         assert_eq!((id, code.len()), (order(), MAX_REASON));
-        let cancelled = message::EventCancelled {
+        let cancelled = proto::EventCancelled {
             event_id: "evt_0000000000000000000000001a".to_owned(),
             version: 3,
             cancel_time: Some(timestamp(Timestamp::from_micros(1))),
@@ -234,7 +234,7 @@ mod tests {
     fn unknown_types_are_skipped_and_broken_payloads_are_not() {
         assert!(matches!(decode("stampede.message.v1.EventOpened", b"?"), Ok(None)));
         assert!(decode("stampede.message.v1.StockCommitted", b"\xff").is_err());
-        let nobody = message::StockCommitted { order_id: "ord_1".to_owned(), lines: Vec::new() };
+        let nobody = proto::StockCommitted { order_id: "ord_1".to_owned(), lines: Vec::new() };
         assert!(decode("stampede.message.v1.StockCommitted", &nobody.encode_to_vec()).is_err());
     }
 

@@ -2,17 +2,17 @@
 
 use crate::sale::{Answer, Order, Sale, Step, level, seconds_from_now};
 use prost::Message;
-use stampede_proto::{message::v1 as message, r#type::v1::Money};
+use stampede_proto::{message::v1 as messages, r#type::v1::Money};
 use stampede_vocab::ItemId;
 
 /// The message of a release whose orders could not be paid at once: it has no `pay_deadline`.
 fn placed(order: &Order) -> (&'static str, Vec<u8>) {
-    let line = |(item, units): &(ItemId, i32)| message::OrderedLine {
+    let line = |(item, units): &(ItemId, i32)| messages::OrderedLine {
         item_id: item.to_string(),
         units: *units,
         gift_units: 0,
     };
-    let placed = message::OrderPlaced {
+    let placed = messages::OrderPlaced {
         order_id: order.order_id.to_string(),
         user_id: order.buyer.to_string(),
         event_id: order.event_id.to_string(),

@@ -9,7 +9,7 @@ use stampede_proto::{
     inventory::v1::{
         self as proto, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
     },
-    message::v1::{self as message, StockRejectReason},
+    message::v1::{self as messages, StockRejectReason},
     r#type::v1::Money,
 };
 use stampede_status::{Problem, Reason};
@@ -212,7 +212,7 @@ impl Sale {
 
     /// Sends that the event is scheduled as `shelf` says.
     pub async fn event_scheduled(&self, shelf: proto::StageStockRequest) {
-        let item = |item: proto::StagedItem| message::ScheduledItem {
+        let item = |item: proto::StagedItem| messages::ScheduledItem {
             item_id: item.item_id,
             total_units: item.total_units,
             limit_per_buyer: item.limit_per_buyer,
@@ -221,7 +221,7 @@ impl Sale {
             title: item.title,
             gift_title: item.gift_title,
         };
-        let scheduled = message::EventScheduled {
+        let scheduled = messages::EventScheduled {
             event_id: shelf.event_id.clone(),
             version: shelf.event_version,
             open_time: shelf.open_time,
@@ -235,7 +235,7 @@ impl Sale {
     /// Sends that the event was cancelled now.
     pub async fn event_cancelled(&self, version: i64) {
         let event_id = self.event_id.to_string();
-        let cancelled = message::EventCancelled {
+        let cancelled = messages::EventCancelled {
             event_id: event_id.clone(),
             version,
             cancel_time: Some(seconds_from_now(0)),
@@ -363,7 +363,7 @@ fn answer(message_type: &str, payload: &[u8]) -> Answer {
     match message_type {
         "stampede.message.v1.StockCommitted" => Answer::Committed,
         "stampede.message.v1.StockRejected" => {
-            let rejected = message::StockRejected::decode(payload).unwrap();
+            let rejected = messages::StockRejected::decode(payload).unwrap();
             Answer::Rejected { reason: rejected.reason(), item_id: rejected.item_id }
         }
         other => panic!("{other}"),
@@ -411,24 +411,24 @@ impl Order {
         let coupon_id = String::new();
         match step {
             Step::Cancelled => {
-                let cancelled = message::OrderCancelled { order_id, coupon_id };
+                let cancelled = messages::OrderCancelled { order_id, coupon_id };
                 ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec())
             }
             Step::Expired => {
-                let expired = message::OrderExpired { order_id, coupon_id };
+                let expired = messages::OrderExpired { order_id, coupon_id };
                 ("stampede.message.v1.OrderExpired", expired.encode_to_vec())
             }
             Step::Refunded => {
-                let refunded = message::OrderRefunded { order_id, coupon_id };
+                let refunded = messages::OrderRefunded { order_id, coupon_id };
                 ("stampede.message.v1.OrderRefunded", refunded.encode_to_vec())
             }
             Step::PaidLate => {
-                let line = |(item, units): &(ItemId, i32)| message::OrderedLine {
+                let line = |(item, units): &(ItemId, i32)| messages::OrderedLine {
                     item_id: item.to_string(),
                     units: *units,
                     gift_units: 0,
                 };
-                let paid = message::OrderPaidLate {
+                let paid = messages::OrderPaidLate {
                     order_id,
                     user_id: self.buyer.to_string(),
                     event_id: self.event_id.to_string(),
