@@ -1,8 +1,8 @@
 //! Converts Kafka messages: those of event and order to the domain, the ledger's answers to protobuf.
 
 use crate::domain::{
-    Answer, LedgerCommand, Offered, OrderedLine, OrderedUnits, OutgoingMessage, RejectReason, Shelf, ShelfItem, Titles,
-    Window, Withdrawal,
+    LedgerCommand, MessageBody, Offered, OrderedLine, OrderedUnits, OutgoingMessage, RejectReason, Shelf, ShelfItem,
+    Titles, Window, Withdrawal,
 };
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
@@ -73,8 +73,8 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
         let (reason, item_id) = (reject_reason(reason).into(), item_id.to_string());
         messages::encode(&proto::StockRejected { order_id: order_id.clone(), reason, item_id })
     };
-    let (aggregate_version, (message_type, payload)) = match &message.answer {
-        Answer::Committed { lines } => {
+    let (aggregate_version, (message_type, payload)) = match &message.body {
+        MessageBody::Committed { lines } => {
             let line = |line: &OrderedLine| proto::OrderedLine {
                 item_id: line.item_id.to_string(),
                 units: line.units,
@@ -83,8 +83,8 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
             let lines = lines.iter().map(line).collect();
             (LATE_ANSWER_VERSION, messages::encode(&proto::StockCommitted { order_id: order_id.clone(), lines }))
         }
-        Answer::Rejected { reason, item_id } => (LATE_ANSWER_VERSION, reject(*reason, *item_id)),
-        Answer::GivenBack { item_id } => (GIVEN_BACK_VERSION, reject(RejectReason::SoldOut, *item_id)),
+        MessageBody::Rejected { reason, item_id } => (LATE_ANSWER_VERSION, reject(*reason, *item_id)),
+        MessageBody::GivenBack { item_id } => (GIVEN_BACK_VERSION, reject(RejectReason::SoldOut, *item_id)),
     };
     OutboxMessage {
         aggregate_type: "stock",
@@ -188,8 +188,8 @@ mod tests {
     #[test]
     fn an_answer_carries_its_reason_and_item() {
         let item_id: ItemId = "itm_0000000000000000000000001a".parse().unwrap();
-        let answer = Answer::Rejected { reason: RejectReason::LimitReached, item_id };
-        let row = encode(&OutgoingMessage { order_id: ORDER.parse().unwrap(), answer, traceparent: None });
+        let body = MessageBody::Rejected { reason: RejectReason::LimitReached, item_id };
+        let row = encode(&OutgoingMessage { order_id: ORDER.parse().unwrap(), body, traceparent: None });
         assert_eq!(
             (row.aggregate_id.as_str(), row.message_type.as_str()),
             (ORDER, "stampede.message.v1.StockRejected")
@@ -201,11 +201,11 @@ mod tests {
     #[test]
     fn an_answer_that_differs_from_the_first_has_a_later_version() {
         let item_id: ItemId = "itm_0000000000000000000000001a".parse().unwrap();
-        let version = |answer| {
-            encode(&OutgoingMessage { order_id: ORDER.parse().unwrap(), answer, traceparent: None }).aggregate_version
+        let version = |body| {
+            encode(&OutgoingMessage { order_id: ORDER.parse().unwrap(), body, traceparent: None }).aggregate_version
         };
-        let first = version(Answer::Committed { lines: Vec::new() });
-        assert!(version(Answer::GivenBack { item_id }) > first);
+        let first = version(MessageBody::Committed { lines: Vec::new() });
+        assert!(version(MessageBody::GivenBack { item_id }) > first);
     }
 
     #[test]

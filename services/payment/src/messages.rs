@@ -1,6 +1,6 @@
 //! Kafka messages: encodes the outgoing ones and decodes those of orders. Decides nothing.
 
-use crate::domain::{Action, Fact, OrderRequest, OutgoingMessage};
+use crate::domain::{Action, MessageBody, OrderRequest, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_inbox::Message;
 use stampede_outbox::OutboxMessage;
@@ -26,16 +26,16 @@ pub enum DecodeError {
 pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     let payment_id = message.payment_id.to_string();
     let order_id = message.order_id.to_string();
-    let (message_type, payload) = match &message.fact {
-        Fact::Approved { attempt, captured } => {
+    let (message_type, payload) = match &message.body {
+        MessageBody::Approved { attempt, captured } => {
             let captured = Some((*captured).into());
             messages::encode(&proto::PaymentApproved { payment_id, order_id, attempt: *attempt, captured })
         }
-        Fact::Declined { attempt, code } => {
+        MessageBody::Declined { attempt, code } => {
             let (attempt, provider_code, decline_code) = (*attempt, code.clone(), decline_code(code).into());
             messages::encode(&proto::PaymentDeclined { payment_id, order_id, attempt, provider_code, decline_code })
         }
-        Fact::Refunded { refunded } => {
+        MessageBody::Refunded { refunded } => {
             messages::encode(&proto::PaymentRefunded { payment_id, order_id, refunded: Some((*refunded).into()) })
         }
     };
@@ -131,7 +131,7 @@ mod tests {
                 order_id: ORDER.parse().unwrap(),
                 version: 2,
                 traceparent: None,
-                fact: Fact::Declined { attempt: 1, code: code.to_owned() },
+                body: MessageBody::Declined { attempt: 1, code: code.to_owned() },
             });
             let read = proto::PaymentDeclined::decode(sent.payload.as_slice()).unwrap();
             assert_eq!((read.decline_code(), read.provider_code.as_str()), (listed, code));

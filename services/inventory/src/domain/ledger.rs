@@ -1,7 +1,7 @@
 //! The ledger as a value: applies a batch to rows that were read under lock, and returns the changes to write.
 
 use crate::domain::{
-    Answer, Committed, Grant, Item, Refusal, RefusalReason, RejectReason, ReservationOutcome, ReservedUnits,
+    Committed, Grant, Item, MessageBody, Refusal, RefusalReason, RejectReason, ReservationOutcome, ReservedUnits,
 };
 use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Timestamp, UserId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -174,7 +174,7 @@ impl LedgerBatch {
     }
 
     /// Executes a command. Returns the answer to a late payment.
-    pub fn apply(&mut self, command: &LedgerCommand, now: Timestamp) -> Option<Answer> {
+    pub fn apply(&mut self, command: &LedgerCommand, now: Timestamp) -> Option<MessageBody> {
         match command {
             LedgerCommand::CommitAgain(order) => Some(self.answer_late(order, now)),
             LedgerCommand::ReleaseUnpaid(order_id) => {
@@ -291,10 +291,12 @@ impl LedgerBatch {
 
     /// Answers a late payment. A repeat gets the first answer, byte for byte: the order may wait for it again. An order
     /// that was refunded and gave its units back since gets that as its answer.
-    fn answer_late(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
+    fn answer_late(&mut self, order: &OrderedUnits, now: Timestamp) -> MessageBody {
         match self.late_answer(order.order_id) {
-            Some((LateAnswer::Rejected(reason), item_id)) => Answer::Rejected { reason, item_id },
-            Some((LateAnswer::Committed, item_id)) if !self.has_units(order.order_id) => Answer::GivenBack { item_id },
+            Some((LateAnswer::Rejected(reason), item_id)) => MessageBody::Rejected { reason, item_id },
+            Some((LateAnswer::Committed, item_id)) if !self.has_units(order.order_id) => {
+                MessageBody::GivenBack { item_id }
+            }
             None if !self.has_units(order.order_id) => self.commit_again(order, now),
             // It has its units, and keeps them until it is refunded.
             Some((LateAnswer::Committed, _)) | None => {
@@ -305,16 +307,16 @@ impl LedgerBatch {
                 let of_item = |line: &OrderedLine| rows.iter().find(|row| row.line.item_id == line.item_id);
                 let lines = order.lines.iter().filter_map(of_item).map(|row| row.line).collect();
                 self.replace_rows(order.order_id, rows);
-                Answer::Committed { lines }
+                MessageBody::Committed { lines }
             }
         }
     }
 
     /// Commits an order again. If a gift went to another buyer meanwhile, the units are committed without it.
-    fn commit_again(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
+    fn commit_again(&mut self, order: &OrderedUnits, now: Timestamp) -> MessageBody {
         if let Some((reason, item_id)) = order.lines.iter().find_map(|line| self.rejection(order.user_id, line)) {
             let item_id = self.store_rejection(order, (reason, item_id), now);
-            return Answer::Rejected { reason, item_id };
+            return MessageBody::Rejected { reason, item_id };
         }
         let before = self.live_entries(order.order_id).next();
         let (arrival, granted_at, fingerprint) =
@@ -335,7 +337,7 @@ impl LedgerBatch {
         for line in &lines {
             self.add_units(order.user_id, *line, 1);
         }
-        Answer::Committed { lines }
+        MessageBody::Committed { lines }
     }
 
     /// Stores the answer in the row of the item, so that a repeat takes no units that are free by then. Adds a row if

@@ -11,7 +11,7 @@ mod titles;
 pub use ledger::{
     Buyers, Changes, Entry, EntryState, ItemChange, LateAnswer, LedgerBatch, LedgerCommand, OrderedLine, OrderedUnits,
 };
-pub use outgoing::{Answer, OutgoingMessage, RejectReason};
+pub use outgoing::{MessageBody, OutgoingMessage, RejectReason};
 pub use repair::{CopyCursor, Drift, EventCopy, ItemCopy, Position, Repairs, Restore};
 pub use reservation::{Grant, Label, Refusal, RefusalReason, ReservationOutcome, ReservedUnits};
 pub use shelf::{Offered, Shelf, ShelfItem, Window, Withdrawal};

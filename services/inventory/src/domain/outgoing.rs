@@ -29,7 +29,7 @@ impl RejectReason {
 
 /// The answer of the ledger to an order that was paid late.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum MessageBody {
     /// All units are committed.
     Committed {
         /// The committed lines, without gifts that another buyer got meanwhile.
@@ -52,7 +52,8 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
     pub order_id: OrderId,
-    pub answer: Answer,
+    /// Its type and fields.
+    pub body: MessageBody,
     /// Trace of the message that is answered.
     pub traceparent: Option<String>,
 }

@@ -123,8 +123,8 @@ async fn lock_requested(conn: &mut MySqlConnection, requests: &[LedgerRequest]) 
 
 fn answer(ledger: &mut LedgerBatch, requests: &[LedgerRequest], now: Timestamp) -> Vec<OutgoingMessage> {
     let answer = |LedgerRequest { command, traceparent }: &LedgerRequest| {
-        let answer = ledger.apply(command, now)?;
-        Some(OutgoingMessage { order_id: command.order_id(), answer, traceparent: traceparent.clone() })
+        let body = ledger.apply(command, now)?;
+        Some(OutgoingMessage { order_id: command.order_id(), body, traceparent: traceparent.clone() })
     };
     requests.iter().filter_map(answer).collect()
 }

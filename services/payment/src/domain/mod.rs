@@ -21,7 +21,7 @@ pub use error::{Anomaly, Refusal, Subject};
 pub use key::{AttemptKey, RefundKey};
 pub use order_request::{Action, OrderRequest};
 pub use outcome::{Outcome, RefundOutcome};
-pub use outgoing::{Fact, OutgoingMessage};
+pub use outgoing::{MessageBody, OutgoingMessage};
 pub use payment::{Payment, PaymentState, Settled};
 pub use refund::{Refund, RefundSettled, RefundState};
 pub use step::Step;

@@ -12,12 +12,12 @@ pub struct OutgoingMessage {
     /// The trace in which it was requested.
     pub traceparent: Option<String>,
     /// Its type and fields.
-    pub fact: Fact,
+    pub body: MessageBody,
 }
 
-/// A change of a payment.
+/// A fact about a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact {
+pub enum MessageBody {
     /// The money was captured.
     Approved {
         /// Attempt that succeeded.

@@ -1,8 +1,8 @@
 //! The payment of one order: its attempts and its transitions.
 
 use crate::domain::{
-    Anomaly, Attempt, AttemptKey, AttemptState, ChargeRequest, Fact, Outcome, OutgoingMessage, Refund, Refusal, Step,
-    Verdict,
+    Anomaly, Attempt, AttemptKey, AttemptState, ChargeRequest, MessageBody, Outcome, OutgoingMessage, Refund, Refusal,
+    Step, Verdict,
     backoff::{backoff, slow_backoff},
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
@@ -203,8 +203,8 @@ impl Payment {
     pub fn republish_capture(&mut self, now: Timestamp) -> Option<Step> {
         let PaymentState::Captured { attempt } = self.state else { return None };
         let step = self.next_version(Step::default(), now);
-        let fact = Fact::Approved { attempt, captured: self.amount };
-        Some(step.publishing(self.message(self.traceparent(attempt), fact)))
+        let body = MessageBody::Approved { attempt, captured: self.amount };
+        Some(step.publishing(self.message(self.traceparent(attempt), body)))
     }
 
     /// Returns whether money was captured and no refund is requested, or an attempt that has not ended may still
@@ -233,7 +233,7 @@ impl Payment {
             PaymentState::Refunding { .. } => Ok(None),
             PaymentState::Refunded { .. } => {
                 let step = self.next_version(Step::default(), now);
-                Ok(Some(step.publishing(self.message(None, Fact::Refunded { refunded: self.amount }))))
+                Ok(Some(step.publishing(self.message(None, MessageBody::Refunded { refunded: self.amount }))))
             }
         }
     }
@@ -247,7 +247,7 @@ impl Payment {
         }
         self.state = PaymentState::Refunded { attempt: number };
         let step = self.next_version(Step::default(), now);
-        Some(step.publishing(self.message(traceparent, Fact::Refunded { refunded: self.amount })))
+        Some(step.publishing(self.message(traceparent, MessageBody::Refunded { refunded: self.amount })))
     }
 
     /// Applies the outcome of an attempt, from an answer, a look-up or a notice. Idempotent.
@@ -369,7 +369,7 @@ impl Payment {
         self.state = PaymentState::Refunded { attempt: number };
         let step = self.next_version(Step::default(), now);
         let refund = Refund::made_elsewhere(self.key(number), self.charge_id(number), self.amount, now);
-        let message = self.message(self.traceparent(number), Fact::Refunded { refunded: self.amount });
+        let message = self.message(self.traceparent(number), MessageBody::Refunded { refunded: self.amount });
         Some(step.requesting(refund).publishing(message))
     }
 
@@ -381,33 +381,35 @@ impl Payment {
             return Settled::Surplus(step.requesting(self.refund_of(number, charge_id, now)));
         }
         self.state = PaymentState::Captured { attempt: number };
-        let fact = Fact::Approved { attempt: number, captured: self.amount };
-        Settled::Ended(step.publishing(self.message(self.traceparent(number), fact)))
+        let body = MessageBody::Approved { attempt: number, captured: self.amount };
+        Settled::Ended(step.publishing(self.message(self.traceparent(number), body)))
     }
 
     fn end_declined(&mut self, number: i32, code: String, now: Timestamp) -> Step {
         let step = self.change_attempt(number, AttemptState::Declined { code: code.clone() }, now);
         let step = self.next_version(step, now);
-        step.publishing(self.message(self.traceparent(number), Fact::Declined { attempt: number, code }))
+        step.publishing(self.message(self.traceparent(number), MessageBody::Declined { attempt: number, code }))
     }
 
     /// Publishes the outcome of an attempt again, under a new version.
     fn publish_again(&mut self, number: i32, now: Timestamp) -> Option<Step> {
-        let fact = self.outcome(number)?;
+        let body = self.outcome(number)?;
         let step = self.next_version(Step::default(), now);
-        Some(step.publishing(self.message(self.traceparent(number), fact)))
+        Some(step.publishing(self.message(self.traceparent(number), body)))
     }
 
     /// Returns the outcome of the last attempt, if it has one; `None` for an earlier attempt, whose outcome the order
     /// had before it requested the next one.
-    fn outcome(&self, number: i32) -> Option<Fact> {
+    fn outcome(&self, number: i32) -> Option<MessageBody> {
         if self.attempts.iter().any(|other| other.number > number) {
             return None;
         }
         match (&self.attempt(number)?.state, self.state.captured_attempt()) {
-            (AttemptState::Declined { code }, _) => Some(Fact::Declined { attempt: number, code: code.clone() }),
+            (AttemptState::Declined { code }, _) => Some(MessageBody::Declined { attempt: number, code: code.clone() }),
             // The attempt that has paid. Nothing is published about a surplus.
-            (AttemptState::Approved { .. }, Some(attempt)) => Some(Fact::Approved { attempt, captured: self.amount }),
+            (AttemptState::Approved { .. }, Some(attempt)) => {
+                Some(MessageBody::Approved { attempt, captured: self.amount })
+            }
             _ => None,
         }
     }
@@ -459,7 +461,7 @@ impl Payment {
         Step { payment: Some(self.id), ..step }
     }
 
-    fn message(&self, traceparent: Option<String>, fact: Fact) -> OutgoingMessage {
-        OutgoingMessage { payment_id: self.id, order_id: self.order_id, version: self.version, traceparent, fact }
+    fn message(&self, traceparent: Option<String>, body: MessageBody) -> OutgoingMessage {
+        OutgoingMessage { payment_id: self.id, order_id: self.order_id, version: self.version, traceparent, body }
     }
 }

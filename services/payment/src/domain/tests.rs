@@ -3,8 +3,8 @@
 mod by_hand;
 
 use crate::domain::{
-    Anomaly, AttemptKey, AttemptState, ChargeRequest, Doubt, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
-    Refund, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Step, Verdict,
+    Anomaly, AttemptKey, AttemptState, ChargeRequest, Doubt, MessageBody, Outcome, OutgoingMessage, Payment,
+    PaymentState, Refund, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Step, Verdict,
     backoff::{backoff, slow_backoff},
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
@@ -73,7 +73,7 @@ fn a_capture_ends_every_open_attempt_and_is_published_once() {
         let mut payment = with_state(state);
         let Settled::Ended(step) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("no end") };
         let message = published(Some(step));
-        assert_eq!(message.fact, Fact::Approved { attempt: 1, captured: eur(500) });
+        assert_eq!(message.body, MessageBody::Approved { attempt: 1, captured: eur(500) });
         assert_eq!(message.version, payment.version);
         assert_eq!(payment.state, PaymentState::Captured { attempt: 1 });
         assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(0)));
@@ -88,7 +88,7 @@ fn a_decline_ends_every_open_attempt_and_leaves_the_payment_open() {
     for state in open_states() {
         let mut payment = with_state(state);
         let Settled::Ended(step) = payment.settle(1, decline(), LATER).unwrap() else { panic!("no end") };
-        assert_eq!(published(Some(step)).fact, Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
+        assert_eq!(published(Some(step)).body, MessageBody::Declined { attempt: 1, code: "card_declined".to_owned() });
         assert_eq!((payment.state, payment.captured()), (PaymentState::Open, eur(0)));
         assert_eq!(payment.settle(1, decline(), LATER), Ok(Settled::AlreadyKnown));
     }
@@ -204,7 +204,7 @@ fn what_does_not_fit_parks_an_open_attempt_until_the_provider_or_a_person_ends_i
             assert!(asked.apply_verdict(1, Verdict::Retry, LATER).is_some_and(|step| step.message.is_none()));
             assert_eq!(asked.attempts[0].state, AttemptState::Unknown { checks: 0, next_check: LATER });
             let message = published(parked.apply_verdict(1, Verdict::Declined, LATER));
-            assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "declined_by_operator".to_owned() });
+            assert_eq!(message.body, MessageBody::Declined { attempt: 1, code: "declined_by_operator".to_owned() });
         }
     }
 }
@@ -248,7 +248,7 @@ fn money_taken_by_a_second_attempt_goes_back() {
 #[test]
 fn an_ended_order_stops_only_what_the_provider_does_not_know() {
     let message = published(requested().stop(LATER));
-    assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "order_ended".to_owned() });
+    assert_eq!(message.body, MessageBody::Declined { attempt: 1, code: "order_ended".to_owned() });
     let [_, charging, unknown] = open_states();
     for state in [charging, unknown, approved(), declined()] {
         let mut payment = with_state(state);
@@ -263,7 +263,7 @@ fn money_captured_for_an_ended_order_is_published_again() {
     let mut payment = captured();
     let version = payment.version;
     let message = published(payment.stop(LATER));
-    assert_eq!(message.fact, Fact::Approved { attempt: 1, captured: eur(500) });
+    assert_eq!(message.body, MessageBody::Approved { attempt: 1, captured: eur(500) });
     assert_eq!((message.version, payment.state), (version + 1, PaymentState::Captured { attempt: 1 }));
     payment.request_refund(eur(500), LATER).unwrap();
     assert_eq!(payment.stop(LATER), None, "the order knows of it");
@@ -319,7 +319,7 @@ fn without_version(payment: &Payment) -> Payment {
 }
 
 /// Requests an attempt again, which must begin nothing. Returns what is published of it.
-fn asked_again(payment: &mut Payment, number: i32) -> Option<Fact> {
+fn asked_again(payment: &mut Payment, number: i32) -> Option<MessageBody> {
     let before = payment.clone();
     let asked = payment.request_charge(number, eur(500), "pm".to_owned(), None, LATER);
     assert_eq!(without_version(payment), without_version(&before));
@@ -330,7 +330,7 @@ fn asked_again(payment: &mut Payment, number: i32) -> Option<Fact> {
     assert_eq!((step.payment, step.attempt), (Some(payment.id), None));
     let message = published(Some(step));
     assert_eq!((message.version, payment.version), (before.version + 1, before.version + 1));
-    Some(message.fact)
+    Some(message.body)
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_request_that_comes_again_is_answered_by_the_outcome_if_there_is_one() {
     for state in open_states() {
         assert_eq!(asked_again(&mut with_state(state), 1), None);
     }
-    let approved = Some(Fact::Approved { attempt: 1, captured: eur(500) });
+    let approved = Some(MessageBody::Approved { attempt: 1, captured: eur(500) });
     assert_eq!(asked_again(&mut captured(), 1), approved);
     let mut refunded = captured();
     refunded.request_refund(eur(500), NOW).unwrap();
@@ -347,12 +347,12 @@ fn a_request_that_comes_again_is_answered_by_the_outcome_if_there_is_one() {
     assert_eq!(asked_again(&mut refunded, 1), approved);
 
     let mut failed = with_state(declined());
-    let first = Some(Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
+    let first = Some(MessageBody::Declined { attempt: 1, code: "card_declined".to_owned() });
     assert_eq!(asked_again(&mut failed, 1), first);
     failed.request_charge(2, eur(500), "pm".to_owned(), None, LATER).unwrap();
     assert_eq!((asked_again(&mut failed, 1), asked_again(&mut failed, 2)), (None, None));
     failed.settle(2, capture(500), LATER).unwrap();
-    let second = Some(Fact::Approved { attempt: 2, captured: eur(500) });
+    let second = Some(MessageBody::Approved { attempt: 2, captured: eur(500) });
     assert_eq!((asked_again(&mut failed, 1), asked_again(&mut failed, 2)), (None, second));
 }
 
@@ -386,7 +386,7 @@ fn a_refund_takes_everything_back_once() {
     }
 
     let message = published(payment.finish_refund(1, None, LATER));
-    assert_eq!(message.fact, Fact::Refunded { refunded: eur(500) });
+    assert_eq!(message.body, MessageBody::Refunded { refunded: eur(500) });
     assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(500)));
     assert_eq!(payment.finish_refund(1, None, LATER), None);
     let before = payment.clone();

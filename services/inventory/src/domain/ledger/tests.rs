@@ -77,8 +77,8 @@ fn of_order(reason: RefusalReason) -> ReservationOutcome {
     ReservationOutcome::Refused(Refusal::of_order(reason))
 }
 
-fn rejected(reason: RejectReason, item: u128) -> Option<Answer> {
-    Some(Answer::Rejected { reason, item_id: item_id(item) })
+fn rejected(reason: RejectReason, item: u128) -> Option<MessageBody> {
+    Some(MessageBody::Rejected { reason, item_id: item_id(item) })
 }
 
 fn reserved(outcome: &ReservationOutcome) -> &ReservedUnits {
@@ -248,7 +248,7 @@ fn a_late_payment_takes_the_units_again_once_and_keeps_the_arrival() {
     let mut ledger = reread(&items, &ledger.changes());
     for _ in 0..2 {
         let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
-        assert_eq!(ledger.apply(&paid_late(7, &[(1, 1)]), LATER), Some(Answer::Committed { lines }));
+        assert_eq!(ledger.apply(&paid_late(7, &[(1, 1)]), LATER), Some(MessageBody::Committed { lines }));
     }
     let changes = ledger.changes();
     assert_eq!((changes.entries[0].arrival, changes.items[0].units), (7, 1));
@@ -265,7 +265,7 @@ fn a_late_payment_gets_the_units_though_its_gift_is_gone() {
     let (order_id, user_id, event_id) = (order_id(1), user_id(1), EventId::from_uuid(Uuid::nil()));
     let late = LedgerCommand::CommitAgain(OrderedUnits { order_id, user_id, event_id, lines });
     let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
-    assert_eq!(ledger.apply(&late, LATER), Some(Answer::Committed { lines }));
+    assert_eq!(ledger.apply(&late, LATER), Some(MessageBody::Committed { lines }));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_late_payment_is_rejected_when_somebody_else_has_the_units() {
 
 /// Applies each of these commands twice, and then all of them once more, to order 1, which has one unit of item 1.
 /// Returns whether it has the unit at the end, and the answers.
-fn repeated(commands: &[LedgerCommand], others: &[u128]) -> (bool, Vec<Option<Answer>>) {
+fn repeated(commands: &[LedgerCommand], others: &[u128]) -> (bool, Vec<Option<MessageBody>>) {
     let mut items = vec![item(1, 1)];
     let mut ledger = ledger(items.clone());
     ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
@@ -312,7 +312,7 @@ fn repeated(commands: &[LedgerCommand], others: &[u128]) -> (bool, Vec<Option<An
 fn a_repeat_of_what_came_before_a_late_payment_takes_nothing_away() {
     let (has_unit, answers) = repeated(&[LedgerCommand::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)])], &[]);
     let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
-    let committed = Some(Answer::Committed { lines });
+    let committed = Some(MessageBody::Committed { lines });
     assert!(has_unit);
     assert_eq!(answers, [None, None, committed.clone(), committed.clone(), None, committed]);
 }
@@ -323,12 +323,12 @@ fn a_repeat_of_a_late_payment_takes_nothing_once_it_was_refunded() {
         [LedgerCommand::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)]), LedgerCommand::Release(order_id(1))];
     let (has_unit, answers) = repeated(&commands, &[]);
     assert!(!has_unit);
-    assert_eq!(answers[7], Some(Answer::GivenBack { item_id: item_id(1) }));
+    assert_eq!(answers[7], Some(MessageBody::GivenBack { item_id: item_id(1) }));
 }
 
 /// Returns the answers to the command: two in one batch, and one after the changes were written and read again, with
 /// the rows in key order.
-fn answered_twice(ledger: &mut LedgerBatch, items: &[Item], command: &LedgerCommand) -> [Option<Answer>; 3] {
+fn answered_twice(ledger: &mut LedgerBatch, items: &[Item], command: &LedgerCommand) -> [Option<MessageBody>; 3] {
     let first = ledger.apply(command, LATER);
     let in_batch = ledger.apply(command, LATER);
     let mut changes = std::mem::replace(ledger, self::ledger(Vec::new())).changes();
@@ -344,7 +344,7 @@ fn a_repeat_of_a_late_payment_gets_the_same_bytes_whatever_order_its_lines_have(
     ledger.apply(&LedgerCommand::ReleaseUnpaid(order_id(1)), NOW);
     let [first, in_batch, later] = answered_twice(&mut ledger, &items, &paid_late(1, &[(2, 1), (1, 1)]));
     let line = |n| OrderedLine { item_id: item_id(n), units: 1, gift_units: 0 };
-    assert_eq!(first, Some(Answer::Committed { lines: vec![line(2), line(1)] }));
+    assert_eq!(first, Some(MessageBody::Committed { lines: vec![line(2), line(1)] }));
     assert_eq!((&in_batch, &later), (&first, &first));
 }
 

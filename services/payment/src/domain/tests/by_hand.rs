@@ -26,7 +26,7 @@ fn money_refunded_at_the_provider_is_booked_once_and_only_where_it_is_kept() {
     let (refund, message) = (step.refund.expect("a refund"), step.message.expect("a message"));
     assert_eq!((refund.amount, refund.charge_id.as_deref()), (eur(500), Some("ch_1")));
     assert_eq!(refund.state, RefundState::Refunded { refund_id: None });
-    assert_eq!((message.version, message.fact), (payment.version, Fact::Refunded { refunded: eur(500) }));
+    assert_eq!((message.version, message.body), (payment.version, MessageBody::Refunded { refunded: eur(500) }));
     assert_eq!((payment.state, payment.refunded()), (PaymentState::Refunded { attempt: 1 }, eur(500)));
     assert_eq!(payment.book_refund_elsewhere(1, LATER), None);
 
