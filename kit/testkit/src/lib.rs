@@ -50,7 +50,7 @@ pub use cluster::OwnCluster;
 pub use collector::{CollectedSpan, Collector};
 pub use eventually::eventually;
 pub use floating::FloatingAddress;
-pub use heavy::{Turn, heavy};
+pub use heavy::{HeavyPermit, heavy};
 pub use kafka::KafkaLink;
 pub use mesh::{Alone, Mesh, MeshBuilder};
 pub use metrics::Metrics;

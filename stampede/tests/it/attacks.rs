@@ -149,7 +149,7 @@ async fn answers_that_are_not_read_are_bounded_in_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_are_not_read_are_bounded_in_memory() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let world = World::prepared().await.unwrap();
     let mesh = bounded().start(&world, [Process::Gateway, Service::Event.into()]).await.unwrap();
     let attack = Attack::watchers_without_readers(&event_of_later(&mesh).await);
@@ -184,7 +184,7 @@ async fn is_survived_alone(attack: Attack) {
 
 async fn is_survived(attacks: &[Attack], most_growth_mib: f64) {
     let _one = ONE_AT_A_TIME.lock().await;
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let world = World::new().unwrap();
     let mesh = bounded().start(&world, [Process::Gateway]).await.unwrap();
     survives(&mesh, attacks, most_growth_mib).await;

@@ -335,7 +335,7 @@ async fn everything_fails(stand: &Rc<Stand>) -> Vec<Broken> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_step_may_fail_at_any_point_and_every_message_may_come_again() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let stand = Rc::new(Stand::new().await);
     for Broken { step, at, by } in everything_fails(&stand).await {
         eventually(&format!("{step}: fails at its {at:?}"), || ready((by.count() == 1).then_some(()))).await;

@@ -56,7 +56,7 @@ const ORDERS_AFTER: i64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_keeps_its_promises_while_the_master_of_its_event_is_lost_and_its_slot_moves() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let (world, cluster) = tokio::join!(World::prepared(), OwnCluster::start());
     let (world, mut cluster) = (world.unwrap(), cluster.unwrap());
     let mesh = on_redis(&cluster.url())

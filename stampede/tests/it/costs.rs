@@ -232,7 +232,7 @@ fn assert_within(costs: &Costs, on_top: &OnTop) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_writes_no_more_than_it_has_to_and_a_coupon_adds_no_more_than_its_hold_and_its_use() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let (sale, counters) = counted_sale().await;
     let sale = Rc::new(sale);
     let costs = counted(&sale, &counters, &without_coupons()).await;

@@ -77,7 +77,7 @@ async fn survives(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     // The gateway, and the services behind it. (The payment provider is a third party's.)
     let every = [Process::Gateway].into_iter().chain(Service::ALL.map(Process::Service));
     survives(MeshBuilder::default(), every, async |mesh, process| {
@@ -91,7 +91,7 @@ async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_over_replicas_keeps_its_promises_while_one_of_each_is_lost_for_good() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let mesh = Service::ALL.into_iter().fold(MeshBuilder::default(), |mesh, service| mesh.replicas(service, 2));
     // Two are left of the service whose whole work is to open the event once.
     let mesh = mesh.replicas(Service::Event, 3);

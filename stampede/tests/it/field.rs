@@ -42,7 +42,7 @@ const OPENS_IN: Duration = Duration::from_millis(1_500);
 /// The variable that enables the long cases.
 const LONG_CASES: &str = "STAMPEDE_TEST_LONG_CASES";
 
-/// Waits for the turn of a long case; returns nothing without the variable, so that a run of all tests ends in time.
+/// Waits for the permit of a long case; returns nothing without the variable, so that a run of all tests ends in time.
 async fn long_case(number: usize) -> Option<impl Sized> {
     if env::var_os(LONG_CASES).is_none() {
         println!("case {number}: not played: {LONG_CASES}=1 plays it");

@@ -153,7 +153,7 @@ async fn others_buy(sale: &Sale, units: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn buyers_charged_at_a_power_cut_have_the_goods_or_the_money_within_a_minute() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let orders = many();
     let late = orders / LATE_ONE_IN;
     let refunded = late / 2;

@@ -111,7 +111,7 @@ async fn switch_over(master: &OwnRedis, address: &FloatingAddress) -> OwnRedis {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_keeps_its_promises_while_its_redis_loses_what_it_has() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let world = World::prepared().await.unwrap();
     let redis = OwnRedis::start(&DURABLE).await.unwrap();
     let address = FloatingAddress::leading_to(redis.address()).await.unwrap();
@@ -169,7 +169,7 @@ async fn claim(mesh: &Mesh, campaign: &Campaign) {
 
 #[tokio::test]
 async fn ranks_that_an_old_copy_has_forgotten_are_known_again_though_nobody_claims() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let world = World::prepared().await.unwrap();
     let redis = OwnRedis::durable().await.unwrap();
     let mesh = on_redis(&redis.url()).start(&world, [Service::Coupon]).await.unwrap();

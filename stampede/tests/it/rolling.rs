@@ -30,7 +30,7 @@ const COUNT: &str = "rpc_server_call_duration_seconds_count{";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_process_is_replaced_under_load_and_no_buyer_sees_it() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let world = World::prepared().await.unwrap();
     let builder = Service::ALL.into_iter().fold(MeshBuilder::default(), |all, one| all.replicas(one, REPLICAS));
     let mut mesh = builder.replicas(Process::Gateway, REPLICAS).start(&world, Process::all()).await.unwrap();

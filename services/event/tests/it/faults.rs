@@ -51,7 +51,7 @@ async fn cut_again_and_again(redis: &OwnRedis) -> Result<Infallible> {
 
 #[tokio::test]
 async fn an_event_opens_on_a_redis_that_has_ceased_to_notify() -> Result<()> {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let (world, redis) = (world().await?, OwnRedis::start(&[NOTIFYING]).await?);
     let mesh = on_redis(&redis).start(&world, [Service::Event]).await?;
     redis.stop_notifying().await?;
@@ -65,7 +65,7 @@ async fn an_event_opens_on_a_redis_that_has_ceased_to_notify() -> Result<()> {
 
 #[tokio::test]
 async fn an_event_opens_while_its_listeners_are_cut_again_and_again() -> Result<()> {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let (world, redis) = (world().await?, OwnRedis::start(&[NOTIFYING]).await?);
     let mesh = on_redis(&redis).start(&world, [Service::Event]).await?;
     in_time(async |round: u32| -> Result<Result<(), String>> {
@@ -93,7 +93,7 @@ async fn late_after_a_restart(is_durable: &str) -> Result<i64> {
 
 #[tokio::test]
 async fn an_event_opens_on_a_redis_that_was_restarted_with_its_data_and_without() -> Result<()> {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     for is_durable in ["yes", "no"] {
         in_time(async |_: u32| -> Result<Result<(), String>> {
             Ok(judged(late_after_a_restart(is_durable).await?, BY_THE_SWEEP))
@@ -106,7 +106,7 @@ async fn an_event_opens_on_a_redis_that_was_restarted_with_its_data_and_without(
 
 #[tokio::test]
 async fn an_event_opens_whichever_replica_is_killed_just_before() -> Result<()> {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let world = world().await?;
     let mut replicas = Vec::new();
     for _ in 0..3 {
@@ -136,7 +136,7 @@ async fn an_event_opens_whichever_replica_is_killed_just_before() -> Result<()> 
 
 #[tokio::test]
 async fn an_event_opens_soon_after_a_database_that_was_away_at_its_time() -> Result<()> {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let world = world().await?;
     let database = Proxy::to_url(&world.service_database_url(Service::Event)).await?;
     let mesh = settings().set(Service::Event, "STAMPEDE_DATABASE_URL", database.url());
@@ -165,7 +165,7 @@ async fn an_event_opens_soon_after_a_database_that_was_away_at_its_time() -> Res
 
 #[tokio::test]
 async fn a_listener_that_connects_anew_arms_what_is_near_and_not_all_that_is_planned() -> Result<()> {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let (world, redis) = (world().await?, OwnRedis::start(&[NOTIFYING]).await?);
     let mesh = on_redis(&redis).start(&world, [Service::Event]).await?;
     plan_next_year(&world, 10_000).await?;

@@ -78,7 +78,7 @@ async fn race(mut client: Client, db: &Database, seed: u64, opens_in: Duration) 
 
 #[tokio::test]
 async fn an_event_that_is_moved_as_it_opens_is_moved_or_opens_and_never_both() -> Result<()> {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let first = from_environment("STAMPEDE_TEST_SEED").unwrap_or(0);
     let count = from_environment("STAMPEDE_TEST_RACES").unwrap_or(200);
     let world = world().await?;

@@ -476,7 +476,7 @@ fn replicas_of(seed: u64) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_nothing_is_sold_twice_lost_or_stuck() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let test = "whatever_happens_nothing_is_sold_twice_lost_or_stuck";
     let mut runs = Runs::of(test, "STAMPEDE_TEST_HISTORIES", HISTORIES);
     for replicas in 1..=REPLICAS {

@@ -372,7 +372,7 @@ async fn kill_in_turn(mesh: &mut Mesh) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_dies_what_is_placed_is_kept_and_the_rest_comes_back() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let test = "whoever_dies_what_is_placed_is_kept_and_the_rest_comes_back";
     let mut runs = Runs::of(test, "STAMPEDE_TEST_ORDER_HISTORIES", HISTORIES);
     let mesh = with_order().replicas(Service::Inventory, REPLICAS);

@@ -29,7 +29,7 @@ fn last_buyer(cursor: &str) -> Option<String> {
 
 #[tokio::test]
 async fn a_copy_that_was_cut_goes_on_where_it_was() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let redis = OwnRedis::start(&[]).await.unwrap();
     let mut sale = Sale::on_redis(&redis).await;
     let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
@@ -73,7 +73,7 @@ async fn a_copy_that_was_cut_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn of_two_replicas_one_copies() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let redis = OwnRedis::start(&[]).await.unwrap();
     let sale = Sale::replicated_on_redis(2, &redis).await;
     let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
@@ -93,7 +93,7 @@ async fn of_two_replicas_one_copies() {
 
 #[tokio::test]
 async fn of_a_change_that_did_not_come_only_its_buyers_are_copied() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let redis = OwnRedis::start(&[]).await.unwrap();
     let sale = Sale::on_redis(&redis).await;
     let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;

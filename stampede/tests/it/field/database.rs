@@ -153,7 +153,7 @@ async fn dead_letters(world: &World) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_08_consumers_that_waited_too_long_for_their_database_come_back_by_themselves() {
-    let Some(_turn) = long_case(8).await else { return };
+    let Some(_permit) = long_case(8).await else { return };
     let world = World::prepared().await.unwrap();
     let databases = Databases::of(&world).await;
     let sale = open(world, &databases).await;

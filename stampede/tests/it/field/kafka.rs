@@ -34,7 +34,7 @@ async fn paid(sale: &Sale) -> Vec<(UserId, Order)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_07_what_is_told_while_kafka_stands_still_takes_effect_once_it_goes_on() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let link = KafkaLink::open().await.unwrap();
     let linked = MeshBuilder::default().set_all("STAMPEDE_KAFKA_BROKERS", link.brokers());
     let sale = Sale::open_on(linked, LONG).await;
@@ -58,7 +58,7 @@ async fn case_07_what_is_told_while_kafka_stands_still_takes_effect_once_it_goes
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kafka_is_read_from_the_first_record_again() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let mut sale = Sale::open(LONG).await;
     case_09_consumers_that_begin_at_the_first_record_again_change_nothing(&mut sale).await;
 }

@@ -45,7 +45,7 @@ struct Paid {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_24_odd_notices_harm_none_of_fifty_good_ones_and_change_nothing() {
-    let Some(_turn) = long_case(24).await else { return };
+    let Some(_permit) = long_case(24).await else { return };
     let (sale, link) = open().await;
     // So that the notices alone settle charges: else most would be looked up before.
     let look_ups = link.keep_breaking(&[LOOK_UPS], BreakAt::Write);

@@ -40,7 +40,7 @@ const OPENED: &str = "stampede.message.v1.EventOpened";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_events_open_at_one_instant() {
-    let Some(_turn) = long_case(10).await else { return };
+    let Some(_permit) = long_case(10).await else { return };
     let world = World::prepared().await.unwrap();
     let mesh = Mesh::start(&world).await.unwrap();
     case_10_events_of_one_instant_open_on_time_with_and_without_their_timers(world, mesh).await;

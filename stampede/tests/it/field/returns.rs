@@ -28,7 +28,7 @@ const READERS: [Service; 3] = [Service::Inventory, Service::Coupon, Service::Pay
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_22_what_is_told_again_under_new_ids_while_inventory_dies_comes_back_once() {
-    let Some(_turn) = long_case(22).await else { return };
+    let Some(_permit) = long_case(22).await else { return };
     let mut sale = Sale::open(PAY_WINDOW).await;
     let user = buyer();
     let coupon = sale.claim(user).await;

@@ -86,7 +86,7 @@ async fn case_03_sessions_that_the_database_ends_break_nothing_and_lose_no_order
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_ends_connections_and_takes_no_writes_for_a_while() {
-    let _turn = heavy().await;
+    let _permit = heavy().await;
     let (world, redis) = tokio::join!(World::prepared(), OwnRedis::start(&MOVABLE));
     let (world, redis) = (world.unwrap(), redis.unwrap());
     let mesh = on_redis(&redis.url())

@@ -138,7 +138,7 @@ async fn logged(sale: &Sale, service: Service, words: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_07_a_topic_that_is_made_anew_while_all_is_quiet_is_written_and_read() {
-    let Some(_turn) = long_case(7).await else { return };
+    let Some(_permit) = long_case(7).await else { return };
     let sale = sale().await;
     let before = paid(&sale, BEFORE).await;
     all_fulfilled(&sale, &before).await;
@@ -153,7 +153,7 @@ async fn case_07_a_topic_that_is_made_anew_while_all_is_quiet_is_written_and_rea
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_07_a_topic_that_is_away_is_missed_aloud_and_what_was_told_meanwhile_takes_effect() {
-    let Some(_turn) = long_case(7).await else { return };
+    let Some(_permit) = long_case(7).await else { return };
     let sale = sale().await;
     let before = paid(&sale, BEFORE).await;
     all_fulfilled(&sale, &before).await;
