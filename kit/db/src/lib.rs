@@ -7,6 +7,9 @@
 //! after which it is cancelled; [`Database::acquire`] bounds only the wait for the connection. The server ends a
 //! connection that is silent for some seconds, with its transaction and its locks: its process may be frozen.
 //!
+//! A batch that fails for a reason in its data is written again in halves, until the call at fault is alone
+//! ([`Bisection`]).
+//!
 //! ```no_run
 //! use stampede_db::{Database, DbConfig, DbError, Statement};
 //!
@@ -23,6 +26,7 @@
 
 #![warn(missing_docs)]
 
+mod bisection;
 mod clock;
 mod conn;
 mod database;
@@ -34,6 +38,7 @@ mod statement;
 mod statements;
 mod transact;
 
+pub use bisection::Bisection;
 pub use conn::Conn;
 pub use database::{Database, DbConfig};
 pub use error::{DbError, ensure_rows};

@@ -1,7 +1,6 @@
 //! The use cases, one file each. A use case opens the transaction, calls the domain for decisions and the store for
 //! SQL; it knows neither SQL nor the contracts. No request to the provider is made inside a transaction.
 
-mod bisection;
 mod carry_out_decisions;
 mod charge_attempts;
 mod context;

@@ -4,14 +4,14 @@
 //! The order service applies it like the first one: it has the units committed again or requests a refund, and ignores
 //! a duplicate. A late fulfilment is published by no message that this service reads, so the repeats are limited.
 
-use super::{Context, bisection::Bisection, working_set::WorkingSet};
+use super::{Context, working_set::WorkingSet};
 use crate::store::{
     self,
     ended_orders::{self, EndedOrder},
 };
 use opentelemetry::{global, metrics::Counter};
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{Bisection, DbError};
 use stampede_vocab::{PaymentId, Timestamp};
 use std::{sync::Arc, time::Duration};
 
@@ -81,17 +81,19 @@ impl RepublishCaptures {
         let age = self.context.ended_order_age;
         let mut bisection = Bisection::of(due.len());
         while let Some(part) = bisection.next_part() {
-            if part.is_empty() {
-                continue;
-            }
             let (due, tried) = (due.clone(), part.clone());
             let tell = self.context.db.transact("tell_captures_again", move |conn| {
                 let (due, part) = (due.clone(), tried.clone());
                 Box::pin(async move { republish(conn, &due[part], age, now).await })
             });
             match tell.await {
-                Ok(told) => self.told(told),
-                Err(error) => bisection.part_failed(part, &error),
+                Ok(told) => {
+                    self.told(told);
+                    bisection.part_written(part.map(|_| Ok(())));
+                }
+                Err(error) => {
+                    bisection.part_failed(part, &error);
+                }
             }
         }
         bisection.results()

@@ -3,7 +3,6 @@
 
 use super::{
     Context, Error, batches,
-    bisection::Bisection,
     working_set::{Saved, WorkingSet},
 };
 use crate::{
@@ -12,9 +11,9 @@ use crate::{
 };
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
-use stampede_db::{DbError, Statements};
+use stampede_db::{Bisection, DbError, Statements};
 use stampede_vocab::Timestamp;
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 /// The outcome of one charge.
 #[derive(Debug, Clone)]
@@ -52,8 +51,8 @@ struct Changes {
     noted: Vec<Anomaly>,
     /// Attempts that were parked and have ended.
     unparked: Vec<AttemptKey>,
-    /// Calls whose payment cannot be read, by their index in the batch, with the error.
-    unreadable: Vec<(usize, DbError)>,
+    /// One for each call: a failure if its payment cannot be read.
+    results: Vec<Result<(), DbError>>,
 }
 
 /// Settles a batch in one transaction, or in several by bisection if the database refuses the data of a call.
@@ -68,37 +67,34 @@ async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), 
         let places = WorkingSet::push_lock(&mut opening, ids);
         let written = context.db.transact_after("settle_attempts", opening, move |conn, read| {
             let (batch, part) = (batch.clone(), tried.clone());
-            Box::pin(async move { write(conn, WorkingSet::read(&read, places)?, &batch, part, now).await })
+            Box::pin(async move { write(conn, WorkingSet::read(&read, places)?, &batch[part], now).await })
         });
         let written: Result<Changes, DbError> = written.await;
         match written {
-            Ok(changes) => {
-                for (call, error) in context.settled(changes) {
-                    bisection.call_failed(call, error);
-                }
+            Ok(changes) => bisection.part_written(context.settled(changes)),
+            Err(error) => {
+                bisection.part_failed(part, &error);
             }
-            Err(error) => bisection.part_failed(part, &error),
         }
     }
     bisection.results()
 }
 
-/// Settles a part of the batch on its locked payments, and writes the changes: in one round trip, unless there are
+/// Settles a part of a batch on its locked payments, and writes the changes: in one round trip, unless there are
 /// anomalies.
 async fn write(
     conn: &mut MySqlConnection,
     mut payments: WorkingSet,
-    batch: &[Settlement],
-    part: Range<usize>,
+    part: &[Settlement],
     now: Timestamp,
 ) -> Result<Changes, DbError> {
     let mut changes = Changes::default();
-    for call in part {
-        let settlement = &batch[call];
-        match payments.readable(settlement.key.payment_id) {
-            Ok(()) => changes.settle(&mut payments, settlement, now),
-            Err(error) => changes.unreadable.push((call, error)),
+    for settlement in part {
+        let readable = payments.readable(settlement.key.payment_id);
+        if readable.is_ok() {
+            changes.settle(&mut payments, settlement, now);
         }
+        changes.results.push(readable);
     }
     // In the lock order of every transaction of this service: payments, attempts, refunds, anomalies, outbox.
     let mut writes = Statements::new();
@@ -159,13 +155,13 @@ impl Changes {
 }
 
 impl Context {
-    /// Runs the effects after the commit. Returns the calls that failed, with their errors.
-    fn settled(&self, changes: Changes) -> Vec<(usize, DbError)> {
+    /// Runs the effects after the commit. Returns the result of each call.
+    fn settled(&self, changes: Changes) -> Vec<Result<(), DbError>> {
         // After the commit: if it were rolled back, a cached end would hide the notice that brings it again.
         self.recent_outcomes.add(changes.ends);
         self.wake(&changes.saved);
         self.report(changes.parked.iter().chain(&changes.noted));
-        changes.unreadable
+        changes.results
     }
 
     /// Logs anomalies that were stored, or whose surplus is refunded.

@@ -1,17 +1,16 @@
 //! Stores the outcomes of refunds in batches. Idempotent.
 
-use super::{Context, Error, batches, bisection::Bisection, working_set::WorkingSet};
+use super::{Context, Error, batches, working_set::WorkingSet};
 use crate::{
     domain::{Anomaly, AttemptKey, Refund, RefundKey, RefundOutcome, RefundSettled, Subject},
     store,
 };
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
-use stampede_db::DbError;
+use stampede_db::{Bisection, DbError};
 use stampede_vocab::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
     sync::Arc,
 };
 
@@ -54,12 +53,10 @@ struct Locked {
 
 /// The outcome of one part of a batch.
 struct Written {
-    failed_calls: FailedCalls,
+    /// One for each call: a failure if its refund or payment cannot be read.
+    results: Vec<Result<(), DbError>>,
     parked: Vec<Anomaly>,
 }
-
-/// Calls that failed, by their index in the batch, with the error.
-type FailedCalls = Vec<(usize, DbError)>;
 
 /// Settles a batch in one transaction, or in several by bisection if the database refuses the data of a call.
 async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Result<(), DbError>> {
@@ -69,41 +66,31 @@ async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Resul
         let (batch, tried) = (batch.clone(), part.clone());
         let written = context.db.transact("settle_refunds", move |conn| {
             let (batch, part) = (batch.clone(), tried.clone());
-            Box::pin(async move { write(conn, &batch, part, now).await })
+            Box::pin(async move { write(conn, &batch[part], now).await })
         });
         match written.await {
             Ok(written) => {
                 context.outbox.wake();
                 context.report(written.parked.iter());
-                for (call, error) in written.failed_calls {
-                    bisection.call_failed(call, error);
-                }
+                bisection.part_written(written.results);
             }
-            Err(error) => bisection.part_failed(part, &error),
+            Err(error) => {
+                bisection.part_failed(part, &error);
+            }
         }
     }
     bisection.results()
 }
 
-async fn write(
-    conn: &mut MySqlConnection,
-    batch: &[RefundSettlement],
-    part: Range<usize>,
-    now: Timestamp,
-) -> Result<Written, DbError> {
-    let ids: Vec<_> = batch[part.clone()].iter().map(|settlement| settlement.key.0.payment_id).collect();
+async fn write(conn: &mut MySqlConnection, part: &[RefundSettlement], now: Timestamp) -> Result<Written, DbError> {
+    let ids: Vec<_> = part.iter().map(|settlement| settlement.key.0.payment_id).collect();
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
     // After the payments, the lock order of every transaction that locks both: the reverse order could deadlock.
     let refunds = store::refunds::lock(conn, &ids).await?;
     let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), finished: Vec::new(), parked: Vec::new() };
-    let mut failed_calls = FailedCalls::new();
-    for call in part {
-        if let Err(error) = locked.settle(&batch[call], now) {
-            failed_calls.push((call, error));
-        }
-    }
+    let results: Vec<_> = part.iter().map(|settlement| locked.settle(settlement, now)).collect();
     let parked = locked.save(conn, now).await?;
-    Ok(Written { failed_calls, parked })
+    Ok(Written { results, parked })
 }
 
 impl Locked {
