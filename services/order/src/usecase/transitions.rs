@@ -12,11 +12,12 @@ use crate::{
 };
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError, Statements};
+use stampede_db::{Bisection, Database, DbError, Statements};
 use stampede_outbox::Outbox;
 use stampede_vocab::{EventId, OrderId, Timestamp};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -113,37 +114,42 @@ impl Transitions {
         lock: Lock,
         changes: Vec<Change>,
     ) -> Vec<Result<Outcome, DbError>> {
-        let mut answers = Vec::with_capacity(changes.len());
-        let mut parts: Vec<Arc<[Change]>> = vec![changes.into()];
-        while let Some(part) = parts.pop() {
-            match self.run_with(name, lock, part.clone()).await {
-                Ok(outcomes) => answers.extend(outcomes.into_iter().map(Ok)),
-                Err(error) if error.is_of_data() && part.len() > 1 => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    // The stack pops the last one first.
-                    parts.extend([Arc::from(second), Arc::from(first)]);
+        let changes: Arc<[Change]> = changes.into();
+        let mut bisection = Bisection::of(changes.len());
+        while let Some(part) = bisection.next_part() {
+            match self.run_part(name, lock, &changes, part.clone()).await {
+                Ok(outcomes) => bisection.part_written(outcomes.into_iter().map(Ok)),
+                Err(error) => {
+                    bisection.part_failed(part, &error);
                 }
-                Err(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
             }
         }
-        answers
+        bisection.results()
     }
 
     /// Applies the changes in one transaction of this name, without locked orders: for sweeps, which retry anyway.
     /// Returns one outcome a change, in order.
     pub async fn run_unlocked(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
-        self.run_with(name, Lock::Skip, changes.into()).await
+        let changes: Arc<[Change]> = changes.into();
+        self.run_part(name, Lock::Skip, &changes, 0..changes.len()).await
     }
 
-    async fn run_with(&self, name: &'static str, lock: Lock, changes: Arc<[Change]>) -> Result<Vec<Outcome>, DbError> {
-        let this = self.clone();
+    /// Applies a part of the changes in one transaction of this name.
+    async fn run_part(
+        &self,
+        name: &'static str,
+        lock: Lock,
+        changes: &Arc<[Change]>,
+        part: Range<usize>,
+    ) -> Result<Vec<Outcome>, DbError> {
+        let (this, changes) = (self.clone(), changes.clone());
         let mut opening = Statements::new();
-        let place = orders::push_lock(&mut opening, &ids(&changes), lock);
+        let place = orders::push_lock(&mut opening, &ids(&changes[part.clone()]), lock);
         let work = self.db.transact_after(name, opening, move |conn, read| {
-            let (changes, this) = (changes.clone(), this.clone());
+            let (changes, part, this) = (changes.clone(), part.clone(), this.clone());
             Box::pin(async move {
                 let locked = orders::locked(conn, &read, place).await?;
-                this.apply(conn, locked, &changes).await
+                this.apply(conn, locked, &changes[part]).await
             })
         });
         let advanced: Result<Advanced, DbError> = work.await;

@@ -10,13 +10,10 @@ use crate::{
 };
 use stampede_batch::{BatchError, Batcher};
 use stampede_chassis::Deadline;
-use stampede_db::{Database, DbError, Statements, WorkError};
+use stampede_db::{Bisection, Database, DbError, Statements, WorkError};
 use stampede_outbox::{Outbox, current_traceparent};
 use stampede_vocab::OrderId;
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Most tries of a batch, each without the orders that turned out to exist.
 const ATTEMPTS: u32 = 4;
@@ -41,7 +38,6 @@ pub enum WriteError {
     Failed(DbError),
 }
 
-#[derive(Clone)]
 struct NewOrder {
     order: Order,
     write_by: Deadline,
@@ -50,8 +46,12 @@ struct NewOrder {
 
 impl NewOrder {
     fn is_late(&self) -> bool {
-        self.write_by.remaining().is_zero()
+        has_passed(self.write_by)
     }
+}
+
+fn has_passed(write_by: Deadline) -> bool {
+    write_by.remaining().is_zero()
 }
 
 /// Why a batch was rolled back.
@@ -104,21 +104,20 @@ async fn write_all(db: Database, outbox: Outbox, requested: Vec<NewOrder>) -> Ve
     // The first of each id, in id order, so that overlapping batches do not deadlock.
     let mut unique = BTreeMap::new();
     for new in &requested {
-        unique.entry(new.order.id).or_insert_with(|| new.clone());
+        unique.entry(new.order.id).or_insert(new);
     }
-    let mut outcomes = Outcomes::default();
-    let mut parts = vec![unique];
-    while let Some(mut part) = parts.pop() {
-        let Err(error) = write_new(&db, &mut outcomes, &mut part).await else { continue };
-        match part.keys().nth(part.len() / 2).copied() {
-            // Bisect: only one half has the order at fault.
-            Some(middle) if error.is_of_data() && part.len() > 1 => {
-                let second = part.split_off(&middle);
-                parts.extend([second, part]);
+    let unique: Vec<&NewOrder> = unique.into_values().collect();
+    let (mut outcomes, mut bisection) = (Outcomes::default(), Bisection::of(unique.len()));
+    while let Some(part) = bisection.next_part() {
+        match write_new(&db, &mut outcomes, &unique[part.clone()]).await {
+            Ok(()) => bisection.part_written(part.map(|_| Ok(()))),
+            Err(error) => {
+                bisection.part_failed(part, &error);
             }
-            _ => outcomes.failed.extend(part.into_keys().map(|id| (id, error.clone()))),
         }
     }
+    let results = unique.iter().zip(bisection.results());
+    outcomes.failed.extend(results.filter_map(|(new, result)| Some((new.order.id, result.err()?))));
     outbox.wake();
     requested.into_iter().map(|new| outcomes.outcome_of(new.order)).collect()
 }
@@ -128,6 +127,7 @@ async fn write_all(db: Database, outbox: Outbox, requested: Vec<NewOrder>) -> Ve
 struct Outcomes {
     existing: HashMap<OrderId, Result<Order, DbError>>,
     late: HashSet<OrderId>,
+    /// The orders of the parts that failed. For one that `existing` or `late` has too, that one counts.
     failed: HashMap<OrderId, DbError>,
 }
 
@@ -149,34 +149,30 @@ impl Outcomes {
         Ok(Written::New(Box::new(order)))
     }
 
-    /// Removes the orders whose write limit has passed.
-    fn remove_late(&mut self, waiting: &mut BTreeMap<OrderId, NewOrder>) {
-        let late = waiting.iter().filter(|(_, new)| new.is_late()).map(|(id, _)| *id);
-        self.late.extend(late);
-        waiting.retain(|id, _| !self.late.contains(id));
+    /// Returns those of the orders that have no outcome yet, and stores which of them are late.
+    fn waiting<'o>(&mut self, orders: &[&'o NewOrder]) -> Vec<&'o NewOrder> {
+        let has_none = |id: &OrderId| !self.existing.contains_key(id) && !self.late.contains(id);
+        let open = orders.iter().copied().filter(|new| has_none(&new.order.id));
+        let (late, waiting): (Vec<&NewOrder>, Vec<&NewOrder>) = open.partition(|new| new.is_late());
+        self.late.extend(late.iter().map(|new| new.order.id));
+        waiting
     }
 }
 
-/// Writes the orders that do not exist and are in time, and stores the outcome of the others in `outcomes`. If it
-/// fails, `waiting` has the orders that were not written.
-async fn write_new(
-    db: &Database,
-    outcomes: &mut Outcomes,
-    waiting: &mut BTreeMap<OrderId, NewOrder>,
-) -> Result<(), DbError> {
+/// Writes the orders that do not exist and are in time, and stores the outcome of the others in `outcomes`.
+async fn write_new(db: &Database, outcomes: &mut Outcomes, orders: &[&NewOrder]) -> Result<(), DbError> {
     for _ in 0..ATTEMPTS {
-        outcomes.remove_late(waiting);
+        let waiting = outcomes.waiting(orders);
         if waiting.is_empty() {
             return Ok(());
         }
-        match insert(db, waiting.values().cloned().collect()).await {
+        match insert(db, &waiting).await {
             Ok(()) => return Ok(()),
             Err(InsertError::Late) => {}
             Err(InsertError::Db(error)) if error.unique_violation().is_some() => {
-                let ids: Vec<OrderId> = waiting.keys().copied().collect();
+                let ids: Vec<OrderId> = waiting.iter().map(|new| new.order.id).collect();
                 let found =
                     db.run("find_orders", |mut conn| async move { store::orders::load(&mut conn, &ids).await }).await?;
-                waiting.retain(|id, _| !found.contains_key(id));
                 outcomes.existing.extend(found);
             }
             Err(InsertError::Db(error)) => return Err(error),
@@ -187,7 +183,7 @@ async fn write_new(
 
 /// Writes all or none. Checks the write limit last, so that no wait for a connection or a lock is between the check and
 /// the commit.
-async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError> {
+async fn insert(db: &Database, orders: &[&NewOrder]) -> Result<(), InsertError> {
     let rows: Vec<&Order> = orders.iter().map(|new| &new.order).collect();
     let messages = orders
         .iter()
@@ -196,11 +192,10 @@ async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError>
     let mut opening = Statements::new();
     store::orders::push_insert(&mut opening, &rows);
     outbox::push_append(&mut opening, messages);
-    let orders = Arc::new(orders);
+    let first_limit = orders.iter().map(|new| new.write_by).min();
     // All statements go out with the BEGIN.
     db.transact_after("place_orders", opening, move |_, _| {
-        let orders = orders.clone();
-        Box::pin(async move { if orders.iter().any(NewOrder::is_late) { Err(InsertError::Late) } else { Ok(()) } })
+        Box::pin(async move { if first_limit.is_some_and(has_passed) { Err(InsertError::Late) } else { Ok(()) } })
     })
     .await
 }
