@@ -11,13 +11,13 @@ use crate::{
     domain::{Changes, Entry, Grant, Label, LedgerBatch, OrderedLine, ReservationOutcome, Titles},
     store,
 };
-use futures_util::future::BoxFuture;
 use sqlx::MySqlConnection;
 use stampede_batch::{BatchConfig, Batcher};
-use stampede_db::{Answers as Rows, Database, DbError, Statements, WorkError};
+use stampede_db::{Answers as Rows, Bisection, Database, DbError, Statements, WorkError};
 use stampede_vocab::{ItemId, Money, OrderId, Timestamp, UserId};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -90,36 +90,41 @@ impl CommitGrants {
 
 /// Commits all in one transaction. If that fails because of the data, and not of the database, commits each half, so
 /// that an unreadable row fails only its own request.
-fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'static, Answers> {
-    Box::pin(async move {
-        let grants = Arc::new(grants);
-        let error = match commit_together(&db, &grants).await {
+async fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> Answers {
+    let (mut bisection, grants) = (Bisection::of(grants.len()), Arc::new(grants));
+    while let Some(part) = bisection.next_part() {
+        match commit_together(&db, &grants, part.clone()).await {
             Ok((committed, syncs)) => {
                 // In the background: until Redis has the copy, the holds stand for the units.
                 sync.start(syncs);
-                return committed.into_iter().map(Ok).collect();
+                bisection.part_written(committed.into_iter().map(Ok));
             }
-            Err(error) => error,
-        };
-        if grants.len() == 1 || !error.is_of_data() {
-            return vec![Err(error); grants.len()];
+            Err(error) => {
+                let count = part.len();
+                if bisection.part_failed(part, &error) {
+                    tracing::warn!(
+                        grant.count = count, error.cause = %error,
+                        "a batch of grants could not be committed, trying its halves"
+                    );
+                }
+            }
         }
-        tracing::warn!(grant.count = grants.len(), error.cause = %error, "a batch of grants could not be committed, trying its halves");
-        let mut first = Arc::unwrap_or_clone(grants);
-        let second = first.split_off(first.len() / 2);
-        let mut answers = commit_all(db.clone(), sync.clone(), first).await;
-        answers.extend(commit_all(db, sync, second).await);
-        answers
-    })
+    }
+    bisection.results()
 }
 
-async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
+/// Commits a part of the grants in one transaction.
+async fn commit_together(
+    db: &Database,
+    grants: &Arc<Vec<Grant>>,
+    part: Range<usize>,
+) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
     for _ in 0..MAX_ATTEMPTS {
-        let (reads, ledger) = reads(grants);
-        let batch = grants.clone();
+        let (reads, ledger) = reads(&grants[part.clone()]);
+        let (batch, tried) = (grants.clone(), part.clone());
         let work = db.transact_after("commit_grants", reads, move |conn, read| {
-            let grants = batch.clone();
-            Box::pin(async move { commit(conn, &grants, ledger, &read).await })
+            let (grants, part) = (batch.clone(), tried.clone());
+            Box::pin(async move { commit(conn, &grants[part], ledger, &read).await })
         });
         match work.await {
             Ok(committed) => return Ok(committed),
