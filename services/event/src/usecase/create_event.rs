@@ -5,6 +5,7 @@ use crate::{
     domain::{Event, NewEvent, Refusal},
     store,
 };
+use sqlx::MySqlConnection;
 use stampede_db::{Conn, Database};
 use stampede_vocab::Timestamp;
 use std::{sync::Arc, time::Duration};
@@ -31,12 +32,8 @@ impl CreateEvent {
         if let Some(event) = self.created_before(&new).await? {
             return Ok(event);
         }
-        let now = Timestamp::now();
-        let earliest = now.minus(IN_FLIGHT);
-        new.times().opening_from(earliest, "must not be in the past").map_err(Refusal::from)?;
-        let event = new.event(now);
-        match self.insert(&new, &event).await {
-            Ok(()) => {
+        match self.insert(&new).await {
+            Ok(event) => {
                 self.changes.times_committed(&event.schedule).await;
                 Ok(event)
             }
@@ -63,16 +60,23 @@ impl CreateEvent {
         self.db.run("created_before", read).await
     }
 
-    async fn insert(&self, new: &NewEvent, event: &Event) -> Result<(), Error> {
-        let stored = Arc::new((new.clone(), event.clone()));
-        let work = self.db.transact("create_event", move |conn| {
-            let stored = stored.clone();
-            Box::pin(async move {
-                let (new, event) = &*stored;
-                store::events::insert(conn, new, event).await?;
-                store::outbox::append(conn, &[event.scheduled()]).await
-            })
+    async fn insert(&self, new: &NewEvent) -> Result<Event, Error> {
+        let new = Arc::new(new.clone());
+        let work = self.db.transact_with("create_event", move |conn| {
+            let new = new.clone();
+            Box::pin(async move { insert_in_time(conn, &new).await })
         });
-        Ok(work.await?)
+        work.await
     }
+}
+
+/// Inserts the event, unless it would open in the past. That is checked once its row is locked, so that a repeat is
+/// never refused while the request that came first is stored: it waits for that one's row.
+async fn insert_in_time(conn: &mut MySqlConnection, new: &NewEvent) -> Result<Event, Error> {
+    let event = new.event(Timestamp::now());
+    store::events::insert(conn, new, &event).await?;
+    let earliest = Timestamp::now().minus(IN_FLIGHT);
+    new.times().opening_from(earliest, "must not be in the past").map_err(Refusal::from)?;
+    store::outbox::append(conn, &[event.scheduled()]).await?;
+    Ok(event)
 }

@@ -3,14 +3,16 @@
 use crate::sale::{Client, LEAD, create, get, in_time, messages, micros, reaches, refusal, replica, request, world};
 use anyhow::{Context, Result};
 use futures_util::future::{join_all, try_join_all};
+use stampede_db::Database;
 use stampede_proto::{
     convert::timestamp,
     event::v1::{CancelEventRequest, Event, EventState, ListEventsRequest, RescheduleEventRequest},
 };
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{Service, as_buyer, as_operator, buyer};
+use stampede_testkit::{Service, as_buyer, as_operator, buyer, eventually};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
+use tokio::time::sleep;
 use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -59,6 +61,42 @@ async fn a_repeated_request_returns_the_event_created_first() -> Result<()> {
     other.items[1].total_units += 1;
     let refused = mesh.event().create_event(as_operator(other)).await.expect_err("another body");
     assert_eq!(refusal(&refused), (Reason::RequestIdReused, Some("request_id".to_owned())));
+    mesh.stop().await
+}
+
+/// How many events are being inserted.
+async fn inserting(db: &Database) -> Result<i64> {
+    let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() \
+                   AND info LIKE 'INSERT INTO events%'";
+    Ok(sqlx::query_scalar(waiting).fetch_one(&mut *db.acquire().await?).await?)
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_twice_as_its_last_moment_passes_is_answered_alike() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let db = world.database(Service::Event).await?;
+    let mut lock = db.acquire().await?;
+    sqlx::raw_sql("LOCK TABLES events READ").execute(&mut *lock).await?;
+
+    let request = request("twice", Duration::ZERO, MINUTE);
+    let send = || {
+        let (mut client, request) = (mesh.event(), request.clone());
+        tokio::spawn(async move { client.create_event(as_operator(request)).await })
+    };
+    let first = send();
+    eventually("the first is inserted", || async { (inserting(&db).await.ok()? == 1).then_some(()) }).await;
+    // More than a request may be in flight.
+    sleep(Duration::from_millis(1_100)).await;
+    let second = send();
+    eventually("the second is answered or inserted", || async {
+        (second.is_finished() || inserting(&db).await.ok()? == 2).then_some(())
+    })
+    .await;
+    sqlx::raw_sql("UNLOCK TABLES").execute(&mut *lock).await?;
+
+    let (first, second) = (first.await?, second.await?);
+    assert_eq!(first.is_ok(), second.is_ok(), "one was refused, and the other was not: {first:?}, {second:?}");
     mesh.stop().await
 }
 
