@@ -5,6 +5,7 @@ use crate::{
     store,
     usecase::{Error, StageCampaign},
 };
+use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
 use stampede_lua::Redis;
 use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
@@ -30,19 +31,17 @@ impl CreateCampaign {
         if let Some(earlier) = self.find(CampaignId::derive(caller, &request_id)).await? {
             return unchanged(earlier, &terms);
         }
-        let now = Timestamp::now();
-        terms.check_not_over(now).map_err(CreateRefusal::from)?;
         self.check_room().await?;
-        let campaign = Campaign::create(caller, request_id, terms, now);
+        let campaign = Campaign::create(caller, request_id, terms, Timestamp::now());
         match self.insert(campaign.clone()).await {
             Ok(()) => self.stage_now(campaign).await,
             // A concurrent duplicate of the request was faster.
-            Err(error) if error.unique_violation().is_some() => {
+            Err(Error::Db(error)) if error.unique_violation().is_some() => {
                 let earlier = self.find(campaign.id).await?;
                 let missing = || DbError::inconsistent("a campaign refused by its key is not there");
                 unchanged(earlier.ok_or_else(missing)?, &campaign.terms)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -62,14 +61,13 @@ impl CreateCampaign {
         }
     }
 
-    async fn insert(&self, campaign: Campaign) -> Result<(), DbError> {
+    async fn insert(&self, campaign: Campaign) -> Result<(), Error> {
         let campaign = Arc::new(campaign);
-        self.db
-            .transact("create_campaign", move |conn| {
-                let campaign = campaign.clone();
-                Box::pin(async move { store::campaigns::insert(conn, &campaign).await })
-            })
-            .await
+        let work = self.db.transact_with("create_campaign", move |conn| {
+            let campaign = campaign.clone();
+            Box::pin(async move { insert_in_time(conn, &campaign).await })
+        });
+        work.await
     }
 
     /// Stages the campaign. Does not fail if Redis does: the campaign is created, and the staging worker retries.
@@ -79,6 +77,14 @@ impl CreateCampaign {
         }
         Ok(campaign)
     }
+}
+
+/// Inserts the campaign, unless it is over. That is checked once its row is locked, so that a repeat is never refused
+/// while the request that came first is stored: it waits for that one's row.
+async fn insert_in_time(conn: &mut MySqlConnection, campaign: &Campaign) -> Result<(), Error> {
+    store::campaigns::insert(conn, campaign).await?;
+    campaign.terms.check_not_over(Timestamp::now()).map_err(CreateRefusal::from)?;
+    Ok(())
 }
 
 fn unchanged(earlier: Campaign, terms: &CampaignTerms) -> Result<Campaign, Error> {

@@ -2,7 +2,7 @@
 
 use crate::domain::{ClaimRefusal, CreateRefusal};
 use stampede_batch::BatchError;
-use stampede_db::DbError;
+use stampede_db::{DbError, WorkError};
 use stampede_lua::RedisError;
 
 /// Why a use case failed. `Clone`, since a failed batch fails for each call in it.
@@ -27,4 +27,19 @@ pub enum Error {
     /// The batch queue is full, or the batch failed.
     #[error(transparent)]
     Batch(#[from] BatchError),
+}
+
+/// A refusal rolls the transaction back.
+impl WorkError for Error {
+    fn as_db_error(&self) -> Option<&DbError> {
+        match self {
+            Self::Db(error) => Some(error),
+            Self::Claim(_)
+            | Self::Create(_)
+            | Self::CampaignNotFound
+            | Self::CouponNotFound
+            | Self::Redis(_)
+            | Self::Batch(_) => None,
+        }
+    }
 }

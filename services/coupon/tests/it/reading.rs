@@ -2,12 +2,18 @@
 
 use crate::sale::{Sale, new_campaign, reason, refusal};
 use anyhow::{Context, Result};
-use stampede_proto::coupon::v1::{
-    CreateCampaignRequest, GetCampaignRequest, GetCouponRequest, ListCampaignsRequest, ListCouponsRequest,
-    ListCouponsResponse,
+use stampede_proto::{
+    convert::timestamp,
+    coupon::v1::{
+        CreateCampaignRequest, GetCampaignRequest, GetCouponRequest, ListCampaignsRequest, ListCouponsRequest,
+        ListCouponsResponse,
+    },
 };
 use stampede_status::Reason;
-use stampede_testkit::{as_buyer, as_operator, buyer};
+use stampede_testkit::{as_buyer, as_operator, buyer, eventually};
+use stampede_vocab::Timestamp;
+use std::time::Duration;
+use tokio::time::sleep;
 use tonic::Request;
 
 #[tokio::test]
@@ -26,6 +32,40 @@ async fn a_repeated_request_returns_the_campaign_created_first() -> Result<()> {
     let request = GetCampaignRequest { campaign_id: created.campaign_id };
     let found = sale.client.clone().get_campaign(request).await?.into_inner().campaign.context("a campaign")?;
     assert_eq!(found, again);
+    sale.mesh.stop().await
+}
+
+/// How many campaigns are being inserted.
+async fn inserting(sale: &Sale) -> Result<i64> {
+    let waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() \
+                   AND info LIKE 'INSERT INTO campaigns%'";
+    Ok(sqlx::query_scalar(waiting).fetch_one(&mut *sale.coupons.acquire().await?).await?)
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_twice_as_its_campaign_closes_is_answered_alike() -> Result<()> {
+    let sale = Sale::open().await?;
+    let mut lock = sale.coupons.acquire().await?;
+    sqlx::raw_sql("LOCK TABLES campaigns READ").execute(&mut *lock).await?;
+
+    let close_time = Timestamp::now().plus(Duration::from_secs(1));
+    let request = CreateCampaignRequest { close_time: Some(timestamp(close_time)), ..new_campaign("twice") };
+    let send = || {
+        let (mut client, request) = (sale.client.clone(), request.clone());
+        tokio::spawn(async move { client.create_campaign(as_operator(request)).await })
+    };
+    let first = send();
+    eventually("the first is inserted", || async { (inserting(&sale).await.ok()? == 1).then_some(()) }).await;
+    sleep(close_time.since(Timestamp::now()) + Duration::from_millis(50)).await;
+    let second = send();
+    eventually("the second is answered or inserted", || async {
+        (second.is_finished() || inserting(&sale).await.ok()? == 2).then_some(())
+    })
+    .await;
+    sqlx::raw_sql("UNLOCK TABLES").execute(&mut *lock).await?;
+
+    let (first, second) = (first.await?, second.await?);
+    assert_eq!(first.is_ok(), second.is_ok(), "one was refused, and the other was not: {first:?}, {second:?}");
     sale.mesh.stop().await
 }
 
