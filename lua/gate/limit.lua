@@ -7,6 +7,8 @@
 --
 -- Where the open orders of a bucket's owner are bounded too, an order that is among them is let through: it is a
 -- repeat. Once placed, an order counts as open until it is settled (it is being paid, or has ended) or its time is up.
+-- A settled order stays in the set for a while and does not count: the answer to a repeat may be recorded late, and
+-- must not open it again.
 --
 -- A call that runs twice counts acts twice, which only makes a bucket a little smaller.
 --
@@ -14,12 +16,13 @@
 --   ARGV  'act', number of buckets, then for each: interval in microseconds, acts at once, most open orders ('' where
 --         they are not bounded) and, where they are, id of the order
 --   KEYS  for each bucket: the bucket, a string: when it is empty, in microseconds since the epoch; then, where they
---         are bounded, the open orders, a sorted set by when each stops to count, in milliseconds since the epoch
+--         are bounded, the open orders, a sorted set by when each stops to count, in milliseconds since the epoch; a
+--         settled one by when it is forgotten, with a minus
 --
 --   ARGV  'placed', id of the order, how long it counts in milliseconds, number of sets
---   KEYS  the open orders of so many owners. Again for the same order changes nothing.
+--   KEYS  the open orders of so many owners. Again for the same order, or for a settled one, changes nothing.
 --
---   ARGV  'settled', id of the order, number of sets
+--   ARGV  'settled', id of the order, how long it is remembered in milliseconds, number of sets
 --   KEYS  the open orders of so many owners
 --
 -- Returns {questions, refusal...}, a refusal for each act that is not let through:
@@ -97,16 +100,23 @@ local function write_placed()
   local life_ms = tonumber(next_arg())
   for _ = 1, tonumber(next_arg()) do
     local open = next_key()
-    redis.call('ZREMRANGEBYSCORE', open, '-inf', now_ms - 1)
-    redis.call('ZADD', open, 'NX', now_ms + life_ms, order)
-    redis.call('PEXPIRE', open, life_ms)
+    -- Those that count no longer, and those that were settled long enough ago.
+    redis.call('ZREMRANGEBYSCORE', open, 1 - now_ms, now_ms - 1)
+    if redis.call('ZADD', open, 'NX', now_ms + life_ms, order) == 1 then
+      redis.call('PEXPIRE', open, life_ms)
+    end
   end
 end
 
 local function write_settled()
   local order = next_arg()
+  local life_ms = tonumber(next_arg())
   for _ = 1, tonumber(next_arg()) do
-    redis.call('ZREM', next_key(), order)
+    local open = next_key()
+    redis.call('ZADD', open, -now_ms - life_ms, order)
+    -- The set goes with the last open order, or with this one.
+    local last = redis.call('ZRANGE', open, -1, -1, 'WITHSCORES')
+    redis.call('PEXPIRE', open, math.max(life_ms, last[2] - now_ms))
   end
 end
 

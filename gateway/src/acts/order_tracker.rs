@@ -8,9 +8,14 @@
 //! A settled order is recorded before its answer is sent, since the caller may then place the next one at once, by any
 //! gateway. An open order is recorded after its answer. The next order of its buyer counts it on the same gateway, and
 //! most often on another too, as Redis is nearer than the client; a record that is late or lost loosens the limit by
-//! one order.
+//! one order. The answer to a repeat may be recorded once the order is settled already: settled orders are remembered
+//! for a while, in which no record opens them again. A declined one too counts again only after that.
 
-use super::{Act, Actor, Acts, meters::By, rules::OPEN_FOR};
+use super::{
+    Act, Actor, Acts,
+    meters::By,
+    rules::{OPEN_FOR, SETTLED_FOR},
+};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Identity, Role};
@@ -106,7 +111,7 @@ impl OrderTracker {
                 };
                 if !of.is_empty() {
                     // A caller actor hangs up now does not cancel it: a queued request is sent anyway.
-                    self.acts.queue.ask(Question::Settled { order, of }).await;
+                    self.acts.queue.ask(Question::Settled { order, of, life: SETTLED_FOR }).await;
                 }
             }
             None => {}

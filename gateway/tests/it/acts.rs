@@ -135,6 +135,24 @@ async fn orders_that_nobody_pays_are_bounded_until_one_is_paid_or_cancelled() {
 }
 
 #[tokio::test]
+async fn a_late_answer_to_a_repeat_does_not_open_an_order_that_is_paid() {
+    let (front, _guard) = front(&[]).await;
+    let token = buyer();
+    let mut placed = Vec::new();
+    for number in 0..5 {
+        let answer = place(&front, &token, &format!("r-{number}"), "e").await;
+        placed.push(answer.json()["order_id"].as_str().unwrap().to_owned());
+    }
+    let path = format!("/v1/orders/{}:pay", placed[0]);
+    let pay = json!({ "request_id": "p", "payment_method": "pm_card" });
+    let (repeat, paid) = tokio::join!(place(&front, &token, "r-0", "late"), front.post(&path, &token, &pay));
+    assert_eq!((&repeat.json()["order_id"], paid.status.as_u16()), (&json!(placed[0]), 200), "{repeat:?}");
+    assert_eq!(repeat.json()["state"], "ORDER_STATE_AWAITING_PAYMENT");
+    assert_eq!(place(&front, &token, "r-5", "e").await.status, 200, "four are open");
+    is_throttled(&place(&front, &token, "r-6", "e").await, "order", "token");
+}
+
+#[tokio::test]
 async fn who_learns_that_an_order_is_settled_may_place_the_next_by_any_gateway() {
     let (url, _guard) = orders::serve().await;
     let prefix = format!("test-gateway:{}:", UserId::random());

@@ -18,9 +18,12 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, service::Routes};
+
+/// How late it answers if it is told to.
+const LATE: Duration = Duration::from_millis(500);
 
 /// Serves until the guard is dropped. Returns the URL.
 pub async fn serve() -> (String, DropGuard) {
@@ -46,7 +49,7 @@ fn order(order_id: String, state: OrderState) -> Option<Order> {
 impl OrderService for Orders {
     type WatchOrderStream = Pin<Box<dyn Stream<Item = Result<WatchOrderResponse, Status>> + Send>>;
 
-    /// Refuses what is bought in the event `sold-out`.
+    /// Refuses what is bought in the event `sold-out`. Answers [`LATE`] for the event `late`.
     async fn place_order(&self, request: Request<PlaceOrderRequest>) -> Result<Response<PlaceOrderResponse>, Status> {
         let user: UserId = request.metadata().get(USER_METADATA).unwrap().to_str().unwrap().parse().unwrap();
         let request = request.into_inner();
@@ -55,6 +58,9 @@ impl OrderService for Orders {
         }
         let order_id = OrderId::derive(user, &RequestId::parse(&request.request_id).unwrap());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(order_id.to_string(), user.to_string());
+        if request.event_id == "late" {
+            sleep(LATE).await;
+        }
         Ok(Response::new(PlaceOrderResponse { order: order(order_id.to_string(), OrderState::AwaitingPayment) }))
     }
 

@@ -39,7 +39,8 @@ pub enum Question {
     /// Whether an act may be done. If so, it counts in each of its buckets; the narrowest comes first, and who is
     /// refused by one takes nothing from those behind it.
     Act(Vec<Bucket>),
-    /// An order counts as open for so long, unless it is settled before. Again for the same order changes nothing.
+    /// An order counts as open for so long, unless it is settled before. Again for the same order changes nothing; nor
+    /// does it for one that was settled and is remembered.
     Placed {
         /// The order.
         order: OrderId,
@@ -54,6 +55,8 @@ pub enum Question {
         order: OrderId,
         /// Whose it is.
         of: Vec<OpenOrders>,
+        /// How long it is remembered: a record of it as placed that comes late is ignored.
+        life: Duration,
     },
 }
 
@@ -141,9 +144,10 @@ impl Call {
                 self.args.push(millis(life));
                 self.put_sets(of);
             }
-            Question::Settled { order, of } => {
+            Question::Settled { order, of, life } => {
                 self.args.push("settled");
                 self.args.push_text(order);
+                self.args.push(millis(life));
                 self.put_sets(of);
             }
         }
@@ -248,8 +252,8 @@ impl Question {
                 let part = |one: &OpenOrders| Self::Placed { order: *order, of: vec![one.clone()], life: *life };
                 of.iter().map(|one| (one.0.as_str(), part(one))).collect()
             }
-            Self::Settled { order, of } if round == 0 => {
-                let part = |one: &OpenOrders| Self::Settled { order: *order, of: vec![one.clone()] };
+            Self::Settled { order, of, life } if round == 0 => {
+                let part = |one: &OpenOrders| Self::Settled { order: *order, of: vec![one.clone()], life: *life };
                 of.iter().map(|one| (one.0.as_str(), part(one))).collect()
             }
             Self::Placed { .. } | Self::Settled { .. } => Vec::new(),

@@ -248,7 +248,7 @@ async fn callers_are_limited_wherever_their_keys_are() {
     assert_eq!(ask(all(&placed)).await, admitted);
     let open = ask(all(&|number| ordering(number, number + 100))).await;
     assert!(open.iter().all(|answer| matches!(answer, Admission::Open { bucket: 0, .. })), "{open:?}");
-    let settled = |number| Question::Settled { order: order_id(number), of: of(number) };
+    let settled = |number| Question::Settled { order: order_id(number), of: of(number), life: minute };
     let mut questions = all(&|number| ordering(number, number + 100));
     questions.extend(all(&settled));
     assert_eq!(ask(questions).await, [Admission::Admitted; 20], "what is written is written first");

@@ -34,7 +34,12 @@ fn placed(redis: &Redis, number: u128, life: Duration) -> Question {
 }
 
 fn settled(redis: &Redis, number: u128) -> Question {
-    Question::Settled { order: order(number), of: vec![OpenOrders::of(redis.keys(), "usr_1")] }
+    settled_for(redis, number, MINUTE)
+}
+
+/// Settles an order, and remembers that for so long.
+fn settled_for(redis: &Redis, number: u128, life: Duration) -> Question {
+    Question::Settled { order: order(number), of: vec![OpenOrders::of(redis.keys(), "usr_1")], life }
 }
 
 /// Asks the questions in one call.
@@ -141,7 +146,7 @@ async fn an_order_counts_for_its_buyer_and_for_their_address() {
     let answers = ask(&redis, vec![by_both(2), by_both(1)]).await;
     assert!(matches!(answers[0], Admission::Open { bucket: 1, .. }), "{answers:?}");
     assert_eq!(answers[1], Admission::Admitted, "a repeat");
-    let settled = Question::Settled { order: order(1), of };
+    let settled = Question::Settled { order: order(1), of, life: MINUTE };
     assert_eq!(ask(&redis, vec![settled, by_both(2)]).await, [Admission::Admitted; 2]);
 }
 
@@ -187,6 +192,31 @@ async fn an_order_counts_as_open_for_its_time_alone() {
     assert!(matches!(answers[1], Admission::Open { wait, .. } if wait <= short), "{answers:?}");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(ask(&redis, vec![second]).await, [Admission::Admitted]);
+}
+
+#[tokio::test]
+async fn a_late_record_of_a_settled_order_does_not_open_it_again() {
+    let redis = redis().await;
+    let late = vec![placed(&redis, 1, MINUTE), settled(&redis, 1), placed(&redis, 1, MINUTE), ordering(&redis, 2, 1)];
+    assert_eq!(ask(&redis, late).await, [Admission::Admitted; 4]);
+    let later = vec![placed(&redis, 2, MINUTE), settled(&redis, 2), placed(&redis, 3, MINUTE), ordering(&redis, 4, 1)];
+    let answers = ask(&redis, later).await;
+    assert!(matches!(answers[3], Admission::Open { .. }), "the third is open: {answers:?}");
+}
+
+#[tokio::test]
+async fn a_settled_order_is_forgotten_with_time_and_an_open_one_stays() {
+    let server = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
+    let redis = Redis::connect(RedisConfig { url: server.url(), key_prefix: String::new() }).await.unwrap();
+    let short = Duration::from_millis(100);
+    ask(&redis, vec![placed(&redis, 1, MINUTE), settled_for(&redis, 1, short)]).await;
+    stampede_testkit::eventually("the key is gone", || async { (server.keys().await.unwrap() == 0).then_some(()) })
+        .await;
+
+    ask(&redis, vec![placed(&redis, 2, MINUTE), placed(&redis, 1, MINUTE), settled_for(&redis, 1, short)]).await;
+    tokio::time::sleep(2 * short).await;
+    let answers = ask(&redis, vec![placed(&redis, 1, MINUTE), ordering(&redis, 3, 2)]).await;
+    assert!(matches!(answers[1], Admission::Open { .. }), "both are open: {answers:?}");
 }
 
 #[tokio::test]
