@@ -7,7 +7,7 @@ use crate::{
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{CampaignId, Currency, EventId, Money, RequestId, Timestamp, UserId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 const SELECT: &str = "SELECT id, creator_id, request_id, name, quota, discount_minor, currency, event_id, \
@@ -111,6 +111,17 @@ pub async fn settle(conn: &mut MySqlConnection, ids: &[CampaignId], now: Timesta
     query.push_list(ids.iter().map(CampaignId::uuid));
     query.execute(conn).await?;
     Ok(())
+}
+
+/// Returns those of these campaigns that are settled.
+pub async fn settled(conn: &mut MySqlConnection, ids: &[CampaignId]) -> Result<HashSet<CampaignId>, DbError> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut query = Statement::new("SELECT id FROM campaigns WHERE settled_us IS NOT NULL AND id IN ");
+    query.push_list(ids.iter().map(CampaignId::uuid));
+    let rows: Vec<(Uuid,)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(id,)| CampaignId::from_uuid(id)).collect())
 }
 
 async fn read_all(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Campaign>, DbError> {

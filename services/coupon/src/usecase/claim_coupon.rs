@@ -26,6 +26,8 @@ pub struct ClaimCoupon {
     staging: StagingQueue,
     ranker: Batcher<Claim, Result<Outcome, RedisError>>,
     finder: Batcher<CouponId, Result<Option<Coupon>, DbError>>,
+    /// Reads whether campaigns are settled.
+    settled: Batcher<CampaignId, Result<bool, DbError>>,
     storer: Batcher<Unstored, Result<Stored, DbError>>,
 }
 
@@ -33,6 +35,8 @@ impl ClaimCoupon {
     /// Returns the use case. It ranks claims in `redis` and stores them by `store`.
     pub fn new(db: Database, redis: Redis, campaigns: Campaigns, staging: StagingQueue, store: StoreClaims) -> Self {
         let ranker = Batcher::new(batches("rank_claims"), move |claims| rank_all(redis.clone(), claims));
+        let of_settled = db.clone();
+        let settled = Batcher::new(batches("settled_campaigns"), move |ids| settled_all(of_settled.clone(), ids));
         let finder = Batcher::new(batches("find_coupons"), move |ids| find_all(db.clone(), ids));
         let storer = Batcher::new(batches_that_must_run("store_claims"), move |claims: Vec<Unstored>| {
             let store = store.clone();
@@ -41,7 +45,7 @@ impl ClaimCoupon {
                 each(store.store(claims).await, count)
             }
         });
-        Self { campaigns, staging, ranker, finder, storer }
+        Self { campaigns, staging, ranker, finder, settled, storer }
     }
 
     /// Returns the coupon that this claim yields, and its campaign.
@@ -82,13 +86,17 @@ impl ClaimCoupon {
     }
 
     /// Answers a claim on a campaign that is not staged. While the campaign is open, queues it for staging and fails
-    /// with NOT_READY; once it is over the rows in MySQL are complete.
+    /// with NOT_READY. So does a claim without a row until the campaign is settled: it may have been ranked before
+    /// Redis failed over, and may still be stored. Then the rows in MySQL are complete.
     async fn find_unstaged(&self, campaign: &Campaign, claim: &Claim) -> Result<Coupon, Error> {
         if !campaign.is_over(Timestamp::now()) {
             self.staging.request(campaign.id);
             return Err(ClaimRefusal::NotReady.into());
         }
-        Ok(call(&self.finder, claim.coupon_id()).await?.ok_or(ClaimRefusal::Closed)?)
+        // Before the row: a claim that is stored between the two reads is found.
+        let is_settled = call(&self.settled, campaign.id).await?;
+        let missing = if is_settled { ClaimRefusal::Closed } else { ClaimRefusal::NotReady };
+        Ok(call(&self.finder, claim.coupon_id()).await?.ok_or(missing)?)
     }
 }
 
@@ -126,6 +134,17 @@ async fn find_all(db: Database, ids: Vec<CouponId>) -> Vec<Result<Option<Coupon>
     });
     match found.await {
         Ok(found) => ids.iter().map(|id| found.get(id).cloned().transpose()).collect(),
+        Err(error) => vec![Err(error); ids.len()],
+    }
+}
+
+async fn settled_all(db: Database, ids: Vec<CampaignId>) -> Vec<Result<bool, DbError>> {
+    let found = db.run("settled_campaigns", |mut conn| {
+        let ids = &ids;
+        async move { store::campaigns::settled(&mut conn, ids).await }
+    });
+    match found.await {
+        Ok(settled) => ids.iter().map(|id| Ok(settled.contains(id))).collect(),
         Err(error) => vec![Err(error); ids.len()],
     }
 }

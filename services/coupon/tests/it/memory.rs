@@ -41,6 +41,7 @@ async fn a_campaign_that_redis_has_forgotten_is_answered_as_closed_and_stays_for
     let key = sale.redis.keys().coupon_campaign(campaign.campaign_id.parse()?);
     let deleted: i64 = redis::cmd("DEL").arg(key).query_async(&mut sale.world.admin_redis().await?).await?;
     assert_eq!(deleted, 1);
+    sale.settle().await?;
 
     assert_eq!(sale.claim(&campaign, user, "a").await?, coupon);
     let newcomer = sale.claim(&campaign, buyer(), "a").await.expect_err("it is over");

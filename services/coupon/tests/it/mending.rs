@@ -1,14 +1,19 @@
 //! Crashes and losses: what was ranked is issued, what was issued is never issued again.
 
-use crate::sale::{Sale, claim_patiently, reason};
+use crate::sale::{Sale, claim_patiently, new_campaign, reason};
 use anyhow::Result;
 use futures_util::future::join_all;
 use redis::AsyncCommands;
 use stampede_lua::coupon::{self, Outcome};
-use stampede_proto::coupon::v1::{Campaign, GetCouponRequest};
+use stampede_proto::{
+    convert::timestamp,
+    coupon::v1::{Campaign, CreateCampaignRequest, GetCouponRequest},
+};
 use stampede_status::Reason;
-use stampede_testkit::{AdminRedis, Service, as_buyer, buyer, eventually};
-use stampede_vocab::{CampaignId, CouponId, RequestId, UserId};
+use stampede_testkit::{AdminRedis, MeshBuilder, Service, as_buyer, buyer, eventually};
+use stampede_vocab::{CampaignId, CouponId, RequestId, Timestamp, UserId};
+use std::time::Duration;
+use tokio::time::sleep;
 
 /// The campaign's two keys, and a connection to read and write them as a failing server would.
 async fn keys(sale: &Sale, campaign: &Campaign) -> Result<(AdminRedis, String, String)> {
@@ -93,7 +98,7 @@ async fn what_was_acknowledged_survives_kill_9_in_the_middle_of_a_crowd() -> Res
     let acknowledged = sale.crowd(&campaign, before).await;
     let broken = {
         let crowd = sale.crowd(&campaign, rest);
-        tokio::time::timeout(std::time::Duration::from_millis(5), crowd).await
+        tokio::time::timeout(Duration::from_millis(5), crowd).await
     };
     assert!(broken.is_err(), "the crowd was served before the kill");
     sale.mesh.kill_9(Service::Coupon)?;
@@ -132,6 +137,35 @@ async fn a_campaign_that_redis_has_lost_is_rebuilt_and_goes_on() -> Result<()> {
     }
     assert_eq!(sale.claim(&campaign, buyer(), "a").await?.rank, 12);
     assert_eq!(reason(&sale.claim(&campaign, buyer(), "a").await.expect_err("quota")), Reason::SoldOut);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_claim_that_may_still_be_stored_is_not_answered_as_closed() -> Result<()> {
+    // Longer than the test: its sweep leaves the claim alone.
+    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_COUPON_UNFINISHED_CLAIM_AGE_MS", 600_000);
+    let sale = Sale::open_with(settings, [Service::Coupon]).await?;
+    let close_time = Timestamp::now().plus(Duration::from_secs(3));
+    let request = CreateCampaignRequest { close_time: Some(timestamp(close_time)), ..new_campaign("closing") };
+    let campaign = sale.create(request).await?;
+    let (mut redis, key, _) = keys(&sale, &campaign).await?;
+    let (user, id) = (buyer(), campaign.campaign_id.parse()?);
+    let outcomes = coupon::claim(&sale.redis, id, &[(user, RequestId::parse("a")?)]).await?;
+    assert!(matches!(&outcomes[..], [Outcome::Ranked(_)]), "{outcomes:?}");
+    sleep(close_time.since(Timestamp::now()) + Duration::from_millis(200)).await;
+    // After a failover nobody trusts the campaign, and it is over: it is not staged again.
+    let () = redis.del(&key).await?;
+
+    for claimer in [user, buyer()] {
+        let refused = sale.claim(&campaign, claimer, "a").await.expect_err("it is not stored");
+        assert_eq!(reason(&refused), Reason::NotReady, "nobody knows yet");
+    }
+    let replica = sale.replica().await?;
+    assert_eq!(sale.claim_patiently(&campaign, user).await?.rank, 1);
+    sale.settle().await?;
+    let newcomer = sale.claim(&campaign, buyer(), "a").await.expect_err("it is over");
+    assert_eq!(reason(&newcomer), Reason::CampaignClosed);
+    replica.stop().await?;
     sale.mesh.stop().await
 }
 

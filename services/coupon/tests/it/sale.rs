@@ -125,6 +125,12 @@ impl Sale {
         Ok(())
     }
 
+    /// Settles every campaign, as the sweep does a minute after the close.
+    pub async fn settle(&self) -> Result<()> {
+        sqlx::raw_sql("UPDATE campaigns SET settled_us = 1").execute(&mut *self.coupons.acquire().await?).await?;
+        Ok(())
+    }
+
     /// The coupon as it is now.
     pub async fn now(&self, coupon: &Coupon) -> Result<Coupon> {
         let request = GetCouponRequest { coupon_id: coupon.coupon_id.clone() };
