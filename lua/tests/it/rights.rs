@@ -59,7 +59,8 @@ async fn is_forbidden(conn: &MultiplexedConnection, command: &Cmd) -> bool {
 
 #[tokio::test]
 async fn nothing_rules_over_the_server_or_over_other_clients() {
-    let server = OwnRedis::start(&[]).await.unwrap();
+    // A server that has DEBUG switched off refuses it to everybody, before it looks at rights.
+    let server = OwnRedis::start(&[("enable-debug-command", "yes")]).await.unwrap();
     let conn = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let forbidden = [
         "CONFIG GET maxmemory",
@@ -71,6 +72,7 @@ async fn nothing_rules_over_the_server_or_over_other_clients() {
         "SHUTDOWN NOSAVE",
         "CLIENT KILL TYPE normal",
         "CLIENT PAUSE 1",
+        "DEBUG SLEEP 0",
         "ACL WHOAMI",
         "MONITOR",
         "REPLICAOF NO ONE",
