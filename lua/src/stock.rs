@@ -103,7 +103,7 @@ impl Stock {
     }
 
     /// Releases holds of orders that will never reach the ledger, each named by its order and its `held_at`: one that
-    /// was renewed since stays. Returns how many were released.
+    /// was renewed since stays, and so does one that became unreadable. Returns how many were released.
     pub async fn release(&self, event: EventId, holds: &[(OrderId, Timestamp)]) -> Result<u32, RedisError> {
         if holds.is_empty() {
             return Ok(0);
@@ -115,8 +115,8 @@ impl Stock {
         let found: Vec<Option<String>> = self.ask(&FIND, &[self.keys().stock_holds(event)], &args).await?;
         let mut held = Vec::new();
         for (&(order, held_at), packed) in holds.iter().zip(found) {
-            if let Some(packed) = packed {
-                held.push((order, held_at, Hold::parse(FIND.name(), &packed)?.items()));
+            if let Some(Ok(hold)) = packed.map(|packed| Hold::parse(FIND.name(), &packed)) {
+                held.push((order, held_at, hold.items()));
             }
         }
         if held.is_empty() {

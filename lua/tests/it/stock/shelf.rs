@@ -122,6 +122,15 @@ impl Shelf {
         set.exec_async(&mut conn).await.unwrap();
     }
 
+    /// Writes the hold of an order directly, without a script.
+    pub async fn write_hold(&self, order: u128, packed: &str) {
+        let key = Keys::new(&self.key_prefix).stock_holds(self.event);
+        let mut set = redis::cmd("HSET");
+        set.arg(key).arg(order_id(order).to_string()).arg(packed);
+        let mut conn = AdminRedis::connect(&self.url).await.unwrap();
+        set.exec_async(&mut conn).await.unwrap();
+    }
+
     pub async fn item(&self, n: u128) -> ShelfItem {
         self.stock.snapshot(self.event, &[item_id(n)]).await.unwrap().items[0].expect("the item is staged")
     }

@@ -1,7 +1,10 @@
 //! Copies of the ledger, and holds that are dropped.
 
 use super::shelf::{FAR, LONG_AGO, Shelf, ask, item, item_id, ledger_copy, order_id, refused, user_id};
-use stampede_lua::stock::{Cause, LedgerCopy, LedgerUnits, StagedItem};
+use stampede_lua::{
+    RedisError,
+    stock::{Cause, Decision, LedgerCopy, LedgerUnits, StagedItem},
+};
 use std::time::Duration;
 
 #[tokio::test]
@@ -87,6 +90,36 @@ async fn a_hold_that_was_asked_for_since_is_not_given_back() {
     assert_eq!(shelf.item(1).await.held_units, 2);
     assert_eq!(shelf.stock.release(shelf.event, &[(order_id(1), late.held_at)]).await.unwrap(), 1);
     assert_eq!(shelf.item(1).await.held_units, 0);
+}
+
+#[tokio::test]
+async fn an_unreadable_hold_keeps_no_other_from_being_found_and_given_back() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    let first = shelf.hold(1, 1, &[(1, 1)]).await;
+    let last = shelf.hold(3, 3, &[(1, 1)]).await;
+    shelf.write_hold(2, "1|1|aa").await;
+
+    let page = shelf.stock.aged_holds(shelf.event, 0, 1_000, Duration::ZERO).await.unwrap();
+    let found: std::collections::BTreeSet<_> = page.holds.iter().map(|open| open.order_id).collect();
+    assert_eq!(found, [1, 3].map(order_id).into());
+    assert_eq!(page.unreadable.len(), 1, "{:?}", page.unreadable);
+
+    // It was readable when it was found, and is not any more.
+    let holds = [(order_id(1), first.held_at), (order_id(2), first.held_at), (order_id(3), last.held_at)];
+    assert_eq!(shelf.stock.release(shelf.event, &holds).await.unwrap(), 2);
+    assert_eq!(shelf.item(1).await.held_units, 0);
+}
+
+#[tokio::test]
+async fn who_asks_for_an_unreadable_hold_gets_no_answer_and_the_others_of_the_call_do() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    let request = ask(2, 2, &[(1, 1)]);
+    shelf.write_hold(2, &format!("1|1|{}|of a later release", request.fingerprint)).await;
+    let asks = [ask(1, 1, &[(1, 1)]), request, ask(3, 3, &[(1, 1)])];
+    let decisions = shelf.stock.reserve(shelf.event, &asks).await.unwrap();
+    let is_held = |decision: &Result<Decision, RedisError>| matches!(decision, Ok(Decision::Held(_)));
+    assert!(is_held(&decisions[0]) && decisions[1].is_err() && is_held(&decisions[2]), "{decisions:?}");
+    assert_eq!(shelf.item(1).await.held_units, 2);
 }
 
 #[tokio::test]
