@@ -1,7 +1,8 @@
-//! The connections to Redis on a server of the test's own that is slow or closes them.
+//! The connections to Redis on a server of the test's own that is slow, closes them, or is no master any more.
 
-use stampede_lua::{Redis, RedisConfig, coupon};
-use stampede_testkit::OwnRedis;
+use redis::{ErrorKind, ServerErrorKind, aio::MultiplexedConnection};
+use stampede_lua::{Redis, RedisConfig, RedisError, coupon, gate};
+use stampede_testkit::{FloatingAddress, OwnRedis, eventually};
 use stampede_vocab::{CampaignId, clock};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -64,6 +65,103 @@ async fn connections_that_break_in_use_fail_no_call() {
         assert_eq!(failed, 0, "they were used a moment ago, so they were not asked whether they live");
         server.disconnect_all().await.unwrap();
     }
+}
+
+/// Connects to what is behind this address.
+async fn connect_through(address: &FloatingAddress, server: &OwnRedis) -> Redis {
+    let url = server.url().replace(&server.address().to_string(), &address.address().to_string());
+    Redis::connect(RedisConfig { url, key_prefix: "t:".into() }).await.unwrap()
+}
+
+/// Makes more writes at once than there are connections, and returns what has failed.
+async fn failures_of_writes(redis: &Redis) -> Vec<RedisError> {
+    let writes = (0..16).map(|_| gate::epoch(redis, "fresh"));
+    futures_util::future::join_all(writes).await.into_iter().filter_map(Result::err).collect()
+}
+
+fn is_of(error: &RedisError, kind: ServerErrorKind) -> bool {
+    matches!(error, RedisError::Server(error) if error.kind() == ErrorKind::Server(kind))
+}
+
+#[tokio::test]
+async fn connections_to_a_master_that_became_a_replica_fail_no_call_once_another_has_its_address() {
+    let (server, successor) = (OwnRedis::start(&[]).await.unwrap(), OwnRedis::start(&[]).await.unwrap());
+    let address = FloatingAddress::leading_to(server.address()).await.unwrap();
+    let redis = connect_through(&address, &server).await;
+    let failures = failures_of_writes(&redis).await;
+    assert!(failures.is_empty(), "it opens all connections: {failures:?}");
+    server.follow(&successor).await.unwrap();
+    address.move_to(successor.address());
+    let failures = failures_of_writes(&redis).await;
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+#[tokio::test]
+async fn a_replica_that_no_master_replaces_is_told_at_once_and_used_again_once_it_is_a_master() {
+    let (server, other) = (OwnRedis::start(&[]).await.unwrap(), OwnRedis::start(&[]).await.unwrap());
+    let redis = connect(&server).await;
+    server.follow(&other).await.unwrap();
+    let failures = failures_of_writes(&redis).await;
+    assert_eq!(failures.len(), 16, "{failures:?}");
+    for error in failures {
+        assert!(is_of(&error, ServerErrorKind::ReadOnly) && error.is_unreachable(), "{error}");
+    }
+    server.promote().await.unwrap();
+    let failures = failures_of_writes(&redis).await;
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Waits until the server refuses every command because its own master is gone.
+async fn misses_its_master(conn: &MultiplexedConnection) {
+    eventually("the replica misses its master", || async {
+        let answer = redis::cmd("PING").exec_async(&mut conn.clone()).await;
+        answer.err().filter(|error| error.kind() == ErrorKind::Server(ServerErrorKind::MasterDown))
+    })
+    .await;
+}
+
+/// A server that as a replica without its master refuses everything, and a connection to it from behind.
+async fn useless_without_its_master() -> (OwnRedis, MultiplexedConnection) {
+    let server = OwnRedis::start(&[("replica-serve-stale-data", "no")]).await.unwrap();
+    let client = redis::Client::open(server.admin_url()).unwrap();
+    let conn = client.get_multiplexed_async_connection().await.unwrap();
+    (server, conn)
+}
+
+#[tokio::test]
+async fn connections_to_a_replica_whose_master_is_gone_fail_no_call_once_another_has_its_address() {
+    let (server, from_behind) = useless_without_its_master().await;
+    let (master, successor) = (OwnRedis::start(&[]).await.unwrap(), OwnRedis::start(&[]).await.unwrap());
+    let address = FloatingAddress::leading_to(server.address()).await.unwrap();
+    let redis = connect_through(&address, &server).await;
+    server.follow(&master).await.unwrap();
+    // All connections are open and were used a moment ago, so they are not asked whether they live.
+    let reads = (0..16).map(|_| coupon::snapshot(&redis, CampaignId::from_uuid(Uuid::nil())));
+    let failed = futures_util::future::join_all(reads).await.into_iter().filter(Result::is_err).count();
+    assert_eq!(failed, 0, "a replica answers who only reads");
+    drop(master);
+    misses_its_master(&from_behind).await;
+    address.move_to(successor.address());
+    let failures = failures_of_writes(&redis).await;
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+#[tokio::test]
+async fn a_replica_whose_master_is_gone_is_told_at_once_and_used_again_once_it_is_a_master() {
+    let (server, from_behind) = useless_without_its_master().await;
+    let master = OwnRedis::start(&[]).await.unwrap();
+    let redis = connect(&server).await;
+    server.follow(&master).await.unwrap();
+    drop(master);
+    misses_its_master(&from_behind).await;
+    let failures = failures_of_writes(&redis).await;
+    assert_eq!(failures.len(), 16, "{failures:?}");
+    for error in failures {
+        assert!(is_of(&error, ServerErrorKind::MasterDown) && error.is_unreachable(), "{error}");
+    }
+    server.promote().await.unwrap();
+    let failures = failures_of_writes(&redis).await;
+    assert!(failures.is_empty(), "{failures:?}");
 }
 
 #[tokio::test]
