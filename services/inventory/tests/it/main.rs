@@ -31,3 +31,4 @@ mod shelf;
 mod staging;
 mod stand;
 mod tables;
+mod unreadable_holds;
