@@ -2,18 +2,24 @@
 
 use crate::{
     lock_order::hold,
+    runs::reserve_once_there_is_room,
     sale::{Order, Sale, level},
     stand::Stand,
 };
 use futures_util::future::join_all;
-use stampede_proto::inventory::v1::reservation_result::Outcome;
-use stampede_testkit::{FreezeAt, MeshBuilder, World, Writes, as_operator};
-use std::collections::BTreeSet;
+use stampede_proto::inventory::v1::{RefusalReason, ReserveRequest, reservation_result::Outcome};
+use stampede_testkit::{FreezeAt, MeshBuilder, World, Writes, as_operator, buyer};
+use stampede_vocab::{EventId, RequestId};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::timeout;
 
 /// Buyers who come at once, of one unit each.
 const CROWD: i32 = 40;
 /// Two transactions are under way, and the others queue behind them. A few may come only after that.
 const MOST_TRANSACTIONS: usize = 5;
+/// An event that is in neither server is looked for in the database for a tenth of a second; without a limit of its own
+/// that would take the 5 s of any query. In between is time for a machine that stands still itself.
+const LONGEST_LOOK: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn a_reservation_is_committed_in_three_round_trips() {
@@ -60,4 +66,36 @@ async fn reservations_that_come_while_others_are_committed_share_a_transaction()
     assert!(transactions.len() <= MOST_TRANSACTIONS, "{CROWD} reservations in {} transactions", transactions.len());
     sale.committed_becomes(1, CROWD).await;
     sale.mesh.stop().await.unwrap();
+}
+
+/// Whoever asks the database gets no answer from it here.
+#[tokio::test]
+async fn buyers_of_whom_redis_has_never_heard_are_refused_without_the_database() {
+    let mut stand = Stand::new().await;
+    stand.sale.begin_another().await;
+    for _ in 0..3 {
+        stand.sale.reserved(&stand.sale.order([0, 1])).await;
+    }
+    stand.sale.committed_becomes(1, 3).await;
+    let late: Vec<Order> = (0..10).map(|_| stand.sale.order([0, 1])).collect();
+    stand.mysql.freeze_now();
+    for refusal in join_all(late.iter().map(|order| stand.sale.refusal(order))).await {
+        assert_eq!(refusal, (RefusalReason::SoldOut, 0));
+    }
+    assert!(stand.mysql.is_frozen());
+
+    // One call for an event that nobody knows, which only the database can tell, does not keep the others.
+    let nowhere = EventId::derive(buyer(), &RequestId::parse("nowhere").unwrap());
+    let strange = Order { event_id: nowhere, ..stand.sale.order([0, 1]) };
+    let orders = [strange, stand.sale.order([0, 1])];
+    let request = ReserveRequest { reservations: orders.iter().map(Order::reservation).collect() };
+    let response = timeout(LONGEST_LOOK, reserve_once_there_is_room(&stand.sale.api(), request)).await.unwrap();
+    let reason = |outcome: Option<Outcome>| match outcome {
+        Some(Outcome::Refusal(refusal)) => refusal.reason(),
+        other => panic!("not refused: {other:?}"),
+    };
+    let reasons: Vec<_> = response.results.into_iter().map(|result| reason(result.outcome)).collect();
+    assert_eq!(reasons, [RefusalReason::NotReady, RefusalReason::SoldOut]);
+    stand.mysql.thaw();
+    stand.sale.mesh.stop().await.unwrap();
 }
