@@ -110,7 +110,7 @@ impl OrderTracker {
                     Owners::Answered => self.of_buyer(answer.as_ref().ok()),
                 };
                 if !of.is_empty() {
-                    // A caller actor hangs up now does not cancel it: a queued request is sent anyway.
+                    // A caller that hangs up now does not cancel it: a queued request is sent anyway.
                     self.acts.queue.ask(Question::Settled { order, of, life: SETTLED_FOR }).await;
                 }
             }
