@@ -12,6 +12,8 @@
 //! for each that may be in flight. So a caller that goes away neither cancels a batch nor loses the answers of the
 //! others, and a batch costs no task of its own.
 //!
+//! [`KeyedBatchers`] are batchers by key, where a key whose batches are slow must not delay the others.
+//!
 //! This crate must not know the calls, and must not retry: the runner says in its answers what a failure means.
 //!
 //! ```
@@ -27,8 +29,11 @@
 
 #![warn(missing_docs)]
 
+mod keyed;
 #[cfg(test)]
 mod tests;
+
+pub use keyed::KeyedBatchers;
 
 use futures_util::FutureExt;
 use opentelemetry::{KeyValue, global, metrics::Counter};
@@ -89,6 +94,8 @@ impl From<BatchError> for Problem {
 /// Clones share one queue. The queue ends when the last clone is dropped.
 pub struct Batcher<Q, A> {
     queue: mpsc::Sender<Call<Q, A>>,
+    /// Clones and calls have one each.
+    uses: Arc<()>,
 }
 
 struct Call<Q, A> {
@@ -96,11 +103,13 @@ struct Call<Q, A> {
     deadline: Option<Instant>,
     /// `None` if the caller does not wait.
     reply: Option<oneshot::Sender<Result<A, BatchError>>>,
+    /// Kept until the call has ended.
+    in_use: Arc<()>,
 }
 
 impl<Q, A> Clone for Batcher<Q, A> {
     fn clone(&self) -> Self {
-        Batcher { queue: self.queue.clone() }
+        Batcher { queue: self.queue.clone(), uses: self.uses.clone() }
     }
 }
 
@@ -123,12 +132,12 @@ where
         for _ in 0..config.max_in_flight {
             tokio::spawn(work(queue.clone(), config.name, run.clone()));
         }
-        Batcher { queue: sender }
+        Batcher { queue: sender, uses: Arc::default() }
     }
 
-    /// Returns whether no call is queued. Some may be in flight.
-    pub fn is_empty(&self) -> bool {
-        self.queue.capacity() == self.queue.max_capacity()
+    /// Returns whether there is another clone, or a call that is queued or in flight.
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.uses) > 1
     }
 
     /// Queues one question and waits for its answer. A caller that is dropped while its question is queued withdraws
@@ -141,13 +150,13 @@ where
     /// `deadline`; one that is in flight then is answered.
     pub async fn call_by(&self, question: Q, deadline: Option<Instant>) -> Result<A, BatchError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Call { question, deadline, reply: Some(reply) })?;
+        self.send(Call { question, deadline, reply: Some(reply), in_use: self.uses.clone() })?;
         answer.await.map_err(|_| BatchError::Closed)?
     }
 
     /// Queues a question without waiting for its answer. It is asked even if the caller is dropped.
     pub fn tell(&self, question: Q) -> Result<(), BatchError> {
-        self.send(Call { question, deadline: None, reply: None })
+        self.send(Call { question, deadline: None, reply: None, in_use: self.uses.clone() })
     }
 
     fn send(&self, call: Call<Q, A>) -> Result<(), BatchError> {
@@ -252,7 +261,8 @@ where
     F: Fn(Vec<Q>) -> Fut,
     Fut: Future<Output = Vec<A>>,
 {
-    let (questions, replies): (Vec<Q>, Vec<_>) = batch.into_iter().map(|call| (call.question, call.reply)).unzip();
+    let (questions, replies): (Vec<Q>, Vec<_>) =
+        batch.into_iter().map(|call| (call.question, (call.reply, call.in_use))).unzip();
     let answers = run(questions).await;
     if answers.len() != replies.len() {
         let (asked, answered) = (replies.len(), answers.len());
@@ -264,7 +274,7 @@ where
         );
         return;
     }
-    for (reply, answer) in replies.into_iter().zip(answers) {
+    for ((reply, _in_use), answer) in replies.into_iter().zip(answers) {
         if let Some(reply) = reply {
             // The receiver is gone if the caller was cancelled.
             drop(reply.send(Ok(answer)));

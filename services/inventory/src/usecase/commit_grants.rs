@@ -2,8 +2,7 @@
 //! transactions are under way go into the next one together.
 
 use super::{
-    Error, SyncRedis,
-    event_queues::EventQueues,
+    Error, MAX_EVENT_QUEUES, SyncRedis,
     ledger::{Answered, LedgerPlaces, push_changes, syncs},
     sync_redis::EventSync,
 };
@@ -12,9 +11,9 @@ use crate::{
     store,
 };
 use sqlx::MySqlConnection;
-use stampede_batch::{BatchConfig, Batcher};
+use stampede_batch::{BatchConfig, Batcher, KeyedBatchers};
 use stampede_db::{Answers as Rows, Bisection, Database, DbError, Statements, WorkError};
-use stampede_vocab::{ItemId, Money, OrderId, Timestamp, UserId};
+use stampede_vocab::{EventId, ItemId, Money, OrderId, Timestamp, UserId};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     ops::Range,
@@ -66,7 +65,7 @@ impl WorkError for CommitError {
 /// Commits grants. Clones share the queues.
 #[derive(Clone)]
 pub(super) struct CommitGrants {
-    queues: EventQueues<Grant, Result<Committed, DbError>>,
+    queues: KeyedBatchers<EventId, Grant, Result<Committed, DbError>>,
 }
 
 impl CommitGrants {
@@ -76,7 +75,7 @@ impl CommitGrants {
             let (db, sync) = (db.clone(), sync.clone());
             Batcher::new(COMMIT, move |grants| commit_all(db.clone(), sync.clone(), grants))
         };
-        Self { queues: EventQueues::new(queue) }
+        Self { queues: KeyedBatchers::new(MAX_EVENT_QUEUES, queue) }
     }
 
     /// Commits one grant, or finds its order in the ledger. After a failure the units may be committed all the same: a

@@ -10,7 +10,6 @@ mod compare_all;
 mod copy_buyers;
 mod drop_stale_holds;
 mod error;
-mod event_queues;
 mod ledger;
 mod recheck_queue;
 mod reconcile;
@@ -44,3 +43,6 @@ use std::time::Duration;
 const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
 /// How long after its closing an event is still compared. By then each of its orders has ended.
 const COMPARED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);
+/// Most events that have a queue of their own, so that one with locked rows does not delay the others. If more are in
+/// use at a time, further ones share a queue: so there are only so many queues, each of bounded length.
+const MAX_EVENT_QUEUES: usize = 256;

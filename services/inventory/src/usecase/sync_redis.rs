@@ -3,10 +3,10 @@
 //! The changes of transactions go through one queue an event, in order: a copy of an item that overtakes another leaves
 //! its buyers stale until they are compared. Copies that queue while one is in flight are merged.
 
-use super::{Error, KEPT_AFTER_CLOSING, event_queues::EventQueues};
+use super::{Error, KEPT_AFTER_CLOSING, MAX_EVENT_QUEUES};
 use crate::domain::{Committed, Item, ItemChange, ItemCopy};
 use futures_util::future::join_all;
-use stampede_batch::{BatchConfig, Batcher};
+use stampede_batch::{BatchConfig, Batcher, KeyedBatchers};
 use stampede_lua::stock::{LedgerCopy, LedgerUnits, ShelfItem as RedisItem, StagedItem, Staging, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub(super) struct EventSync {
 #[derive(Clone)]
 pub struct SyncRedis {
     redis: Stock,
-    queues: EventQueues<EventSync, ()>,
+    queues: KeyedBatchers<EventId, EventSync, ()>,
 }
 
 impl SyncRedis {
@@ -40,7 +40,7 @@ impl SyncRedis {
             let redis = shared.clone();
             Batcher::new(SYNC, move |syncs| copy_all(redis.clone(), syncs))
         };
-        Self { redis, queues: EventQueues::new(queue) }
+        Self { redis, queues: KeyedBatchers::new(MAX_EVENT_QUEUES, queue) }
     }
 
     /// Queues changes, and waits until they are copied. Logs failures: the sweep then drops the holds, and the
@@ -91,7 +91,7 @@ impl SyncRedis {
     }
 }
 
-/// Copies the changes that have queued in one call: all are of one event.
+/// Copies the changes that have queued, in one call for each event. All are of one, unless it shares its queue.
 async fn copy_all(redis: Stock, syncs: Vec<EventSync>) -> Vec<()> {
     let count = syncs.len();
     let mut by_event: BTreeMap<EventId, MergedSync> = BTreeMap::new();
