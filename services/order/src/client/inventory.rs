@@ -1,6 +1,7 @@
-//! Reserves units. Calls that queue while a batch is in flight go out as one.
+//! Reserves units. Calls for an event that queue while its batch is in flight go out as one. Each event has a queue of
+//! its own: inventory answers a batch when all of it is decided, which takes seconds if rows of the event are locked.
 
-use super::{BatchingClient, MAX_ATTEMPTS, PeerError, TIMEOUT};
+use super::{MAX_ATTEMPTS, PeerError, TIMEOUT, by_event::EventClient};
 use crate::domain::{Draft, Line, Order, PlaceRefusal, RequestedLine, Reserved, StockReason, StockRefusal};
 use stampede_batch::BatchConfig;
 use stampede_chassis::{MeshChannel, retry_unavailable};
@@ -15,8 +16,9 @@ use tonic::Status;
 
 const PEER: Service = Service::Inventory;
 
+/// The queue of an event. It holds three quarters of what all may hold together, so that the other events have places.
 const RESERVE: BatchConfig =
-    BatchConfig { name: "reserve", max_batch: 256, max_in_flight: 2, max_queued: 8_192, must_run: false };
+    BatchConfig { name: "reserve", max_batch: 256, max_in_flight: 2, max_queued: 6_144, must_run: false };
 
 type Client = InventoryServiceClient<MeshChannel>;
 
@@ -24,7 +26,7 @@ type Client = InventoryServiceClient<MeshChannel>;
 #[derive(Clone)]
 pub struct Inventory {
     client: Client,
-    reserve: BatchingClient<inventory::Reservation, inventory::ReservationResult>,
+    reserve: EventClient<inventory::Reservation, inventory::ReservationResult>,
 }
 
 impl Inventory {
@@ -32,20 +34,20 @@ impl Inventory {
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
         let batch_client = client.clone();
-        let reserve = BatchingClient::new(PEER, RESERVE, move |wanted| reserve_all(batch_client.clone(), wanted));
+        let reserve = EventClient::new(PEER, RESERVE, move |wanted| reserve_all(batch_client.clone(), wanted));
         Self { client, reserve }
     }
 
     /// Reserves the units of one order, all or nothing. Idempotent. After an error the units may or may not be
     /// reserved.
     pub async fn reserve(&self, draft: &Draft) -> Result<Result<Reserved, PlaceRefusal>, PeerError> {
-        outcome(draft, self.reserve.call(reservation(draft)).await?)
+        outcome(draft, self.reserve.call(draft.event, reservation(draft)).await?)
     }
 
     /// Reserves the units of a pending order, which is written already. Returns the committed units, `Some(None)` if
     /// there are none, and `None` if that is not known yet.
     pub async fn reserve_written(&self, order: &Order) -> Result<Option<Option<Reserved>>, PeerError> {
-        match self.reserve.call(reservation_of(order)).await?.outcome {
+        match self.reserve.call(order.event, reservation_of(order)).await?.outcome {
             Some(Outcome::Reserved(reserved)) => {
                 let reserved = self::reserved(reserved).map_err(|error| PeerError::invalid(PEER, error))?;
                 Ok(reserved.is_committed.then_some(Some(reserved)))

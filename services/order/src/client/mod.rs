@@ -1,6 +1,7 @@
 //! Clients of the inventory and the coupon service. They return values of the domain. Only this module,
 //! `rpc/convert.rs` and `messages.rs` use proto types.
 
+mod by_event;
 mod coupon;
 mod inventory;
 
@@ -11,6 +12,7 @@ use stampede_batch::{BatchConfig, BatchError, Batcher};
 use stampede_chassis::{Deadline, retry_unavailable};
 use stampede_vocab::Service;
 use std::{fmt::Display, future::Future, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tracing::{Instrument, Span};
 
@@ -58,6 +60,8 @@ struct BatchingClient<Q, A> {
 struct Queued<Q> {
     request: Q,
     span: Span,
+    /// Kept until it is answered, by a client that counts its requests.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl<Q, A> BatchingClient<Q, A>
@@ -77,7 +81,7 @@ where
 
     /// Sends a request in the next batch. Drops it if the deadline of the current RPC passes while it is queued.
     async fn call(&self, request: Q) -> Result<A, PeerError> {
-        let queued = Queued { request, span: Span::current() };
+        let queued = Queued { request, span: Span::current(), place: None };
         let deadline = Deadline::current().map(Deadline::instant);
         let answer = self.batcher.call_by(queued, deadline).await;
         answer.map_err(|error| PeerError::NotSent { peer: self.peer, error })?
@@ -94,7 +98,7 @@ where
 {
     let count = queued.len();
     let span = queued.first().map_or_else(Span::none, |first| first.span.clone());
-    let requests: Vec<Q> = queued.into_iter().map(|queued| queued.request).collect();
+    let (requests, _places): (Vec<Q>, Vec<_>) = queued.into_iter().map(|queued| (queued.request, queued.place)).unzip();
     match retry_unavailable(MAX_ATTEMPTS, TIMEOUT, || call(requests.clone())).instrument(span).await {
         Ok(answers) if answers.len() == count => answers.into_iter().map(Ok).collect(),
         Ok(_) => vec![Err(PeerError::invalid(peer, "another number of results than was asked for")); count],
