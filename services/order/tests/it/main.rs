@@ -13,6 +13,7 @@ mod frozen;
 mod killed;
 mod listing;
 mod lock_order;
+mod locked_event;
 mod one_row;
 mod paying;
 mod placing;

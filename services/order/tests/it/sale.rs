@@ -360,6 +360,11 @@ impl Sale {
         Ok(self.orders.acquire().await?)
     }
 
+    /// A connection to the schema of the inventory.
+    pub async fn inventory_connection(&self) -> Result<Conn> {
+        Ok(self.inventory.acquire().await?)
+    }
+
     /// Changes the rows of an order by SQL with one place for its id.
     pub async fn tamper(&self, order: &Order, sql: &'static str) -> Result<()> {
         let id: OrderId = order.order_id.parse()?;
