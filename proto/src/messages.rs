@@ -1,12 +1,23 @@
-//! The messages on the topics: their names, and which service takes which.
+//! The messages on the topics: their names, which service takes which, and why one cannot be decoded.
 
 use crate::{DESCRIPTOR_SET, message::v1::OrderPlaced};
 use prost::{Message, Name};
 use prost_types::FileDescriptorSet;
-use stampede_vocab::Service;
+use stampede_vocab::{InvalidField, Service};
 
 /// The package of every message.
 pub const PACKAGE: &str = OrderPlaced::PACKAGE;
+
+/// Why a payload cannot be decoded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// It is not a message of this type.
+    #[error(transparent)]
+    Payload(#[from] prost::DecodeError),
+    /// A field has an invalid value.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+}
 
 /// Returns the full name and the bytes of a message, as an outbox takes them.
 pub fn encode<M: Message + Name>(message: &M) -> (String, Vec<u8>) {

@@ -3,19 +3,12 @@
 use crate::domain::{Coupon, EndedOrder, OrderEnd, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
-use stampede_proto::{convert::timestamp, message::v1 as proto, messages};
-use stampede_vocab::{InvalidField, field};
-
-/// A payload that does not decode as its type.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// The bytes are not this message.
-    #[error(transparent)]
-    Payload(#[from] prost::DecodeError),
-    /// A field has an invalid value.
-    #[error(transparent)]
-    Field(#[from] InvalidField),
-}
+use stampede_proto::{
+    convert::timestamp,
+    message::v1 as proto,
+    messages::{self, DecodeError},
+};
+use stampede_vocab::field;
 
 pub fn encode(outgoing: &OutgoingMessage) -> OutboxMessage {
     match outgoing {

@@ -9,7 +9,7 @@ use stampede_outbox::OutboxMessage;
 use stampede_proto::{
     convert::{stored_money, time},
     message::v1 as proto,
-    messages,
+    messages::{self, DecodeError},
 };
 use stampede_vocab::{InvalidField, ItemId, OrderId, field};
 
@@ -29,17 +29,6 @@ pub enum Incoming {
     Withdraw(Withdrawal),
     /// An order requests a change of the ledger.
     Ledger(LedgerCommand),
-}
-
-/// A payload that does not decode as its type.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// The bytes are not this message.
-    #[error(transparent)]
-    Payload(#[from] prost::DecodeError),
-    /// A field has an invalid value.
-    #[error(transparent)]
-    Field(#[from] InvalidField),
 }
 
 /// Decodes a message; `None` if it does not concern the stock.

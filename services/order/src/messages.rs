@@ -6,7 +6,7 @@ use stampede_outbox::OutboxMessage;
 use stampede_proto::{
     convert::{time, timestamp},
     message::v1 as proto,
-    messages::{self, encode as encoded},
+    messages::{self, DecodeError, encode as encoded},
 };
 use stampede_vocab::{CouponId, InvalidField, ItemId, OrderId, field};
 
@@ -20,17 +20,6 @@ pub enum Incoming {
     Order(OrderId, Input),
     /// An event was cancelled.
     EventCancelled(Cancellation),
-}
-
-/// Why a payload cannot be decoded.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// It is not a message of this type.
-    #[error(transparent)]
-    Payload(#[from] prost::DecodeError),
-    /// A field has an invalid value.
-    #[error(transparent)]
-    Field(#[from] InvalidField),
 }
 
 /// Encodes a message, with the trace of its cause.

@@ -1,26 +1,14 @@
 //! Kafka messages: encodes the outgoing ones and decodes those of orders. Decides nothing.
 
-use crate::domain::{Action, MessageBody, OrderRequest, OutgoingMessage};
+use crate::domain::{Action, MessageBody, OutgoingMessage};
 use prost::{Message as _, Name as _};
-use stampede_inbox::Message;
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{
     convert::{decline_code, stored_amount},
     message::v1 as proto,
-    messages,
+    messages::{self, DecodeError},
 };
 use stampede_vocab::{InvalidField, OrderId, field, limits::MAX_PAYMENT_METHOD_CHARS};
-
-/// Why a payload cannot be decoded.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum DecodeError {
-    /// It is not a message of this type.
-    #[error(transparent)]
-    Payload(#[from] prost::DecodeError),
-    /// A field has an invalid value.
-    #[error(transparent)]
-    Field(#[from] InvalidField),
-}
 
 /// Returns the outbox row of this message.
 pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
@@ -49,17 +37,17 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     }
 }
 
-/// Decodes a request of the order service; `None` for a type that this service does not read.
-pub fn decode(message: &Message) -> Result<Option<OrderRequest>, DecodeError> {
-    let payload = message.payload.as_slice();
-    let (order_id, action) = match messages::name(&message.message_type) {
+/// Decodes a request of the order service: the order, and what is requested of its payment. `None` for a type that this
+/// service does not read.
+pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<(OrderId, Action)>, DecodeError> {
+    let request = match messages::name(message_type) {
         Some(proto::PaymentRequested::NAME) => charge(proto::PaymentRequested::decode(payload)?)?,
         Some(proto::RefundRequested::NAME) => refund(&proto::RefundRequested::decode(payload)?)?,
         Some(proto::OrderExpired::NAME) => stop(&proto::OrderExpired::decode(payload)?.order_id)?,
         Some(proto::OrderCancelled::NAME) => stop(&proto::OrderCancelled::decode(payload)?.order_id)?,
         _ => return Ok(None),
     };
-    Ok(Some(OrderRequest { order_id, action, traceparent: message.traceparent.clone() }))
+    Ok(Some(request))
 }
 
 fn charge(message: proto::PaymentRequested) -> Result<(OrderId, Action), InvalidField> {
@@ -90,27 +78,14 @@ fn stop(order: &str) -> Result<(OrderId, Action), InvalidField> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_inbox::Headers;
     use stampede_proto::r#type::v1::{DeclineCode, Money as ProtoMoney};
     use stampede_vocab::{PaymentId, Service};
     use uuid::Uuid;
 
     const ORDER: &str = "ord_0000000000000000000000001a";
 
-    fn message(message_type: &str, payload: Vec<u8>) -> Message {
-        Message {
-            source: "/stampede/order".to_owned(),
-            id: "1".to_owned(),
-            sequence: 1,
-            headers: Headers::default(),
-            message_type: format!("stampede.message.v1.{message_type}"),
-            key: ORDER.to_owned(),
-            payload,
-            traceparent: None,
-            topic: "stampede.order".to_owned(),
-            partition: 0,
-            offset: 0,
-        }
+    fn decoded(name: &str, payload: &[u8]) -> Result<Option<(OrderId, Action)>, DecodeError> {
+        decode(&format!("stampede.message.v1.{name}"), payload)
     }
 
     fn requested() -> proto::PaymentRequested {
@@ -140,22 +115,22 @@ mod tests {
 
     #[test]
     fn requests_of_the_order_service_are_decoded() {
-        let request = decode(&message("PaymentRequested", requested().encode_to_vec())).unwrap().unwrap();
-        assert_eq!(request.order_id.uuid(), Uuid::from_u128(42));
-        assert!(matches!(request.action, Action::Charge { attempt: 1, .. }));
+        let (order_id, action) = decoded("PaymentRequested", &requested().encode_to_vec()).unwrap().unwrap();
+        assert_eq!(order_id.uuid(), Uuid::from_u128(42));
+        assert!(matches!(action, Action::Charge { attempt: 1, .. }));
         let longest = "ä".repeat(MAX_PAYMENT_METHOD_CHARS);
         let longest = proto::PaymentRequested { payment_method: longest, ..requested() };
-        assert!(decode(&message("PaymentRequested", longest.encode_to_vec())).is_ok());
+        assert!(decoded("PaymentRequested", &longest.encode_to_vec()).is_ok());
         // A currency that nothing is sold in any more.
         let leva = Some(ProtoMoney { minor_units: 500, currency: "BGN".to_owned() });
         let refund = proto::RefundRequested { order_id: ORDER.to_owned(), amount: leva };
-        let refund = decode(&message("RefundRequested", refund.encode_to_vec())).unwrap().unwrap();
-        assert!(matches!(refund.action, Action::Refund { .. }));
+        let (_, refund) = decoded("RefundRequested", &refund.encode_to_vec()).unwrap().unwrap();
+        assert!(matches!(refund, Action::Refund { .. }));
         for ended in ["OrderExpired", "OrderCancelled"] {
             let payload = proto::OrderExpired { order_id: ORDER.to_owned(), ..Default::default() }.encode_to_vec();
-            assert_eq!(decode(&message(ended, payload)).unwrap().unwrap().action, Action::Stop);
+            assert_eq!(decoded(ended, &payload), Ok(Some((ORDER.parse().unwrap(), Action::Stop))));
         }
-        assert_eq!(decode(&message("OrderPlaced", Vec::new())), Ok(None));
+        assert_eq!(decoded("OrderPlaced", b""), Ok(None));
     }
 
     #[test]
@@ -173,7 +148,7 @@ mod tests {
                 proto::PaymentRequested { payment_method: "x".repeat(MAX_PAYMENT_METHOD_CHARS + 1), ..requested() },
             ),
         ] {
-            match decode(&message("PaymentRequested", bad.encode_to_vec())) {
+            match decoded("PaymentRequested", &bad.encode_to_vec()) {
                 Err(DecodeError::Field(error)) => assert_eq!(error.field, field),
                 other => panic!("{field}: {other:?}"),
             }
@@ -184,8 +159,7 @@ mod tests {
     fn every_message_that_the_service_takes_is_understood_and_no_other() {
         let taken: Vec<String> = messages::taken_by(Service::Payment).collect();
         for message_type in Service::ALL.into_iter().flat_map(messages::written_by) {
-            let is_understood =
-                !matches!(decode(&message(messages::name(&message_type).unwrap(), vec![0xff])), Ok(None));
+            let is_understood = !matches!(decode(&message_type, b"\xff"), Ok(None));
             assert_eq!(is_understood, taken.contains(&message_type), "{message_type}");
         }
     }

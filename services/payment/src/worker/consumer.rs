@@ -1,6 +1,7 @@
 //! Consumes the requests of the order service.
 
 use crate::{
+    domain::{Action, OrderRequest},
     messages,
     usecase::{ChargeAttempts, FollowError, FollowOrders, Followed},
     worker::pool,
@@ -8,6 +9,7 @@ use crate::{
 use sqlx::MySqlConnection;
 use stampede_inbox::{Boxed, HandleError, Handler, Message};
 use stampede_service::decode;
+use stampede_vocab::OrderId;
 
 /// Applies the messages of the order topic.
 pub struct Consumer {
@@ -30,7 +32,7 @@ impl Handler for Consumer {
         conn: &'c mut MySqlConnection,
         batch: &'c [Message],
     ) -> Boxed<'c, Result<Followed, HandleError>> {
-        Box::pin(async move { Ok(self.follow.apply(conn, decode(batch, messages::decode)?).await?) })
+        Box::pin(async move { Ok(self.follow.apply(conn, requests(batch)?).await?) })
     }
 
     /// Begins the charges that were taken over, each with its permit, on a task of its own. The charge pool waits for
@@ -41,6 +43,15 @@ impl Handler for Consumer {
         }
         Box::pin(std::future::ready(()))
     }
+}
+
+/// Decodes the requests of a batch, each with its index and the trace in which it was made.
+fn requests(batch: &[Message]) -> Result<Vec<(usize, OrderRequest)>, HandleError> {
+    let decoded = decode(batch, |message| messages::decode(&message.message_type, &message.payload))?;
+    let request = |(index, (order_id, action)): (usize, (OrderId, Action))| {
+        (index, OrderRequest { order_id, action, traceparent: batch[index].traceparent.clone() })
+    };
+    Ok(decoded.into_iter().map(request).collect())
 }
 
 impl From<FollowError> for HandleError {
