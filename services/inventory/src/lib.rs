@@ -36,7 +36,7 @@ use usecase::{
     ApplyMessages, CheckStaging, CompareAll, DropStaleHolds, Reconcile, ReleaseEnded, ReleaseReservations,
     ReleaseUnwritten, ReserveUnits, StageStock, SyncRedis, ViewStock,
 };
-use worker::{Consumer, Gauges};
+use worker::{Consumer, Gauges, UnwrittenOrders};
 
 /// Time-out of one round of a worker. The next round resumes where this one was cut.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,17 +84,9 @@ fn start_order_sweep(
 ) {
     let orders = Orders::new(parts.channel(&config.order_urls, Service::Order));
     let ended = ReleaseEnded::new(parts.db.clone(), orders.clone(), sync, config.ended_order_age());
-    let ended = Arc::new(ended);
-    let unwritten = Arc::new(ReleaseUnwritten::new(parts.db.clone(), orders, release, unwritten_age));
-    parts.every("unwritten order sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
-        let (unwritten, ended) = (unwritten.clone(), ended.clone());
-        async move {
-            let unwritten = unwritten.run().await;
-            // Runs even if a reservation of an unwritten order could not be given back.
-            ended.run().await?;
-            unwritten
-        }
-    });
+    let unwritten = ReleaseUnwritten::new(parts.db.clone(), orders, release, unwritten_age);
+    let sweep = UnwrittenOrders::new(unwritten, ended, config.sweep_interval());
+    parts.work("unwritten order sweep", ROUND_TIMEOUT, sweep);
 }
 
 fn start_hold_sweep(parts: &Parts, config: &Config, redis: Stock, sync: SyncRedis) {

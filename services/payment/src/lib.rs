@@ -21,11 +21,9 @@ mod worker;
 
 pub use config::Config;
 
-use opentelemetry::global;
 use provider::{Breaker, HttpProvider, WebhookSecrets};
 use rpc::PaymentRpc;
 use stampede_chassis::{Grpc, Workers};
-use stampede_db::DbError;
 use stampede_proto::{
     messages::taken_by,
     payment::v1::payment_service_server::{PaymentServiceServer, SERVICE_NAME},
@@ -38,7 +36,7 @@ use usecase::{
     CarryOutDecisions, ChargeAttempts, Context, FindPayments, FollowOrders, HandleWebhook, LookUpNotices, NoteRefunds,
     Permits, ReconcileAttempts, RefundPayments, RepublishCaptures, SettleAttempts, SettleRefunds,
 };
-use worker::{Consumer, PoolConfig, Queue};
+use worker::{Consumer, Gauges, PoolConfig, Queue};
 
 /// Poll interval of the queues of charges and refunds when nothing wakes their pool: a job that another replica has
 /// queued wakes only the pool of that replica.
@@ -120,27 +118,9 @@ fn start_sweeps(parts: &Parts, config: &Config, context: &Context, note_refunds:
 }
 
 fn start_gauges(parts: &Parts, reconcile: ReconcileAttempts, note_refunds: NoteRefunds) {
-    let meter = global::meter("stampede.payment");
-    let parked = meter
-        .u64_gauge("stampede_payments_parked")
-        .with_description("Anomalies of charges and refunds that nobody has decided on")
-        .build();
-    let unknown = meter
-        .u64_gauge("stampede_payments_unknown")
-        .with_description("Charges of unknown outcome, which are being looked up")
-        .build();
-    let unread = meter
-        .u64_gauge("stampede_payments_unread_refunds")
-        .with_description("Charges that were refunded by hand and that the provider does not show")
-        .build();
+    let gauges = Gauges::new(reconcile, note_refunds);
     parts.every("payment gauges", GAUGE_INTERVAL, GAUGE_INTERVAL, move || {
-        let (reconcile, unknown, parked) = (reconcile.clone(), unknown.clone(), parked.clone());
-        let (note_refunds, unread) = (note_refunds.clone(), unread.clone());
-        async move {
-            unknown.record(reconcile.count_unknown().await?, &[]);
-            parked.record(reconcile.count_parked().await?, &[]);
-            unread.record(note_refunds.count_unread().await?, &[]);
-            Ok::<_, DbError>(())
-        }
+        let gauges = gauges.clone();
+        async move { gauges.measure().await }
     });
 }

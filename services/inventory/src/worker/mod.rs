@@ -2,6 +2,8 @@
 
 mod consumer;
 mod gauges;
+mod unwritten_orders;
 
 pub use consumer::Consumer;
 pub use gauges::Gauges;
+pub use unwritten_orders::UnwrittenOrders;

@@ -273,9 +273,9 @@ impl Sale {
             traceparent: None,
         };
         let rows = Arc::new([message]);
-        let append = self.payments.transact("answer", move |tx| {
+        let append = self.payments.transact("answer", move |conn| {
             let rows = rows.clone();
-            Box::pin(async move { stampede_outbox::append(tx, &*rows).await })
+            Box::pin(async move { stampede_outbox::append(conn, &*rows).await })
         });
         append.await?;
         self.outbox.wake();

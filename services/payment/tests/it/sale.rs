@@ -139,9 +139,9 @@ impl Sale {
             traceparent: None,
         };
         let rows: Arc<[OutboxMessage]> = messages.into_iter().map(row).collect();
-        let append = self.orders.transact("publish", move |tx| {
+        let append = self.orders.transact("publish", move |conn| {
             let rows = rows.clone();
-            Box::pin(async move { stampede_outbox::append(tx, &rows).await })
+            Box::pin(async move { stampede_outbox::append(conn, &rows).await })
         });
         append.await?;
         self.outbox.wake();
