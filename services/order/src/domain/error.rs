@@ -1,4 +1,5 @@
-//! The refusals of orders and of their changes. `rpc/problem.rs` maps each to its reason and sentence.
+//! The refusals of orders and of their changes, with the sentences that callers get. `rpc/problem.rs` maps each to its
+//! reason and field.
 
 use super::StateName;
 use stampede_vocab::{Currency, Money};
@@ -8,16 +9,16 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceRefusal {
     /// Inventory refuses to reserve its units.
-    #[error("stock refused: {0:?}")]
+    #[error("{}", .0.reason)]
     Stock(StockRefusal),
     /// The coupon cannot be used for it.
-    #[error("coupon refused: {0:?}")]
+    #[error("{0}")]
     Coupon(CouponRefusal),
     /// The total does not fit into 64 bits of minor units.
-    #[error("the total is too large")]
+    #[error("the total is too large to be an amount")]
     TotalOverflow,
     /// Two amounts have different currencies.
-    #[error("{field} is not in {currency}")]
+    #[error("the order is in {currency}")]
     CurrencyMismatch {
         /// Field at fault.
         field: &'static str,
@@ -25,10 +26,10 @@ pub enum PlaceRefusal {
         currency: Currency,
     },
     /// The total is over the buyer's limit.
-    #[error("the total is {total}")]
+    #[error("the total is more than max_total")]
     PriceChanged { total: Money },
     /// The `request_id` was used for another order.
-    #[error("the request_id was used for another order")]
+    #[error("the request_id was used for another order: choose a new one")]
     RequestIdReused,
 }
 
@@ -44,25 +45,35 @@ pub struct StockRefusal {
 }
 
 /// Why inventory refuses a reservation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StockReason {
     /// No stock of the event was ever staged.
+    #[error("nothing of this event is on sale")]
     EventNotFound,
     /// The event has not opened.
+    #[error("the event has not opened")]
     EventNotOpen,
     /// The event has closed.
+    #[error("the event has closed")]
     EventClosed,
     /// Not enough units are left.
+    #[error("not enough units are left")]
     SoldOut,
     /// The buyer would have more than the limit.
+    #[error("you would have more than the limit per buyer")]
     LimitReached,
     /// The event does not offer the item.
+    #[error("the event does not offer this item")]
     ItemNotFound,
     /// The stock is being staged or rebuilt.
+    #[error("the stock is being staged: try again shortly")]
     NotReady,
     /// The lines are of more than one currency.
+    #[error("the items are of more than one currency")]
     CurrencyMismatch,
-    /// The order was written, and has given up its units since.
+    /// The order was written, and has given up its units since. It is found and returned, so that the sentence is read
+    /// only if its row was lost: the one of `NotReady`.
+    #[error("the stock is being staged: try again shortly")]
     Released,
 }
 
@@ -75,15 +86,19 @@ impl StockReason {
 }
 
 /// Why the coupon service refuses to hold a coupon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CouponRefusal {
     /// There is no such coupon, or it is somebody else's.
+    #[error("you have no such coupon")]
     NotFound,
     /// Another order holds or used it.
+    #[error("the coupon is held or used by another order")]
     InUse,
     /// It counts in another event only.
+    #[error("the coupon counts in another event")]
     WrongEvent,
     /// Its discount is of another currency.
+    #[error("the coupon is of another currency than the items")]
     CurrencyMismatch,
 }
 

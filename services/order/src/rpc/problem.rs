@@ -11,14 +11,12 @@ use tonic::Status;
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
-            Error::Place(refusal) => place_refused(refusal),
+            Error::Place(refusal) => place_refused(&refusal),
             Error::Command(refusal) => command_refused(refusal),
             Error::Peer(error) => peer(&error),
             Error::Db(error) => error.into(),
             Error::Batch(error) => error.into(),
-            Error::TooLate => {
-                Self::new(Reason::Unavailable, "the order could not be written in time: repeat it as it was")
-            }
+            Error::TooLate => Self::new(Reason::Unavailable, error.to_string()),
             Error::EventNotCancelled(_) => Self::new(Reason::EventNotFound, error.to_string()).field("event_id"),
             Error::BrokenOff => Self::internal_error(error),
         }
@@ -31,68 +29,50 @@ impl From<Error> for Status {
     }
 }
 
-fn place_refused(refusal: PlaceRefusal) -> Problem {
+fn place_refused(refusal: &PlaceRefusal) -> Problem {
+    let problem = |reason| Problem::new(reason, refusal.to_string());
     match refusal {
-        PlaceRefusal::Stock(refusal) => stock(refusal),
-        PlaceRefusal::Coupon(refusal) => coupon(refusal),
-        PlaceRefusal::TotalOverflow => {
-            Problem::new(Reason::TotalOverflow, "the total is too large to be an amount").field("lines")
-        }
+        PlaceRefusal::Stock(refusal) => stock(*refusal),
+        PlaceRefusal::Coupon(refusal) => problem(coupon(*refusal)).field("coupon_id"),
+        PlaceRefusal::TotalOverflow => problem(Reason::TotalOverflow).field("lines"),
         PlaceRefusal::CurrencyMismatch { field, currency } => {
-            Problem::new(Reason::CurrencyMismatch, format!("the order is in {currency}"))
-                .field(field)
-                .meta("currency", currency)
+            problem(Reason::CurrencyMismatch).field(*field).meta("currency", currency)
         }
-        PlaceRefusal::PriceChanged { total } => Problem::new(Reason::PriceChanged, "the total is more than max_total")
+        PlaceRefusal::PriceChanged { total } => problem(Reason::PriceChanged)
             .field("max_total")
             .meta("total_minor_units", total.minor_units)
             .meta("currency", total.currency),
-        PlaceRefusal::RequestIdReused => {
-            Problem::new(Reason::RequestIdReused, "the request_id was used for another order: choose a new one")
-                .field("request_id")
-        }
+        PlaceRefusal::RequestIdReused => problem(Reason::RequestIdReused).field("request_id"),
     }
 }
 
 fn stock(refusal: StockRefusal) -> Problem {
-    let StockRefusal { reason, line, allowed_units } = refusal;
+    let StockRefusal { reason: why, line, allowed_units } = refusal;
     let of_line = |member: &str| line.map_or_else(|| "lines".to_owned(), |line| format!("lines[{line}].{member}"));
-    match reason {
-        StockReason::EventNotFound => {
-            Problem::new(Reason::EventNotFound, "nothing of this event is on sale").field("event_id")
+    let problem = |reason| Problem::new(reason, why.to_string());
+    match why {
+        StockReason::EventNotFound => problem(Reason::EventNotFound).field("event_id"),
+        StockReason::EventNotOpen => problem(Reason::EventNotOpen).field("event_id"),
+        StockReason::EventClosed => problem(Reason::EventClosed).field("event_id"),
+        StockReason::SoldOut => problem(Reason::SoldOut).field(of_line("units")).meta("allowed_units", allowed_units),
+        StockReason::LimitReached => {
+            problem(Reason::LimitReached).field(of_line("units")).meta("allowed_units", allowed_units)
         }
-        StockReason::EventNotOpen => Problem::new(Reason::EventNotOpen, "the event has not opened").field("event_id"),
-        StockReason::EventClosed => Problem::new(Reason::EventClosed, "the event has closed").field("event_id"),
-        StockReason::SoldOut => Problem::new(Reason::SoldOut, "not enough units are left")
-            .field(of_line("units"))
-            .meta("allowed_units", allowed_units),
-        StockReason::LimitReached => Problem::new(Reason::LimitReached, "you would have more than the limit per buyer")
-            .field(of_line("units"))
-            .meta("allowed_units", allowed_units),
-        StockReason::ItemNotFound => {
-            Problem::new(Reason::ItemNotFound, "the event does not offer this item").field(of_line("item_id"))
-        }
-        // The order of a released reservation is found and returned, unless its row was lost.
+        StockReason::ItemNotFound => problem(Reason::ItemNotFound).field(of_line("item_id")),
         StockReason::NotReady | StockReason::Released => {
-            Problem::new(Reason::NotReady, "the stock is being staged: try again shortly")
-                .field(line.map_or_else(|| "event_id".to_owned(), |_| of_line("item_id")))
+            problem(Reason::NotReady).field(line.map_or_else(|| "event_id".to_owned(), |_| of_line("item_id")))
         }
-        StockReason::CurrencyMismatch => {
-            Problem::new(Reason::CurrencyMismatch, "the items are of more than one currency").field("lines")
-        }
+        StockReason::CurrencyMismatch => problem(Reason::CurrencyMismatch).field("lines"),
     }
 }
 
-fn coupon(refusal: CouponRefusal) -> Problem {
-    let problem = match refusal {
-        CouponRefusal::NotFound => Problem::new(Reason::CouponNotFound, "you have no such coupon"),
-        CouponRefusal::InUse => Problem::new(Reason::CouponInUse, "the coupon is held or used by another order"),
-        CouponRefusal::WrongEvent => Problem::new(Reason::CouponWrongEvent, "the coupon counts in another event"),
-        CouponRefusal::CurrencyMismatch => {
-            Problem::new(Reason::CurrencyMismatch, "the coupon is of another currency than the items")
-        }
-    };
-    problem.field("coupon_id")
+const fn coupon(refusal: CouponRefusal) -> Reason {
+    match refusal {
+        CouponRefusal::NotFound => Reason::CouponNotFound,
+        CouponRefusal::InUse => Reason::CouponInUse,
+        CouponRefusal::WrongEvent => Reason::CouponWrongEvent,
+        CouponRefusal::CurrencyMismatch => Reason::CurrencyMismatch,
+    }
 }
 
 fn command_refused(refusal: CommandRefusal) -> Problem {
@@ -156,6 +136,14 @@ mod tests {
         let problem = failed(PlaceRefusal::Stock(refusal));
         assert_eq!((problem.reason(), problem.field_path()), (Reason::LimitReached, Some("lines[1].units")));
         assert_eq!(problem.metadata()["allowed_units"], "2");
+    }
+
+    #[test]
+    fn a_refusal_of_another_service_has_a_sentence_for_the_buyer() {
+        let refusal = StockRefusal { reason: StockReason::SoldOut, line: Some(0), allowed_units: 0 };
+        assert_eq!(failed(PlaceRefusal::Stock(refusal)).detail(), "not enough units are left");
+        let in_use = failed(PlaceRefusal::Coupon(CouponRefusal::InUse));
+        assert_eq!(in_use.detail(), "the coupon is held or used by another order");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub enum Error {
     #[error("no cancellation of event {0} is known")]
     EventNotCancelled(EventId),
     /// The write limit has passed, so the units and the coupon may be freed at any time. The order is not written.
-    #[error("the order could not be written in time")]
+    #[error("the order could not be written in time: repeat it as it was")]
     TooLate,
     /// The task of the call panicked or was cancelled.
     #[error("the purchase was broken off")]
