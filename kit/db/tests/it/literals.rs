@@ -3,7 +3,7 @@
 use proptest::{
     prelude::{Strategy, any},
     strategy::ValueTree,
-    test_runner::TestRunner,
+    test_runner::{Config, RngSeed, TestRunner},
 };
 use sqlx::Row;
 use stampede_db::{Literal, Statement};
@@ -31,8 +31,15 @@ const NASTY: [&str; 14] = [
     "`\"",
 ];
 
+/// Draws values at random. Prints the seed: given as `PROPTEST_RNG_SEED` it draws the same ones again.
 fn generated<T>(strategy: impl Strategy<Value = T>) -> Vec<T> {
-    let mut runner = TestRunner::deterministic();
+    let config = Config::default();
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => rand::random(),
+    };
+    println!("PROPTEST_RNG_SEED={seed}");
+    let mut runner = TestRunner::new(Config { rng_seed: RngSeed::Fixed(seed), ..config });
     (0..VALUES * STATEMENTS).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
 }
 
