@@ -121,11 +121,9 @@ fn ends_within(process: Process, within: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
-
     use super::*;
-    use crate::scratch::Scratch;
-    use crate::state::Recorded;
+    use crate::{scratch::Scratch, state::Recorded};
+    use std::process::{Child, Command};
 
     fn sleeper() -> (Child, Process) {
         let child = Command::new("sleep").arg("60").spawn().expect("sleep is there");

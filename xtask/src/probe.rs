@@ -53,10 +53,8 @@ fn exchange(port: u16, request: &[u8], length: usize) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::thread;
-
     use super::*;
+    use std::{net::TcpListener, thread};
 
     fn server_saying(reply: &'static [u8]) -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

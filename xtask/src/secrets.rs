@@ -96,10 +96,9 @@ fn random_hex() -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::scratch::Scratch;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn random_secrets_are_long_enough_and_differ() {

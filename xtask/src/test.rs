@@ -316,10 +316,9 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::cli::{self, Cli};
+    use clap::Parser;
 
     #[test]
     fn the_time_to_fuzz_and_the_seed_are_passed_on_if_they_are_given() {

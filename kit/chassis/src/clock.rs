@@ -166,14 +166,12 @@ impl Offsets {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::{
         future::{pending, ready},
         sync::atomic::{AtomicUsize, Ordering},
     };
-
     use tokio::time::sleep;
-
-    use super::*;
 
     const AHEAD: Duration = Duration::from_secs(2);
 

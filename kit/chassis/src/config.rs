@@ -140,9 +140,8 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, FromArgMatches, Parser};
-
     use super::*;
+    use clap::{CommandFactory, FromArgMatches, Parser};
 
     const ORDER: Process = Process::Service(stampede_vocab::Service::Order);
 

@@ -37,11 +37,9 @@ impl<T: Unpin> HttpBody for Keeping<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use http_body_util::BodyExt;
-
     use super::*;
+    use http_body_util::BodyExt;
+    use std::sync::Arc;
 
     #[tokio::test]
     async fn what_is_kept_goes_with_the_body() {

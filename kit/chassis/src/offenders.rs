@@ -56,12 +56,10 @@ impl Offenders {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::{io, sync::Arc};
-
     use tokio::time::advance;
     use tracing_subscriber::fmt;
-
-    use super::*;
 
     /// Captures the log.
     #[derive(Clone, Default)]

@@ -138,9 +138,8 @@ fn parse_forwarded(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
+    use http::HeaderValue;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()

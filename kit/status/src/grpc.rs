@@ -96,9 +96,8 @@ fn chain(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn every_reason_survives_the_way_through_a_status() {

@@ -50,11 +50,9 @@ impl Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use serde_json::json;
-
     use super::*;
+    use serde_json::json;
+    use std::time::Duration;
 
     #[test]
     fn a_bare_problem_has_only_the_members_that_say_something() {

@@ -167,9 +167,8 @@ impl std::fmt::Display for Reason {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn names_are_unique_upper_snake_and_parse_back() {

@@ -245,10 +245,9 @@ fn print(figures: &Figures) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::cli::{Cli, Command as Typed, Generator};
+    use clap::Parser;
 
     fn args(typed: &[&str]) -> WatchersArgs {
         let all = [&["cargo xtask", "bench", "watchers"], typed].concat();

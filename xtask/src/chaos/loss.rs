@@ -75,8 +75,7 @@ fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scratch::Scratch;
-    use crate::workspace::make_directory;
+    use crate::{scratch::Scratch, workspace::make_directory};
 
     #[test]
     fn bytes_written_since_are_truncated_and_all_can_be_lost() {

@@ -134,11 +134,9 @@ impl<'r> Report<'r> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::chaos::plan;
-    use crate::replicas::Replicas;
+    use crate::{chaos::plan, replicas::Replicas};
+    use serde_json::json;
 
     fn outcome() -> Outcome {
         Outcome::of(1, &plan::draw(1, &Replicas::default(), 1)[0])

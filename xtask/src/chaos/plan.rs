@@ -293,10 +293,9 @@ const fn name_of(server: Server) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::replicas;
+    use std::collections::BTreeSet;
 
     fn two_of_each() -> Replicas {
         replicas::of_each(2).parse().expect("well formed")

@@ -155,9 +155,8 @@ fn pass_on(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
+    use std::time::Instant;
 
     /// Longer than anything here takes on a busy machine.
     const SOON: Duration = Duration::from_secs(20);

@@ -163,9 +163,8 @@ fn first_column(row: &[u8]) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Cursor};
-
     use super::*;
+    use std::io::{self, Cursor};
 
     /// A server that sends these bytes, whatever it receives.
     struct Script {

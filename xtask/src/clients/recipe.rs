@@ -148,9 +148,8 @@ fn before_path(first: &Path) -> anyhow::Result<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum;
-
     use super::*;
+    use clap::ValueEnum;
 
     #[test]
     fn every_language_has_a_folder_with_a_page_for_its_users() {

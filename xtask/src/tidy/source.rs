@@ -64,14 +64,14 @@ fn has_example(text: &str) -> bool {
     docs.find(|line| line.starts_with("//! ```")).is_some_and(|fence| ["//! ```", "//! ```no_run"].contains(&fence))
 }
 
-/// The line of the first import that stands apart from those before it, or names a crate a second time. Rustfmt sorts
-/// imports within a block, and merges none.
+/// The line of the first import that stands apart from those before it, or names a crate a second time, in a file or
+/// in a module or function inside. Rustfmt sorts imports within a block, and merges none.
 fn stray_import(text: &str) -> Option<usize> {
     let (mut crates, mut is_apart, mut is_inside) = (Vec::new(), false, false);
     for (index, line) in text.lines().enumerate() {
         if is_inside {
             is_inside = !line.ends_with(';');
-        } else if let Some(import) = line.strip_prefix("use ") {
+        } else if let Some(import) = line.trim_start().strip_prefix("use ") {
             is_inside = !line.ends_with(';');
             let name = import.split([':', ';', ' ']).next().unwrap_or_default();
             if is_apart || crates.contains(&name) {
@@ -242,6 +242,16 @@ mod tests {
         assert_eq!(found("use a::b;\n\nuse std::fs;"), [5]);
         assert_eq!(found("use a::b;\nuse a::c;"), [4]);
         assert_eq!(found("use a::{\n    b,\n};\nuse c::d;\nuse a::e;"), [7]);
+    }
+
+    #[test]
+    fn imports_of_a_module_inside_of_a_file_are_one_block_too() {
+        let found = |inside: &str| lines("a.rs", &format!("//! A.\n\nuse a::b;\n\nmod tests {\n{inside}\n}\n"));
+        for fine in ["    use a::b;\n    use c::d;\n\n    fn f() {}", "    use a::{\n        b,\n    };\n    use c;"] {
+            assert!(found(fine).is_empty(), "{fine}");
+        }
+        assert_eq!(found("    use c::d;\n\n    use super::*;"), [8]);
+        assert_eq!(found("    use super::*;\n    use c::d;\n    use c::e;"), [8]);
     }
 
     #[test]

@@ -26,9 +26,8 @@ pub(crate) fn stamp(headers: &mut HeaderMap, deadline: Deadline) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
+    use http::HeaderValue;
 
     fn with_timeout(text: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(text))])

@@ -117,10 +117,9 @@ fn unauthenticated(detail: impl Into<String>) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use stampede_identity::{Claim, Scope};
     use stampede_vocab::Service;
-
-    use super::*;
 
     const PATH: &str = "/a.B/C";
 

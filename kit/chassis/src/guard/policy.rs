@@ -109,9 +109,8 @@ fn denied(detail: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use stampede_vocab::Service;
-
     use super::*;
+    use stampede_vocab::Service;
 
     fn by(caller: impl Into<Caller>, role: Role) -> Believed {
         Believed { caller: Some(caller.into()), role: Some(role), user_id: "usr_1".to_owned() }

@@ -134,9 +134,8 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Extension, Router, routing::any};
-
     use super::*;
+    use axum::{Extension, Router, routing::any};
 
     fn request(path: &str) -> Request<Body> {
         Request::builder().uri(path).body(Body::empty()).unwrap()

@@ -13,9 +13,8 @@ pub fn catch_panic<F: Future>(handler: F) -> impl Future<Output = Result<F::Outp
 
 #[cfg(test)]
 mod tests {
-    use stampede_status::Reason;
-
     use super::*;
+    use stampede_status::Reason;
 
     async fn handler() {
         panic!("a bug");

@@ -55,12 +55,10 @@ pub(crate) fn now_s() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use super::*;
     use stampede_identity::Keys;
     use stampede_vocab::{Process, Service};
-
-    use super::*;
+    use std::sync::Arc;
 
     const PATH: &str = "/a.B/C";
 

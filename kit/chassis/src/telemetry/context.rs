@@ -133,6 +133,7 @@ impl Injector for Outgoing<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use opentelemetry::trace::TracerProvider;
     use opentelemetry_sdk::{
         propagation::TraceContextPropagator,
@@ -140,8 +141,6 @@ mod tests {
     };
     use tracing::info_span;
     use tracing_subscriber::layer::SubscriberExt;
-
-    use super::*;
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

@@ -182,15 +182,13 @@ impl Connected for Admitted {
 
 #[cfg(test)]
 mod tests {
-    use std::{pin::pin, time::Duration};
-
+    use super::*;
     use futures_util::StreamExt;
+    use std::{pin::pin, time::Duration};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         time::timeout,
     };
-
-    use super::*;
 
     const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     /// Longer than what must come takes, and shorter than the deadline of a preface.

@@ -116,11 +116,9 @@ impl Drop for Exchange {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::time::advance;
-
     use super::*;
+    use std::time::Duration;
+    use tokio::time::advance;
 
     fn judge(life: &Life) -> Verdict {
         life.judge(&HttpBounds::default(), None, Instant::now() + Duration::from_secs(3_600))

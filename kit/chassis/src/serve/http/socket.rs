@@ -144,17 +144,15 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, thread};
-
+    use super::*;
+    use crate::serve::{HttpBounds, http::bounds::MAX_LINGER};
     use futures_util::future::join_all;
+    use std::{io::Write, thread};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
         time::{Instant, timeout},
     };
-
-    use super::*;
-    use crate::serve::{HttpBounds, http::bounds::MAX_LINGER};
 
     /// Returns a connection of the server, and its client.
     #[cfg(target_os = "linux")]

@@ -152,10 +152,9 @@ impl HttpBody for Watched {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
-
     use super::*;
     use crate::serve::http::life::Life;
+    use http_body_util::BodyExt;
 
     fn watched(body: Body) -> Watched {
         Watched::new(body, Life::begin().begin_request(true))
