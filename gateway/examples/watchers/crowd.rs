@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Poll interval of a wait.
 const TICK: Duration = Duration::from_millis(10);
 /// The end of an event of a stream.
@@ -52,7 +52,7 @@ impl Crowd {
 
     /// Waits until so many watchers have a change. Returns their latencies, the shortest first.
     pub async fn wait_for(&self, change: usize, watchers: usize) -> anyhow::Result<Vec<Duration>> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + MAX_WAIT;
         loop {
             let mut latencies = self.latencies(change).clone();
             if latencies.len() >= watchers {

@@ -3,7 +3,7 @@
 //! To a gateway of this machine they come from many addresses, as a crowd does, so that neither its shares of one
 //! address nor the ports of one are the limit.
 
-use crate::crowd::PATIENCE;
+use crate::crowd::MAX_WAIT;
 use anyhow::Context;
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -52,7 +52,7 @@ impl Lines {
 
     /// Connects the watchers from this one on. Returns a line for each that the connection has room for.
     pub async fn connect(&self, watcher: usize) -> anyhow::Result<Vec<Line>> {
-        let socket = timeout(PATIENCE, self.socket(watcher)).await.context("the gateway takes no connection")?;
+        let socket = timeout(MAX_WAIT, self.socket(watcher)).await.context("the gateway takes no connection")?;
         let io = TokioIo::new(socket.context("cannot connect to the gateway")?);
         if self.http1 {
             let (line, connection) = http1::handshake(io).await?;
@@ -84,11 +84,11 @@ impl Line {
         let answer = match self {
             Self::Http1(gateway, line) => {
                 let request = Request::get(path).header(header::HOST, gateway.to_string()).body(Empty::new())?;
-                timeout(PATIENCE, line.send_request(request)).await
+                timeout(MAX_WAIT, line.send_request(request)).await
             }
             Self::Http2(gateway, line) => {
                 let request = Request::get(format!("http://{gateway}{path}")).body(Empty::new())?;
-                timeout(PATIENCE, line.send_request(request)).await
+                timeout(MAX_WAIT, line.send_request(request)).await
             }
         };
         Ok(answer.context("a stream does not open")??)

@@ -10,7 +10,7 @@ mod operator;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use crowd::{Crowd, PATIENCE};
+use crowd::{Crowd, MAX_WAIT};
 use line::Lines;
 use operator::Operator;
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ async fn open(crowd: &Arc<Crowd>, lines: &Lines, event: &str, watchers: usize) -
     while begun < watchers {
         for line in lines.connect(begun).await?.into_iter().take(watchers - begun) {
             let permit = Arc::clone(&opening).acquire_owned();
-            let permit = tokio::time::timeout(PATIENCE, permit).await.context(crowd.trouble("no stream opens"))??;
+            let permit = tokio::time::timeout(MAX_WAIT, permit).await.context(crowd.trouble("no stream opens"))??;
             tokio::spawn(Arc::clone(crowd).watch(line, Arc::clone(&path), permit));
             begun += 1;
         }

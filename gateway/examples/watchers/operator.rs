@@ -1,6 +1,6 @@
 //! The operator, who makes the event that is watched, changes it, and ends it.
 
-use crate::crowd::PATIENCE;
+use crate::crowd::MAX_WAIT;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{Request, header};
@@ -54,7 +54,7 @@ impl Operator {
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::<Bytes>::from(body.to_string()))?;
-        let answer = timeout(PATIENCE, line.send_request(request)).await.context("the gateway does not answer")??;
+        let answer = timeout(MAX_WAIT, line.send_request(request)).await.context("the gateway does not answer")??;
         let status = answer.status();
         let answer = answer.into_body().collect().await?.to_bytes();
         ensure!(status.is_success(), "{path} is answered {status}: {}", String::from_utf8_lossy(&answer));

@@ -2,7 +2,7 @@
 //! client is served in time, the process stays small ([`Victim`]), and what they held comes back by itself.
 
 use crate::{
-    raw::{Door, PATIENCE, closed_after, frame},
+    raw::{Door, MAX_WAIT, closed_after, frame},
     victim::Victim,
 };
 use futures_util::future::join_all;
@@ -100,7 +100,7 @@ async fn an_idle_connection_is_closed() {
     http2.open("HEAD", "/", true).await;
     http2.wait_for(frame::GOAWAY, 1).await;
     // It answers nothing, and so it is closed all the same.
-    assert!(closed_after(&mut http2.socket).await < PATIENCE);
+    assert!(closed_after(&mut http2.socket).await < MAX_WAIT);
 }
 
 #[tokio::test]

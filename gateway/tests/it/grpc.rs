@@ -29,7 +29,7 @@ use tonic::{
 pub const GET_PAYMENT: &str = "/stampede.payment.v1.PaymentService/GetPayment";
 pub const LIST_PAYMENTS: &str = "/stampede.payment.v1.PaymentService/ListPayments";
 pub const WATCH_EVENTS: &str = "/stampede.event.v1.EventService/WatchEvents";
-/// A gateway with this flag waits for a service for longer than a test waits for anything ([`raw::PATIENCE`]).
+/// A gateway with this flag waits for a service for longer than a test waits for anything ([`raw::MAX_WAIT`]).
 pub const WAITS_LONGER: (&str, &str) = ("--request-timeout-ms", "60000");
 /// One with this flag does not wait long for a service that is slow.
 pub const WAITS_LESS: (&str, &str) = ("--request-timeout-ms", "700");
@@ -178,10 +178,10 @@ async fn a_call_that_is_cancelled_ends_at_the_service() {
     let mut orders = OrderServiceClient::new(channel(&door).await);
     let request = with_token(GetOrderRequest { order_id: "ord_1".into() }, "buyer");
     let calling = tokio::spawn(async move { orders.get_order(request).await });
-    let next = timeout(raw::PATIENCE, notes.recv());
+    let next = timeout(raw::MAX_WAIT, notes.recv());
     assert_eq!(next.await.unwrap(), Some("begun"));
     calling.abort();
-    let next = timeout(raw::PATIENCE, notes.recv());
+    let next = timeout(raw::MAX_WAIT, notes.recv());
     assert_eq!(next.await.expect("the gateway itself would wait"), Some("dropped"));
 }
 
@@ -227,11 +227,11 @@ async fn failures_keep_their_details_and_lose_their_internals() {
 async fn a_caller_who_waits_less_is_answered_sooner() {
     let (front, _guard) = front(&[WAITS_LONGER]).await;
     let slow = call(LIST_PAYMENTS, GRPC, &good_token("buyer"), framed(&list_payments("slow")));
-    let reply = timeout(raw::PATIENCE, send(&front, with(slow, &[("grpc-timeout", "100m")]))).await;
+    let reply = timeout(raw::MAX_WAIT, send(&front, with(slow, &[("grpc-timeout", "100m")]))).await;
     assert_eq!(reply.expect("the gateway itself would wait").reason(), Reason::DeadlineExceeded);
     let stay = framed(&WatchEventsRequest { event_ids: vec!["stay".into()] });
     let stream = send(&front, with(call(WATCH_EVENTS, GRPC, "", stay), &[("grpc-timeout", "900m")]));
-    let reply = timeout(raw::PATIENCE, stream).await.expect("a stream ends with the deadline of its caller");
+    let reply = timeout(raw::MAX_WAIT, stream).await.expect("a stream ends with the deadline of its caller");
     assert_eq!(reply.reason(), Reason::DeadlineExceeded);
 }
 
@@ -353,7 +353,7 @@ async fn a_gateway_that_leaves_ends_its_streams_as_unavailable() {
     let stay = framed(&WatchEventsRequest { event_ids: vec!["stay".into()] });
     let open = front.open(call(WATCH_EVENTS, GRPC, "", stay)).await.into_body();
     front.workers.draining().cancel();
-    let rest = timeout(raw::PATIENCE, open.collect()).await.unwrap().unwrap();
+    let rest = timeout(raw::MAX_WAIT, open.collect()).await.unwrap().unwrap();
     let status = Status::from_header_map(rest.trailers().unwrap()).unwrap();
     let problem = Problem::from_status(&status);
     assert_eq!((problem.reason(), problem.retry_delay().is_some()), (Reason::Unavailable, true));

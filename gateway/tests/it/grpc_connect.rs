@@ -6,7 +6,7 @@ use crate::{
         GET_PAYMENT, LIST_PAYMENTS, Reply, WAITS_LESS, WAITS_LONGER, WATCH_EVENTS, call, front, get_payment,
         list_payments, send,
     },
-    raw::PATIENCE,
+    raw::MAX_WAIT,
 };
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use prost::Message;
@@ -116,6 +116,6 @@ async fn what_is_no_post_is_refused_by_naming_the_methods_of_a_call() {
 async fn a_caller_who_waits_less_is_answered_sooner() {
     let (front, _guard) = front(&[WAITS_LONGER]).await;
     let slow = call(LIST_PAYMENTS, PROTO, &good_token("buyer"), list_payments("slow").encode_to_vec());
-    let reply = timeout(PATIENCE, send(&front, with(slow, &[VERSION, ("connect-timeout-ms", "100")]))).await;
+    let reply = timeout(MAX_WAIT, send(&front, with(slow, &[VERSION, ("connect-timeout-ms", "100")]))).await;
     assert_eq!(json(&reply.expect("the gateway itself would wait"))["code"], "deadline_exceeded");
 }

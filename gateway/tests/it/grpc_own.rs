@@ -3,7 +3,7 @@
 use crate::{
     front::with,
     grpc::{call, front, send},
-    raw::{Door, PATIENCE},
+    raw::{Door, MAX_WAIT},
 };
 use axum::body::Body;
 use bytes::Bytes;
@@ -119,5 +119,5 @@ async fn what_a_call_has_not_sent_by_its_end_is_not_waited_for() {
     let request = call(REFLECT, "application/grpc", "", Body::from_stream(never));
     let reply = send(&front, with(request, &[("grpc-timeout", "100m")])).await;
     assert_eq!(Status::from_header_map(&reply.trailers).unwrap().code(), Code::DeadlineExceeded);
-    timeout(PATIENCE, given_up.cancelled()).await.expect("the body is given up with the call");
+    timeout(MAX_WAIT, given_up.cancelled()).await.expect("the body is given up with the call");
 }

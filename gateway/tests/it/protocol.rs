@@ -4,7 +4,7 @@
 use crate::{
     front::{Answer, Front, good_token, request, with},
     grpc::WAITS_LONGER,
-    raw::PATIENCE,
+    raw::MAX_WAIT,
     services,
 };
 use http::header;
@@ -42,7 +42,7 @@ async fn a_path_is_the_same_one_with_letters_escaped() {
 async fn a_caller_who_waits_less_is_answered_sooner() {
     let (front, _guard) = front().await;
     let slow = request("GET", "/v1/payments?page_token=slow", &good_token("buyer"), "");
-    let answer = timeout(PATIENCE, front.send(with(slow, &[("grpc-timeout", "100m")]))).await;
+    let answer = timeout(MAX_WAIT, front.send(with(slow, &[("grpc-timeout", "100m")]))).await;
     assert_eq!(answer.expect("the gateway itself would wait").reason(), "DEADLINE_EXCEEDED");
 }
 

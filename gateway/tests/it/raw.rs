@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Longest wait for what must come, however slow the machine is.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Types of HTTP/2 frames.
@@ -82,7 +82,7 @@ impl Door {
             if answer.starts_with(&format!("HTTP/1.1 {status}")) {
                 return started.elapsed();
             }
-            assert!(started.elapsed() < PATIENCE, "{method} {path} is not {status} but {answer}");
+            assert!(started.elapsed() < MAX_WAIT, "{method} {path} is not {status} but {answer}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -94,7 +94,7 @@ pub async fn ask_on(mut socket: TcpStream, method: &str, path: &str) -> String {
     // A connection that is refused may be closed already.
     let _ = socket.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("the answer ends");
+    let _ = timeout(MAX_WAIT, socket.read_to_end(&mut answer)).await.expect("the answer ends");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -111,7 +111,7 @@ pub fn vanish(client: &TcpStream) {
 pub async fn closed_after(socket: &mut TcpStream) -> Duration {
     let (started, mut rest) = (Instant::now(), Vec::new());
     // An end or a reset, both are closed.
-    let _ = timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("the connection is closed");
+    let _ = timeout(MAX_WAIT, socket.read_to_end(&mut rest)).await.expect("the connection is closed");
     started.elapsed()
 }
 
@@ -184,6 +184,6 @@ impl Http2 {
                 *self.seen.entry(head[3]).or_default() += 1;
             }
         };
-        timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("of {count} frames {kind} there were fewer"));
+        timeout(MAX_WAIT, reading).await.unwrap_or_else(|_| panic!("of {count} frames {kind} there were fewer"));
     }
 }

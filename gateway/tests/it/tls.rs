@@ -2,7 +2,7 @@
 
 use crate::{
     front::try_build,
-    raw::{Door, PATIENCE, closed_after},
+    raw::{Door, MAX_WAIT, closed_after},
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -33,7 +33,7 @@ fn connect(address: SocketAddr, protocols: &[&[u8]]) -> StreamOwned<ClientConnec
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let name = ServerName::try_from("localhost").unwrap();
     let socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(MAX_WAIT)).unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)
 }
 

@@ -1,6 +1,6 @@
 //! An honest client at the door while strangers attack it: it is served in time, and the process stays small.
 
-use crate::raw::{Door, PATIENCE, ask_on};
+use crate::raw::{Door, MAX_WAIT, ask_on};
 use stampede_testkit::eventually;
 use std::{fs, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -64,7 +64,7 @@ impl<'d> Victim<'d> {
             if late > LATE {
                 (calls, late) = (0, 0);
             }
-            assert!(begun.elapsed() < PATIENCE, "99 of 100 calls are not answered within {MOST_P99:?}");
+            assert!(begun.elapsed() < MAX_WAIT, "99 of 100 calls are not answered within {MOST_P99:?}");
             most = resident_bytes().max(most);
         }
         let grown = most.saturating_sub(self.resident_before);

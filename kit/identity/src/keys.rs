@@ -8,7 +8,7 @@ use std::fmt;
 /// Shortest key in bytes: as long as the hash.
 const SHORTEST: usize = 32;
 /// Most keys: a next, a present and a previous one, and one spare. Each costs a forged entry a hash.
-const MOST: usize = 4;
+const MAX_KEYS: usize = 4;
 /// Longest remaining validity of an entry for one method, in seconds: twice its lifetime, for a clock that is ahead.
 const LONGEST_CALL_S: i64 = 2 * CALL_LIFE_S;
 /// Domain separation: the same secret may make other codes elsewhere.
@@ -55,7 +55,7 @@ impl Keys {
     /// Parses a secret of one key a line. Skips empty lines.
     pub fn parse(secret: &str) -> Result<Self, KeysError> {
         let lines: Vec<&str> = secret.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        if lines.is_empty() || lines.len() > MOST {
+        if lines.is_empty() || lines.len() > MAX_KEYS {
             return Err(KeysError::Count(lines.len()));
         }
         if let Some(short) = lines.iter().find(|line| line.len() < SHORTEST) {

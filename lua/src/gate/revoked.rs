@@ -8,7 +8,7 @@ use crate::{Args, FromRedisValue, Redis, RedisError};
 use stampede_vocab::Timestamp;
 
 /// Most logins on the list: some 20 MB. Whoever revokes one more is refused.
-const MOST: usize = 100_000;
+const MAX_LOGINS: usize = 100_000;
 /// Most entries of one answer, so that no other script waits for long.
 const PAGE: usize = 1_000;
 /// An end is rounded up to this, so that a login that is revoked over and over has few entries.
@@ -28,7 +28,7 @@ pub struct Revocation {
 pub async fn revoke(redis: &Redis, login: &str, until: Timestamp) -> Result<bool, RedisError> {
     let keys = [redis.keys().gate_revoked(), redis.keys().gate_revoked_since()];
     let until_ms = (until.micros() / 1_000 / END_STEP_MS + 1) * END_STEP_MS;
-    let args = Args::new().with(format!("{login} {until_ms}")).with(until_ms).with(MOST);
+    let args = Args::new().with(format!("{login} {until_ms}")).with(until_ms).with(MAX_LOGINS);
     let reply = redis.invoke(&REVOKE, &keys, &args).await?;
     bool::from_redis_value(reply).map_err(|error| RedisError::reply(REVOKE.name(), error))
 }

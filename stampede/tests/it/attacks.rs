@@ -50,7 +50,7 @@ const MOST_P99: Duration = Duration::from_millis(100);
 /// answers.
 const MOST_GROWTH_MIB: f64 = 96.0;
 /// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// Types of HTTP/2 frames.
 const HEADERS: u8 = 1;
@@ -326,7 +326,7 @@ async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
         socket.read_to_string(&mut answer).await?;
         io::Result::Ok(answer)
     };
-    timeout(PATIENCE, asked).await.expect("the answer ends").unwrap()
+    timeout(MAX_WAIT, asked).await.expect("the answer ends").unwrap()
 }
 
 /// The memory of the gateway.

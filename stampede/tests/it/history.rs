@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Longest wait for Kafka.
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// The order in which everything is published again. Messages of one key keep their order, as in Kafka and in every
 /// relay. A repeat may come at any later time, and topics are independent.
@@ -132,15 +132,15 @@ fn read(world: &World, topic: &str) -> Vec<OwnedMessage> {
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
-    let metadata = client.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let metadata = client.fetch_metadata(Some(topic), MAX_WAIT).unwrap();
     let (mut all, mut wanted) = (TopicPartitionList::new(), 0);
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = client.fetch_watermarks(topic, partition.id(), PATIENCE).unwrap();
+        let (low, high) = client.fetch_watermarks(topic, partition.id(), MAX_WAIT).unwrap();
         all.add_partition_offset(topic, partition.id(), Offset::Offset(low)).unwrap();
         wanted += usize::try_from(high - low).unwrap();
     }
     client.assign(&all).unwrap();
-    let (mut records, until) = (Vec::new(), Instant::now() + PATIENCE);
+    let (mut records, until) = (Vec::new(), Instant::now() + MAX_WAIT);
     while records.len() < wanted {
         assert!(Instant::now() < until, "{} of {wanted} records of {topic}", records.len());
         match client.poll(Duration::from_millis(100)) {

@@ -17,7 +17,7 @@ use tokio::{
 /// Long enough for bytes that are not held to arrive.
 const A_MOMENT: Duration = Duration::from_millis(200);
 /// Longest wait for what has to come, from Kafka or beside other tests.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Starts an echo server. Returns its URL and the writes that it receives.
 async fn echo() -> (String, mpsc::UnboundedReceiver<Vec<u8>>) {
@@ -51,7 +51,7 @@ async fn ask(client: &mut TcpStream, write: &[u8]) -> Vec<u8> {
 }
 
 async fn answer(client: &mut TcpStream) -> Vec<u8> {
-    timeout(PATIENCE, read(client)).await.unwrap()
+    timeout(MAX_WAIT, read(client)).await.unwrap()
 }
 
 /// Whether a write gets no answer, and its connection does not end.
@@ -127,7 +127,7 @@ fn producer(brokers: &str) -> FutureProducer {
 /// Returns once Kafka has acknowledged a record.
 async fn produce(producer: &FutureProducer, topic: &str) {
     let record = FutureRecord::to(topic).key("key").payload("text");
-    producer.send(record, PATIENCE).await.unwrap();
+    producer.send(record, MAX_WAIT).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,10 +141,10 @@ async fn a_producer_waits_while_its_link_to_kafka_stands_still_and_others_do_not
     link.freeze();
     let mut waiting = pin!(produce(&linked, &topic));
     assert!(timeout(A_MOMENT, &mut waiting).await.is_err(), "Kafka has heard of it");
-    timeout(PATIENCE, produce(&other, &topic)).await.expect("Kafka goes on for others");
+    timeout(MAX_WAIT, produce(&other, &topic)).await.expect("Kafka goes on for others");
     assert!(timeout(A_MOMENT, &mut waiting).await.is_err(), "Kafka has heard of it");
     link.thaw();
-    timeout(PATIENCE, waiting).await.expect("it goes on by itself");
+    timeout(MAX_WAIT, waiting).await.expect("it goes on by itself");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

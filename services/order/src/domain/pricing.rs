@@ -25,13 +25,13 @@ impl Prices {
     }
 
     /// Returns the price less the discount `off`, at least zero.
-    pub fn less(self, off: Money) -> Result<Self, PlaceRefusal> {
+    pub fn with_discount(self, off: Money) -> Result<Self, PlaceRefusal> {
         let total = self.subtotal.capped_sub(off)?;
         Ok(Self { discount: self.subtotal.capped_sub(total)?, total, ..self })
     }
 
-    /// Refuses a total over the buyer's limit.
-    pub fn within(self, max: Option<Money>) -> Result<Self, PlaceRefusal> {
+    /// Returns the price. Refuses a total over the buyer's limit.
+    pub fn checked_against(self, max: Option<Money>) -> Result<Self, PlaceRefusal> {
         match max {
             Some(max) if max.currency != self.total.currency => {
                 Err(PlaceRefusal::CurrencyMismatch { field: "max_total.currency", currency: self.total.currency })
@@ -75,9 +75,9 @@ mod tests {
     fn the_discount_is_what_was_taken_off_in_fact() {
         let prices = Prices::of(&[line(2, eur(300)), line(1, eur(50))]).unwrap();
         assert_eq!(prices.total, eur(650));
-        let less = prices.less(eur(150)).unwrap();
-        assert_eq!((less.subtotal, less.discount, less.total), (eur(650), eur(150), eur(500)));
-        let free = prices.less(eur(10_000)).unwrap();
+        let discounted = prices.with_discount(eur(150)).unwrap();
+        assert_eq!((discounted.subtotal, discounted.discount, discounted.total), (eur(650), eur(150), eur(500)));
+        let free = prices.with_discount(eur(10_000)).unwrap();
         assert_eq!((free.subtotal, free.discount, free.total), (eur(650), eur(650), eur(0)));
     }
 
@@ -91,10 +91,10 @@ mod tests {
     #[test]
     fn the_buyer_pays_at_most_what_they_said() {
         let prices = Prices::of(&[line(1, eur(100))]).unwrap();
-        assert!(prices.within(None).is_ok());
-        assert!(prices.within(Some(eur(100))).is_ok());
-        assert_eq!(prices.within(Some(eur(99))), Err(PlaceRefusal::PriceChanged { total: eur(100) }));
+        assert!(prices.checked_against(None).is_ok());
+        assert!(prices.checked_against(Some(eur(100))).is_ok());
+        assert_eq!(prices.checked_against(Some(eur(99))), Err(PlaceRefusal::PriceChanged { total: eur(100) }));
         let usd = Money::new(500, "USD".parse().unwrap());
-        assert!(matches!(prices.within(Some(usd)), Err(PlaceRefusal::CurrencyMismatch { .. })));
+        assert!(matches!(prices.checked_against(Some(usd)), Err(PlaceRefusal::CurrencyMismatch { .. })));
     }
 }

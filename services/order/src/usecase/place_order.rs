@@ -92,11 +92,11 @@ impl PlaceOrder {
         held.stock = reserved.request_time;
         let mut prices = Prices::of(&reserved.lines)?;
         if let Some(coupon) = draft.coupon {
-            prices = prices.less(self.hold_coupon(draft, coupon, &prices, held).await?)?;
+            prices = prices.with_discount(self.hold_coupon(draft, coupon, &prices, held).await?)?;
         }
         let now = Timestamp::now();
         let pay_deadline = now.plus(self.policy.pay_window);
-        Ok(Order::place(draft, reserved, prices.within(draft.max_total)?, now, pay_deadline))
+        Ok(Order::place(draft, reserved, prices.checked_against(draft.max_total)?, now, pay_deadline))
     }
 
     async fn hold_coupon(

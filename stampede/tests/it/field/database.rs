@@ -20,7 +20,7 @@ const ORDERS: usize = 12;
 /// its assignment after each try at its database, of five seconds, so that the test sees it without partitions.
 const IN_HAND: Duration = Duration::from_secs(7);
 /// Longest wait for an answer of Kafka.
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// Every schema behind a proxy of its own.
 struct Databases(BTreeMap<Service, Proxy>);
@@ -104,7 +104,7 @@ impl Group {
 
     /// Returns the number of its members. It blocks.
     fn members(&self) -> Option<usize> {
-        let list = self.client.fetch_group_list(Some(&self.name), PATIENCE).ok()?;
+        let list = self.client.fetch_group_list(Some(&self.name), MAX_WAIT).ok()?;
         list.groups().first().map(|group| group.members().len())
     }
 

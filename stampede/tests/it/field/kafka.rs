@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 /// Longest wait for an answer of Kafka.
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Orders that are paid while Kafka takes nothing.
 const ORDERS: usize = 3;
 
@@ -132,7 +132,7 @@ pub fn in_place_of(reader: Service, world: &World) -> BaseConsumer {
 fn first_records(client: &BaseConsumer, reader: Service, world: &World) -> TopicPartitionList {
     let mut all = TopicPartitionList::new();
     for topic in reader.reads().map(|writer| writer.topic(world.topic_prefix())) {
-        let metadata = client.fetch_metadata(Some(&topic), PATIENCE).unwrap();
+        let metadata = client.fetch_metadata(Some(&topic), MAX_WAIT).unwrap();
         for partition in metadata.topics()[0].partitions() {
             all.add_partition_offset(&topic, partition.id(), Offset::Offset(0)).unwrap();
         }
@@ -150,9 +150,9 @@ fn rewind(world: &World, reader: Service) -> bool {
 /// coordinator is looked for does not say.
 pub fn is_at_the_end(world: &World, reader: Service) -> bool {
     let client = in_place_of(reader, world);
-    let Ok(committed) = client.committed_offsets(first_records(&client, reader, world), PATIENCE) else { return false };
+    let Ok(committed) = client.committed_offsets(first_records(&client, reader, world), MAX_WAIT) else { return false };
     committed.elements().iter().all(|element| {
-        let (_, end) = client.fetch_watermarks(element.topic(), element.partition(), PATIENCE).unwrap();
+        let (_, end) = client.fetch_watermarks(element.topic(), element.partition(), MAX_WAIT).unwrap();
         // A partition that never had a record has no committed offset.
         end == 0 || element.offset() == Offset::Offset(end)
     })

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 /// Longest wait for an answer, however slow the machine is.
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Pause between a head and its body: long enough for an early answer.
 const PAUSE: Duration = Duration::from_millis(200);
 /// A request within a body. Only a server that has lost count of the body would answer it, with the problem of an
@@ -34,7 +34,7 @@ async fn in_writes(address: SocketAddr, writes: &[&str]) -> String {
         let _ = socket.write_all(sent.as_bytes()).await;
     }
     let mut answer = Vec::new();
-    let read = timeout(PATIENCE, socket.read_to_end(&mut answer)).await;
+    let read = timeout(MAX_WAIT, socket.read_to_end(&mut answer)).await;
     // An end or a reset, both are closed.
     drop(read.unwrap_or_else(|_| panic!("{writes:?}: no end of the answer: {}", String::from_utf8_lossy(&answer))));
     String::from_utf8_lossy(&answer).into_owned()
@@ -80,7 +80,7 @@ pub async fn case_17_clients_of_old_get_whole_answers(address: SocketAddr) {
     let head = post("content-length: 20000\r\nexpect: 100-continue", "");
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut status = [0; 12];
-    timeout(PATIENCE, socket.read_exact(&mut status)).await.expect("case 17: an answer to Expect").unwrap();
+    timeout(MAX_WAIT, socket.read_exact(&mut status)).await.expect("case 17: an answer to Expect").unwrap();
     let status = String::from_utf8_lossy(&status);
     assert!(["HTTP/1.1 401", "HTTP/1.1 100"].contains(&&*status), "case 17: Expect: {status}");
 

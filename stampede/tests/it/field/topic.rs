@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// Longest wait for an answer of Kafka.
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Partitions of the topic as it was, and fewer.
 const PARTITIONS: i32 = 4;
 const FEWER: i32 = 3;
@@ -71,14 +71,14 @@ impl Topic {
 
     /// Returns how many partitions have a leader, if Kafka answers. It blocks.
     fn leaders(&self) -> Option<usize> {
-        let metadata = self.admin.inner().fetch_metadata(Some(&self.name), PATIENCE).ok()?;
+        let metadata = self.admin.inner().fetch_metadata(Some(&self.name), MAX_WAIT).ok()?;
         let partitions = metadata.topics().first()?.partitions();
         Some(partitions.iter().filter(|partition| partition.leader() >= 0).count())
     }
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(PATIENCE))
+    AdminOptions::new().operation_timeout(Some(MAX_WAIT))
 }
 
 /// A sale in which every order can be paid for as long as the test runs.
