@@ -1,33 +1,35 @@
 //! Seeded histories of one event each against a plain model: reservations, repeats, duplicates at once, other requests
-//! with the id of an order, processes that die between script and commit or between commit and answer, requests taken
-//! back, cancellations, and a Redis that is lost, rolled back to an old copy, or repaired, over one to three replicas.
-//! Whatever happens: nothing is sold twice, nobody is over the limit, no two orders have one place of arrival, what was
-//! answered is in the ledger, and at the end nothing is stuck.
+//! with the id of an order, processes that die between script and commit, callers that go away before they are
+//! answered, requests taken back, orders that are cancelled, expire, are paid late or refunded, and a Redis that is
+//! lost, rolled back to an old copy, or repaired, over one to three replicas. Whatever happens: nothing is sold twice,
+//! nobody is over the limit, no two orders have one place of arrival, what was answered is in the ledger, and at the
+//! end nothing is stuck.
 //!
 //! `STAMPEDE_TEST_HISTORIES=10000` runs so many of them, `STAMPEDE_TEST_SEED=7` begins with another seed. A failure
-//! shows its steps and how to play it again.
+//! shows its steps and how to play it again. How soon anything happens is not part of a seed.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::{
     event_keys::EventKeys,
+    history_model::{Known, Model},
     orders::take_back_unanswered,
     random::Random,
     runs::{self, Runs},
-    sale::{Order, Sale, Step as Said, retire, seconds_from_now},
+    sale::{Answer, Sale, Step as Said, retire, seconds_from_now},
     stand::as_the_script_takes_it,
 };
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::{FutureExt, StreamExt, future::join_all, stream};
 use stampede_lua::{Redis, RedisConfig, stock::Stock};
 use stampede_proto::{
-    inventory::v1::{
-        self as proto, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
-    },
+    inventory::v1::{self as proto, inventory_service_client::InventoryServiceClient, reservation_result::Outcome},
     r#type::v1::Money,
 };
-use stampede_testkit::{AdminRedis, Service, buyer, eventually, heavy};
-use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
-use std::{collections::BTreeMap, time::Duration};
+use stampede_testkit::{AdminRedis, Service, as_order_service, buyer, eventually, heavy};
+use stampede_vocab::{EventId, ItemId, RequestId};
+use std::{panic::AssertUnwindSafe, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
+use uuid::Uuid;
 
 const HISTORIES: u64 = 50;
 const AT_A_TIME: usize = 24;
@@ -37,6 +39,10 @@ const REPLICAS: usize = 3;
 /// How often a request is sent at once.
 const DUPLICATES: usize = 3;
 const ITEMS: usize = 2;
+/// Longest wait of a caller that goes away, in milliseconds. Some are answered by then.
+const MOST_PATIENCE_MS: i32 = 20;
+/// Longest wait until Redis shows what the ledger has.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What all histories on so many replicas share.
 struct Ground {
@@ -63,34 +69,12 @@ impl Ground {
     }
 }
 
-/// An order of the model.
-struct Known {
-    order: Order,
-    /// The answer, once it was reserved; the units are its own until it ends.
-    reserved: Option<proto::Reserved>,
-    /// Whether its units went back by its message, so that a repeat may not have them.
-    ended: bool,
-    /// What was asked and not taken back.
-    asked: Vec<proto::Reserved>,
-    /// Whether it was asked for with another body, whose hold an unsettled Redis may still have.
-    asked_otherwise: bool,
-}
-
 /// One event and what the model knows of it.
 struct History<'g> {
     ground: &'g Ground,
     random: Random,
-    event_id: EventId,
-    items: Vec<proto::StagedItem>,
-    buyers: Vec<UserId>,
-    orders: Vec<Known>,
+    model: Model,
     keys: EventKeys,
-    /// Which order each place of arrival was given to.
-    arrivals: BTreeMap<i64, usize>,
-    /// Whether a copy was put back by hand, after which places of arrival may be given again.
-    arrivals_repeat: bool,
-    /// Whether Redis may know less or more than the ledger, so that refusals need not be right.
-    disturbed: bool,
     steps: Vec<String>,
 }
 
@@ -119,71 +103,65 @@ impl<'g> History<'g> {
         Self {
             ground,
             random,
-            event_id,
-            items,
-            buyers: (0..4).map(|_| buyer()).collect(),
-            orders: Vec::new(),
+            model: Model::new(event_id, items),
             keys: EventKeys::new(ground.conn.clone(), ground.redis.keys(), event_id, ITEMS),
-            arrivals: BTreeMap::new(),
-            arrivals_repeat: false,
-            disturbed: false,
             steps: Vec::new(),
         }
     }
 
-    async fn run(mut self) -> Result<(), String> {
+    /// After about half of the disturbances it waits until the service has repaired itself: from then on what is
+    /// answered has to be exact.
+    async fn run(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
-            let done = match self.random.below(15) {
-                0..=4 => self.place().await,
-                5 | 6 => self.repeat().await,
-                7 => self.duplicates().await,
-                8 => self.asks_otherwise().await,
-                9 => self.dies_before_the_commit().await,
-                10 => self.takes_back().await,
-                11 => self.cancels().await,
-                12 => self.loses_redis().await,
-                13 => self.rolls_back().await,
-                _ => self.repairs().await,
-            };
-            done.map_err(|fault| self.told(&fault))?;
+            let disturbances = self.model.disturbances;
+            self.step().await?;
+            if self.model.disturbances > disturbances && self.random.below(2) == 0 {
+                self.settles().await?;
+            }
         }
-        self.settles().await.map_err(|fault| self.told(&fault))?;
-        self.ledger_has_all().await.map_err(|fault| self.told(&fault))?;
-        retire(&self.ground.sale.inventory_db, self.event_id).await;
+        self.settles().await?;
+        self.ledger_has_all().await?;
+        retire(&self.ground.sale.inventory_db, self.model.event_id).await;
         self.keys.lose().await;
         Ok(())
     }
 
+    async fn step(&mut self) -> Result<(), String> {
+        match self.random.below(18) {
+            0..=4 => self.place().await,
+            5 | 6 => self.repeat().await,
+            7 => self.duplicates().await,
+            8 => self.asks_otherwise().await,
+            9 => self.dies_before_the_commit().await,
+            10 => self.goes_away().await,
+            11 => self.takes_back().await,
+            12 | 13 => self.ends().await,
+            14 => self.pays_late().await,
+            15 => self.loses_redis().await,
+            16 => self.rolls_back().await,
+            _ => self.repairs().await,
+        }
+    }
+
     fn told(&self, fault: &str) -> String {
-        format!("{fault}\n  items {:?}\n  {}", self.items, self.steps.join("\n  "))
+        format!("{fault}\n  items {:?}\n  {}", self.model.items, self.steps.join("\n  "))
     }
 
     async fn place(&mut self) -> Result<(), String> {
-        let index = self.new_order();
+        let index = self.model.new_order(&mut self.random);
         self.reserve(index).await
     }
 
+    /// Half of the time it repeats the last request whose caller went away, if there is one.
     async fn repeat(&mut self) -> Result<(), String> {
-        let Some(index) = self.any_order() else { return Ok(()) };
+        let in_doubt = self.model.in_doubt();
+        let in_doubt = in_doubt.last().copied().filter(|_| self.random.below(2) == 0);
+        let Some(index) = in_doubt.or_else(|| self.any(|_| true)) else { return Ok(()) };
         self.reserve(index).await
     }
 
-    /// A new order of a random buyer, for one item or both.
-    fn new_order(&mut self) -> usize {
-        let number = self.orders.len();
-        let buyer = self.buyers[self.random.below(self.buyers.len())];
-        let first = self.random.below(ITEMS);
-        let both = self.random.below(4) == 0;
-        let lines = (0..ITEMS).filter(|index| both || *index == first);
-        let lines = lines.map(|index| (ItemId::derive(self.event_id, index), self.random.between(1, 2))).collect();
-        let order_id = OrderId::derive(buyer, &RequestId::parse(&format!("{number}")).unwrap());
-        let order = Order { order_id, buyer, event_id: self.event_id, lines };
-        self.orders.push(Known { order, reserved: None, ended: false, asked: Vec::new(), asked_otherwise: false });
-        number
-    }
-
-    fn any_order(&mut self) -> Option<usize> {
-        (!self.orders.is_empty()).then(|| self.random.below(self.orders.len()))
+    fn any(&mut self, is_meant: impl Fn(&Known) -> bool) -> Option<usize> {
+        self.model.any(&mut self.random, is_meant)
     }
 
     async fn ask(&self, replica: usize, reservation: proto::Reservation) -> Outcome {
@@ -195,199 +173,138 @@ impl<'g> History<'g> {
 
     async fn reserve(&mut self, index: usize) -> Result<(), String> {
         let replica = self.random.below(REPLICAS);
-        let outcome = self.ask(replica, self.orders[index].order.reservation()).await;
-        self.steps.push(format!("{} asks {replica}: {outcome:?}", self.name(index)));
-        self.note(index, outcome)
+        self.reserve_at(replica, index).await
+    }
+
+    async fn reserve_at(&mut self, replica: usize, index: usize) -> Result<(), String> {
+        let outcome = self.ask(replica, self.model.orders[index].order.reservation()).await;
+        self.steps.push(format!("{} asks {replica}: {outcome:?}", self.model.name(index)));
+        self.model.note(index, outcome)
     }
 
     async fn duplicates(&mut self) -> Result<(), String> {
-        let index = self.new_order();
-        let reservation = self.orders[index].order.reservation();
+        let index = self.model.new_order(&mut self.random);
+        let reservation = self.model.orders[index].order.reservation();
         let outcomes = join_all((0..DUPLICATES).map(|replica| self.ask(replica, reservation.clone()))).await;
-        self.steps.push(format!("{} asks all at once: {outcomes:?}", self.name(index)));
+        self.steps.push(format!("{} asks all at once: {outcomes:?}", self.model.name(index)));
         // Whichever came first, the others are repeats of it or were refused as it was.
         let (reserved, refused): (Vec<_>, Vec<_>) =
             outcomes.into_iter().partition(|outcome| matches!(outcome, Outcome::Reserved(_)));
         for outcome in reserved.into_iter().chain(refused) {
-            self.note(index, outcome)?;
+            self.model.note(index, outcome)?;
         }
         Ok(())
     }
 
     /// Another request with the id of an order that has or had units.
     async fn asks_otherwise(&mut self) -> Result<(), String> {
-        let Some(index) = self.any_order() else { return Ok(()) };
-        let known = &mut self.orders[index];
-        if known.reserved.is_none() && !known.ended {
-            return Ok(());
-        }
+        let Some(index) = self.any(Known::is_in_ledger) else { return Ok(()) };
+        let known = &mut self.model.orders[index];
         known.asked_otherwise = true;
         let other = proto::Reservation { request_fingerprint: vec![2; 32], ..known.order.reservation() };
         let replica = self.random.below(REPLICAS);
         let outcome = self.ask(replica, other).await;
-        self.steps.push(format!("{} asks {replica} with another body: {outcome:?}", self.name(index)));
-        self.check_reused(&outcome)
-    }
-
-    /// The body is compared before anything else, also of an order that has ended; but what Redis refuses does not come
-    /// to the ledger if Redis has lost the buyer.
-    fn check_reused(&self, outcome: &Outcome) -> Result<(), String> {
-        let Outcome::Refusal(refusal) = outcome else { return Err("another body got the units of an order".into()) };
-        match refusal.reason() {
-            RefusalReason::RequestIdReused => Ok(()),
-            RefusalReason::NotReady | RefusalReason::SoldOut | RefusalReason::LimitReached if self.disturbed => Ok(()),
-            reason => Err(format!("another body is refused for another reason: {reason:?}")),
-        }
-    }
-
-    /// Compares an answer with the model, and lets the model follow it.
-    fn note(&mut self, index: usize, outcome: Outcome) -> Result<(), String> {
-        match outcome {
-            Outcome::Reserved(reserved) => self.note_reserved(index, reserved),
-            Outcome::Refusal(refusal) => self.check_refusal(index, &refusal),
-        }
-    }
-
-    fn note_reserved(&mut self, index: usize, reserved: proto::Reserved) -> Result<(), String> {
-        self.note_arrival(index, reserved.arrival)?;
-        let known = &mut self.orders[index];
-        if known.ended {
-            return Err("an order that has ended got units".into());
-        }
-        if let Some(first) = &known.reserved {
-            let same = (first.arrival, &first.lines, first.commit_time)
-                == (reserved.arrival, &reserved.lines, reserved.commit_time);
-            known.asked.push(reserved);
-            return if same { Ok(()) } else { Err("a repeat got another answer".into()) };
-        }
-        known.reserved = Some(reserved.clone());
-        known.asked.push(reserved);
-        self.check_totals()
-    }
-
-    /// No two orders have one place of arrival.
-    fn note_arrival(&mut self, index: usize, arrival: i64) -> Result<(), String> {
-        let owner = *self.arrivals.entry(arrival).or_insert(index);
-        if owner == index || self.arrivals_repeat {
-            return Ok(());
-        }
-        Err(format!("place of arrival {arrival} was given to order {owner} and to order {index}"))
-    }
-
-    /// Nothing is sold twice, and nobody has more than the limit.
-    fn check_totals(&self) -> Result<(), String> {
-        for item in &self.items {
-            let by_buyer = self.units_by_buyer(&item.item_id);
-            if by_buyer.values().sum::<i32>() > item.total_units {
-                return Err(format!("{} is oversold", item.item_id));
-            }
-            if by_buyer.values().any(|units| *units > item.limit_per_buyer) {
-                return Err(format!("a buyer of {} is over the limit", item.item_id));
-            }
-            if self.lines_of(&item.item_id).map(|(_, line)| line.gift_units).sum::<i32>() > item.gift_total_units {
-                return Err(format!("gifts of {} are oversold", item.item_id));
-            }
-        }
-        Ok(())
-    }
-
-    /// A refusal is right while Redis knows what the ledger knows.
-    fn check_refusal(&self, index: usize, refusal: &proto::Refusal) -> Result<(), String> {
-        let known = &self.orders[index];
-        match refusal.reason() {
-            RefusalReason::Released if known.ended => Ok(()),
-            _ if known.ended && !self.disturbed => Err("an order that has ended is refused for another reason".into()),
-            _ if known.reserved.is_some() && !self.disturbed => Err("a repeat was refused".into()),
-            RefusalReason::NotReady if self.disturbed => Ok(()),
-            RefusalReason::RequestIdReused if self.disturbed && known.asked_otherwise => Ok(()),
-            RefusalReason::SoldOut | RefusalReason::LimitReached if self.disturbed => Ok(()),
-            RefusalReason::SoldOut | RefusalReason::LimitReached if !self.fits(&known.order) => Ok(()),
-            reason => Err(format!("refused although there are units: {reason:?}")),
-        }
-    }
-
-    fn fits(&self, order: &Order) -> bool {
-        order.lines.iter().all(|(item_id, units)| {
-            let item_id = item_id.to_string();
-            let item = self.items.iter().find(|item| item.item_id == item_id).expect("one of two");
-            let by_buyer = self.units_by_buyer(&item_id);
-            let has = by_buyer.get(&order.buyer.to_string()).copied().unwrap_or(0);
-            by_buyer.values().sum::<i32>() + units <= item.total_units && has + units <= item.limit_per_buyer
-        })
-    }
-
-    fn lines_of<'a>(&'a self, item_id: &'a str) -> impl Iterator<Item = (&'a Order, &'a proto::ReservedLine)> {
-        self.orders.iter().flat_map(move |known| {
-            let lines = known.reserved.iter().flat_map(|reserved| &reserved.lines);
-            lines.filter(move |line| line.item_id == item_id).map(|line| (&known.order, line))
-        })
-    }
-
-    fn units_by_buyer(&self, item_id: &str) -> BTreeMap<String, i32> {
-        let mut units = BTreeMap::new();
-        for (order, line) in self.lines_of(item_id) {
-            *units.entry(order.buyer.to_string()).or_default() += line.units;
-        }
-        units
+        self.steps.push(format!("{} asks {replica} with another body: {outcome:?}", self.model.name(index)));
+        self.model.check_reused(&outcome)
     }
 
     /// The script grants, and whoever asked is gone before the ledger hears of it.
     async fn dies_before_the_commit(&mut self) -> Result<(), String> {
-        let index = self.new_order();
-        let reservation = as_the_script_takes_it(&self.orders[index].order);
-        let decision = self.ground.stock.reserve(self.event_id, &[reservation]).await.unwrap();
-        self.steps.push(format!("{} dies before the commit: {decision:?}", self.name(index)));
-        self.disturbed = true;
+        let index = self.model.new_order(&mut self.random);
+        let reservation = as_the_script_takes_it(&self.model.orders[index].order);
+        let decision = self.ground.stock.reserve(self.model.event_id, &[reservation]).await.unwrap();
+        self.steps.push(format!("{} dies before the commit: {decision:?}", self.model.name(index)));
+        self.model.disturb();
         Ok(())
     }
 
-    /// Whoever asked takes it back, as for an order that was refused its coupon.
+    /// The caller goes away: before the script, before or after the commit, or as the answer comes. It hears nothing.
+    async fn goes_away(&mut self) -> Result<(), String> {
+        let index = self.model.new_order(&mut self.random);
+        let (replica, patience) = (self.random.below(REPLICAS), self.random.between(1, MOST_PATIENCE_MS));
+        let patience = Duration::from_millis(u64::try_from(patience).unwrap());
+        let known = &mut self.model.orders[index];
+        known.unheard = true;
+        let request = proto::ReserveRequest { reservations: vec![known.order.reservation()] };
+        let replicas = &self.ground.replicas;
+        let mut api = replicas[replica % replicas.len()].clone();
+        let answer = timeout(patience, api.reserve(as_order_service(request))).await;
+        let name = self.model.name(index);
+        let how = if answer.is_ok() { "as it is answered" } else { "unanswered" };
+        self.steps.push(format!("{name} asks {replica} and goes away {how}, within {patience:?}"));
+        self.model.disturb();
+        Ok(())
+    }
+
+    /// Whoever asked takes it back, as for an order that was refused its coupon. Nobody takes back what was paid.
     async fn takes_back(&mut self) -> Result<(), String> {
-        let Some(index) = self.any_order() else { return Ok(()) };
-        let Some(asked) = self.orders[index].asked.pop() else { return Ok(()) };
-        let (event_id, order_id) = (self.event_id.to_string(), self.orders[index].order.order_id.to_string());
+        let Some(index) = self.any(|known| known.late.is_none() && !known.asked.is_empty()) else { return Ok(()) };
+        let known = &mut self.model.orders[index];
+        let asked = known.asked.pop().expect("something was asked");
+        let (event_id, order_id) = (known.order.event_id.to_string(), known.order.order_id.to_string());
         let reservations = vec![proto::ReservationRef { event_id, order_id, request_time: asked.request_time }];
         let request = proto::ReleaseRequest { reservations };
         let mut released = runs::release_once_there_is_room(&self.ground.sale.api(), request).await;
-        self.steps.push(format!("{} takes one of its requests back: {released}", self.name(index)));
-        let is_last = self.orders[index].asked.is_empty() && !self.orders[index].ended;
+        self.steps.push(format!("{} takes one of its requests back: {released}", self.model.name(index)));
+        let known = &mut self.model.orders[index];
+        let is_last = known.asked.is_empty() && !known.ended;
         if is_last && released == 0 {
             // A request whose answer was lost, and that was sent again, still needs them.
-            released = take_back_unanswered(&self.ground.sale, &self.orders[index].order, asked.request_time).await?;
+            released = take_back_unanswered(&self.ground.sale, &known.order, asked.request_time).await?;
         }
         if released != i32::from(is_last) {
             return Err("units went back while somebody needs them, or did not".into());
         }
         if is_last {
-            self.orders[index].reserved = None;
+            known.reserved = None;
             // Redis is told in the queue of another replica than the ones that told it of the units.
-            self.disturbed = true;
+            self.model.disturb();
         }
         Ok(())
     }
 
-    /// The order was written and is cancelled: its message gives its units back.
-    async fn cancels(&mut self) -> Result<(), String> {
-        let Some(index) = self.any_order() else { return Ok(()) };
-        if self.orders[index].reserved.is_none() {
-            return Ok(());
+    /// The order was written and ends: its message gives its units back. An end without payment takes nothing from an
+    /// order that was paid late: it is a repeat of what came before.
+    async fn ends(&mut self) -> Result<(), String> {
+        let Some(index) = self.any(|known| known.reserved.is_some()) else { return Ok(()) };
+        let end = [Said::Cancelled, Said::Expired, Said::Refunded][self.random.below(3)];
+        if self.model.orders[index].late.is_some() && end != Said::Refunded {
+            // That the payment is answered again shows that the end was read.
+            return self.hears(index, &[end, Said::PaidLate]).await;
         }
-        self.steps.push(format!("{} is cancelled", self.name(index)));
-        let order = self.orders[index].order.clone();
-        self.ground.sale.order_says(&order, &[Said::Cancelled]).await;
+        self.steps.push(format!("{} is {end:?}", self.model.name(index)));
+        let order = self.model.orders[index].order.clone();
         let sale = &self.ground.sale;
+        sale.order_says(&order, &[end]).await;
         eventually("the units are given back", || async { (sale.in_ledger(&order).await == 0).then_some(()) }).await;
-        let known = &mut self.orders[index];
-        (known.reserved, known.ended) = (None, true);
+        self.model.end(index);
         // Redis is told right after.
-        self.disturbed = true;
+        self.model.disturb();
         Ok(())
+    }
+
+    /// The order was written, and is paid late: after it has ended, or when it is about to.
+    async fn pays_late(&mut self) -> Result<(), String> {
+        let Some(index) = self.any(Known::is_in_ledger) else { return Ok(()) };
+        self.hears(index, &[Said::PaidLate]).await
+    }
+
+    /// Sends messages of the order, the last of which is a late payment, and waits for its answer.
+    async fn hears(&mut self, index: usize, messages: &[Said]) -> Result<(), String> {
+        self.steps.push(format!("{} is {messages:?}", self.model.name(index)));
+        let Known { order, late_answers, .. } = &self.model.orders[index];
+        let sale = &self.ground.sale;
+        sale.order_says(order, messages).await;
+        let mut answers: Vec<Answer> = sale.answered(order, late_answers + 1).await;
+        let answer = answers.remove(*late_answers);
+        self.steps.push(format!("the ledger answers {answer:?}"));
+        self.model.note_late(index, answer)
     }
 
     async fn loses_redis(&mut self) -> Result<(), String> {
         self.keys.lose().await;
         self.steps.push("redis is lost".into());
-        self.disturbed = true;
+        self.model.lose();
         Ok(())
     }
 
@@ -400,15 +317,15 @@ impl<'g> History<'g> {
         }
         let on_another_run = self.random.below(2) == 0;
         self.keys.roll_back(on_another_run).await;
-        self.arrivals_repeat |= !on_another_run;
+        self.model.arrivals_repeat |= !on_another_run;
         let how = if on_another_run { "on another run of the server" } else { "by hand" };
         self.steps.push(format!("redis is rolled back to the copy {how}"));
-        self.disturbed = true;
+        self.model.roll_back();
         Ok(())
     }
 
     async fn repairs(&mut self) -> Result<(), String> {
-        let request = proto::ReconcileRequest { event_id: self.event_id.to_string() };
+        let request = proto::ReconcileRequest { event_id: self.model.event_id.to_string() };
         let drifts = runs::reconcile_once_there_is_room(&self.ground.sale.api(), request).await;
         self.steps.push(format!("redis is repaired: {drifts:?}"));
         self.settles().await
@@ -416,37 +333,65 @@ impl<'g> History<'g> {
 
     /// Redis comes to show what the model knows, and nothing is on hold any more. From then on it refuses rightly.
     async fn settles(&mut self) -> Result<(), String> {
-        let mut shown = Vec::new();
-        for _ in 0..600 {
-            shown = self.shown().await;
-            if shown == self.expected() {
-                self.disturbed = false;
+        let started = Instant::now();
+        loop {
+            self.asks_for_what_it_has().await?;
+            let shown = self.shown().await;
+            let is_shown = shown == self.model.expected();
+            if is_shown && self.is_repaired().await {
+                self.steps.push("redis has settled".into());
+                self.model.settle();
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            if started.elapsed() > SETTLED_WITHIN {
+                let expected = self.model.expected();
+                return Err(format!("redis shows (left, committed, held) {shown:?}, and should {expected:?}"));
+            }
+            sleep(Duration::from_millis(20)).await;
         }
-        Err(format!("redis shows (left, committed, held) {shown:?} and not {:?}", self.expected()))
+    }
+
+    /// Whoever went away, and has got units all the same, asks again and so hears of them.
+    async fn asks_for_what_it_has(&mut self) -> Result<(), String> {
+        for index in self.model.in_doubt() {
+            if self.ground.sale.in_ledger(&self.model.orders[index].order).await > 0 {
+                self.reserve_at(0, index).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether Redis is ready, has every change of the ledger, and knows all buyers.
+    async fn is_repaired(&self) -> bool {
+        let (query, event_id) = ("SELECT item_id, version FROM stock WHERE event_id = ?", self.model.event_id);
+        let mut conn = self.ground.sale.inventory_db.acquire().await.unwrap();
+        let rows: Vec<(Uuid, i64)> = sqlx::query_as(query).bind(event_id.uuid()).fetch_all(&mut *conn).await.unwrap();
+        drop(conn);
+        let ids: Vec<ItemId> = rows.iter().map(|(item_id, _)| ItemId::from_uuid(*item_id)).collect();
+        let snapshot = self.ground.stock.snapshot(event_id, &ids).await.unwrap();
+        let is_ready = snapshot.event.is_some_and(|event| event.is_compared);
+        is_ready
+            && snapshot.items.iter().flatten().count() == rows.len()
+            && snapshot.items.iter().flatten().zip(rows).all(|(item, (_, version))| {
+                item.ledger_version == version && item.stale_from.is_none() && !item.has_uncounted_buyers
+            })
     }
 
     /// Left, committed and held units of each item as Redis shows them; nothing while it is not ready.
     async fn shown(&self) -> Vec<(i32, i32, i32)> {
-        let request = proto::GetStockRequest { event_id: self.event_id.to_string() };
+        let request = proto::GetStockRequest { event_id: self.model.event_id.to_string() };
         let Ok(response) = self.ground.sale.api().get_stock(request).await else { return Vec::new() };
         let mut stocks = response.into_inner().stocks;
-        stocks.sort_by_key(|stock| self.items.iter().position(|item| item.item_id == stock.item_id));
+        stocks.sort_by_key(|stock| self.model.items.iter().position(|item| item.item_id == stock.item_id));
         stocks.iter().map(|stock| (stock.left_units, stock.committed_units, stock.held_units)).collect()
     }
 
-    fn expected(&self) -> Vec<(i32, i32, i32)> {
-        let of_item = |item: &proto::StagedItem| {
-            let committed = self.units_by_buyer(&item.item_id).values().sum::<i32>();
-            (item.total_units - committed, committed, 0)
-        };
-        self.items.iter().map(of_item).collect()
-    }
-
     async fn ledger_has_all(&self) -> Result<(), String> {
-        for known in &self.orders {
+        let in_doubt = self.model.in_doubt();
+        for (index, known) in self.model.orders.iter().enumerate() {
+            if in_doubt.contains(&index) {
+                continue;
+            }
             let reserved = known.reserved.iter().flat_map(|reserved| &reserved.lines);
             let units = reserved.map(|line| i64::from(line.units)).sum::<i64>();
             let in_ledger = self.ground.sale.in_ledger(&known.order).await;
@@ -456,17 +401,13 @@ impl<'g> History<'g> {
         }
         Ok(())
     }
-
-    fn name(&self, index: usize) -> String {
-        let order = &self.orders[index].order;
-        let buyer = self.buyers.iter().position(|buyer| *buyer == order.buyer).expect("one of them");
-        let units: Vec<i32> = order.lines.iter().map(|(_, units)| *units).collect();
-        format!("order {index} of buyer {buyer} for {units:?}")
-    }
 }
 
 async fn play(ground: &Ground, seed: u64) -> (u64, Result<(), String>) {
-    (seed, History::begin(ground, seed).await.run().await)
+    let mut history = History::begin(ground, seed).await;
+    let played = AssertUnwindSafe(history.run()).catch_unwind().await;
+    let outcome = played.unwrap_or_else(|_| Err("the test itself has failed, see above".into()));
+    (seed, outcome.map_err(|fault| history.told(&fault)))
 }
 
 /// On how many replicas a seed is played.

@@ -12,6 +12,7 @@ mod earlier_release;
 mod ended_orders;
 mod event_keys;
 mod histories;
+mod history_model;
 mod idle;
 mod ledger;
 mod lock_order;
