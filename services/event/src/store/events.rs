@@ -1,7 +1,7 @@
 //! The table `events`.
 
 use crate::{
-    domain::{Due, Event, NewEvent, PaidOrders, Schedule, State, Times},
+    domain::{Due, Event, Item, NewEvent, PaidOrders, Schedule, State, Times},
     store::items,
 };
 use sqlx::{FromRow, MySqlConnection};
@@ -13,6 +13,24 @@ use uuid::Uuid;
 /// The columns of a [`ScheduleRow`].
 const SCHEDULE: &str =
     "id, state, opens_at_us, closes_at_us, opened_at_us, closed_at_us, refund_paid_orders, version, updated_us";
+
+/// The states that this release knows.
+const STATES: [&str; 4] = ["SCHEDULED", "OPEN", "CLOSED", "CANCELLED"];
+
+/// The condition for events that time changes. One in a state of a newer release is left to that release.
+const IS_TIMED: &str = "state IN ('SCHEDULED', 'OPEN')";
+
+/// An event as it was read. One that cannot be read fails alone.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub id: EventId,
+    pub created_at: Timestamp,
+    /// The event, or why it cannot be read.
+    pub event: Result<Event, DbError>,
+}
+
+/// A schedule as it was read, or why it cannot be.
+pub type StoredSchedule = Result<Schedule, DbError>;
 
 #[derive(FromRow)]
 struct ScheduleRow {
@@ -33,6 +51,13 @@ struct EventRow {
     schedule: ScheduleRow,
     name: String,
     created_us: i64,
+}
+
+#[derive(FromRow)]
+struct DueRow {
+    #[sqlx(flatten)]
+    schedule: ScheduleRow,
+    due_at_us: i64,
 }
 
 /// Inserts a new event with its items. Fails with a unique violation if the request was stored before.
@@ -81,8 +106,13 @@ pub async fn versions(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec
     Ok(rows.into_iter().map(|(id, version)| (EventId::from_uuid(id), version)).collect())
 }
 
+/// Returns the event of this id with its items; `None` if there is none.
+pub async fn find(conn: &mut MySqlConnection, id: EventId) -> Result<Option<Event>, DbError> {
+    load(conn, &[id]).await?.pop().map(|stored| stored.event).transpose()
+}
+
 /// Returns the events of these ids that exist, with their items, in no order.
-pub async fn load(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Event>, DbError> {
+pub async fn load(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Stored>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -98,7 +128,7 @@ pub async fn page(
     conn: &mut MySqlConnection,
     after: Option<(Timestamp, Uuid)>,
     limit: u32,
-) -> Result<Vec<Event>, DbError> {
+) -> Result<Vec<Stored>, DbError> {
     let mut query = select(", name, created_us");
     if let Some((created_at, id)) = after {
         // The first half is a range of the index; the second separates events of the same microsecond.
@@ -129,47 +159,45 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Sch
 /// skips those that another transaction has locked. [`locked`] reads its result.
 pub fn push_lock_due(statements: &mut Statements, now: Timestamp, limit: u32) -> Place {
     let mut query = Statement::concat(["SELECT ", SCHEDULE, " FROM events FORCE INDEX (ix_events_due)"]);
-    // An event in a state of a newer release is left to that release.
-    query.push(" WHERE state IN ('SCHEDULED', 'OPEN') AND due_at_us <= ").push_bind(now.micros());
+    query.push(" WHERE ").push(IS_TIMED).push(" AND due_at_us <= ").push_bind(now.micros());
     query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
     statements.push(query)
 }
 
 /// Returns the schedules that such a statement has locked, with an error for a row that cannot be read.
-pub fn locked(answers: &Answers, place: Place) -> Result<Vec<Result<Schedule, DbError>>, DbError> {
+pub fn locked(answers: &Answers, place: Place) -> Result<Vec<(EventId, StoredSchedule)>, DbError> {
     let rows: Vec<ScheduleRow> = answers.rows(Some(place))?;
-    Ok(rows.into_iter().map(ScheduleRow::schedule).collect())
+    Ok(rows.into_iter().map(|row| (EventId::from_uuid(row.id), row.schedule())).collect())
 }
 
 /// Returns the first `limit` events whose next transition is due before `until`, the earliest first.
 pub async fn next_due(conn: &mut MySqlConnection, until: Timestamp, limit: u32) -> Result<Vec<Due>, DbError> {
-    let rows: Vec<(Uuid, i64)> =
-        sqlx::query_as("SELECT id, due_at_us FROM events WHERE due_at_us < ? ORDER BY due_at_us, id LIMIT ?")
-            .bind(until.micros())
-            .bind(limit)
-            .fetch_all(conn)
-            .await?;
+    let mut query = Statement::concat(["SELECT id, due_at_us FROM events WHERE ", IS_TIMED]);
+    query.push(" AND due_at_us < ").push_bind(until.micros());
+    query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit);
+    let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
     let due = |(id, due_at_us)| Due { event_id: EventId::from_uuid(id), due_at: Timestamp::from_micros(due_at_us) };
     Ok(rows.into_iter().map(due).collect())
 }
 
-/// Returns the next `limit` schedules after `after` whose next transition is due before `until`, the earliest first.
+/// Returns the next `limit` schedules after `after` whose next transition is due before `until`, the earliest first,
+/// with an error for a row that cannot be read.
 pub async fn due_before(
     conn: &mut MySqlConnection,
     after: Option<Due>,
     until: Timestamp,
     limit: u32,
-) -> Result<Vec<Schedule>, DbError> {
-    let mut query = select("");
-    query.push(" WHERE due_at_us < ").push_bind(until.micros());
+) -> Result<Vec<(Due, StoredSchedule)>, DbError> {
+    let mut query = select(", due_at_us");
+    query.push(" WHERE ").push(IS_TIMED).push(" AND due_at_us < ").push_bind(until.micros());
     if let Some(Due { event_id, due_at }) = after {
         query.push(" AND due_at_us >= ").push_bind(due_at.micros());
         query.push(" AND (due_at_us > ").push_bind(due_at.micros());
         query.push(" OR id > ").push_bind(event_id.uuid()).push(")");
     }
     query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit);
-    let rows: Vec<ScheduleRow> = query.fetch_all(conn).await?;
-    rows.into_iter().map(ScheduleRow::schedule).collect()
+    let rows: Vec<DueRow> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|row| (row.due(), row.schedule.schedule())).collect())
 }
 
 /// Adds the statement that opens these locked events at `now`. It fails unless each is SCHEDULED and due, so that
@@ -260,25 +288,40 @@ fn select(more_columns: &'static str) -> Statement {
     select
 }
 
-async fn with_items(conn: &mut MySqlConnection, rows: Vec<EventRow>) -> Result<Vec<Event>, DbError> {
+async fn with_items(conn: &mut MySqlConnection, rows: Vec<EventRow>) -> Result<Vec<Stored>, DbError> {
     let ids: Vec<_> = rows.iter().map(|row| EventId::from_uuid(row.schedule.id)).collect();
     let mut items = items::load(conn, &ids).await?;
-    rows.into_iter()
-        .map(|row| {
-            let schedule = row.schedule.schedule()?;
-            let items = items.remove(&schedule.event_id).unwrap_or_default();
-            Ok(Event { name: row.name, schedule, items, created_at: Timestamp::from_micros(row.created_us) })
-        })
-        .collect()
+    let stored = rows.into_iter().map(|row| {
+        let (id, created_at) = (EventId::from_uuid(row.schedule.id), Timestamp::from_micros(row.created_us));
+        let items = items.remove(&id).unwrap_or_else(|| Ok(Vec::new()));
+        Stored { id, created_at, event: row.event(items) }
+    });
+    Ok(stored.collect())
+}
+
+impl EventRow {
+    fn event(self, items: Result<Vec<Item>, DbError>) -> Result<Event, DbError> {
+        let created_at = Timestamp::from_micros(self.created_us);
+        // First: an event in a state of a newer release may have items that are odd to this one.
+        let schedule = self.schedule.schedule()?;
+        Ok(Event { name: self.name, schedule, items: items?, created_at })
+    }
+}
+
+impl DueRow {
+    fn due(&self) -> Due {
+        Due { event_id: EventId::from_uuid(self.schedule.id), due_at: Timestamp::from_micros(self.due_at_us) }
+    }
 }
 
 impl ScheduleRow {
     fn schedule(self) -> Result<Schedule, DbError> {
         let event_id = EventId::from_uuid(self.id);
+        let state = self.state()?;
         let times = Times::new(Timestamp::from_micros(self.opens_at_us), Timestamp::from_micros(self.closes_at_us))
             .map_err(|error| DbError::inconsistent(format!("{event_id}: {error}")))?;
         let updated_at = Timestamp::from_micros(self.updated_us);
-        Ok(Schedule { event_id, times, state: self.state()?, version: self.version, updated_at })
+        Ok(Schedule { event_id, times, state, version: self.version, updated_at })
     }
 
     fn state(&self) -> Result<State, DbError> {
@@ -293,6 +336,9 @@ impl ScheduleRow {
             ("CANCELLED", actual_open_time, Some(cancel_time)) => {
                 let paid_orders = if self.refund_paid_orders { PaidOrders::Refund } else { PaidOrders::Keep };
                 Ok(State::Cancelled { actual_open_time, cancel_time, paid_orders })
+            }
+            (state, ..) if !STATES.contains(&state) => {
+                Err(DbError::newer(format!("{} is {state}", EventId::from_uuid(self.id))))
             }
             (state, actual_open_time, ended_at) => Err(DbError::inconsistent(format!(
                 "{} is {state}, opened at {actual_open_time:?}, ended at {ended_at:?}",

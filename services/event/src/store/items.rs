@@ -7,6 +7,9 @@ use stampede_vocab::{Currency, EventId, ItemId, Money};
 use std::collections::HashMap;
 use uuid::Uuid;
 
+/// The items of each event, or why one of them cannot be read.
+pub type ByEvent = HashMap<EventId, Result<Vec<Item>, DbError>>;
+
 #[derive(FromRow)]
 struct ItemRow {
     id: Uuid,
@@ -43,10 +46,10 @@ pub async fn insert(conn: &mut MySqlConnection, event_id: EventId, items: &[Item
 }
 
 /// Returns the items of these events, ordered by position.
-pub async fn load(conn: &mut MySqlConnection, events: &[EventId]) -> Result<HashMap<EventId, Vec<Item>>, DbError> {
-    let mut items: HashMap<EventId, Vec<Item>> = HashMap::with_capacity(events.len());
+pub async fn load(conn: &mut MySqlConnection, events: &[EventId]) -> Result<ByEvent, DbError> {
+    let mut by_event = ByEvent::with_capacity(events.len());
     if events.is_empty() {
-        return Ok(items);
+        return Ok(by_event);
     }
     let mut query = Statement::new(
         "SELECT id, event_id, title, unit_price_minor, currency, total_units, limit_per_buyer, gift_title, \
@@ -56,9 +59,14 @@ pub async fn load(conn: &mut MySqlConnection, events: &[EventId]) -> Result<Hash
     query.push(" ORDER BY event_id, position");
     let rows: Vec<ItemRow> = query.fetch_all(conn).await?;
     for row in rows {
-        items.entry(EventId::from_uuid(row.event_id)).or_default().push(row.item()?);
+        let items = by_event.entry(EventId::from_uuid(row.event_id)).or_insert_with(|| Ok(Vec::new()));
+        match (row.item(), items) {
+            (Ok(item), Ok(items)) => items.push(item),
+            (Err(error), items) => *items = Err(error),
+            (Ok(_), Err(_)) => {}
+        }
     }
-    Ok(items)
+    Ok(by_event)
 }
 
 impl ItemRow {

@@ -4,10 +4,10 @@
 //! serializes them: the first makes the transition, the others find nothing due. The lock is never waited for (SKIP
 //! LOCKED): an event that a stalled replica has locked must not delay the others.
 
-use super::SeenQueue;
+use super::{SeenQueue, readable};
 use crate::{
     domain::{Advanced, Due, Schedule},
-    store,
+    store::{self, events::StoredSchedule},
 };
 use futures_util::future::join_all;
 use opentelemetry::{
@@ -17,7 +17,7 @@ use opentelemetry::{
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, Statements};
 use stampede_outbox::Outbox;
-use stampede_vocab::Timestamp;
+use stampede_vocab::{EventId, Timestamp};
 use std::{sync::LazyLock, time::Duration};
 
 /// Most events of one transaction. Three replicas with [`MAX_IN_FLIGHT`] each take a thousand openings of one instant
@@ -49,8 +49,6 @@ struct Batch {
     /// Number of events that it had locked.
     locked: usize,
     advanced: Advanced,
-    /// The error of a row that cannot be read.
-    unreadable: Option<DbError>,
 }
 
 /// Opens and closes events. Cheap to clone.
@@ -71,9 +69,7 @@ impl AdvanceEvents {
 
     /// Makes every transition that is due now, in batches of one transaction each. `expected` estimates how many there
     /// are, and sets the number of concurrent batches. Skips events that another transaction has locked: they stay due
-    /// unless that one makes the transition.
-    ///
-    /// If a row cannot be read, fails after it has made all other transitions.
+    /// unless that one makes the transition. An event that cannot be read stays due too.
     pub async fn run(&self, expected: usize) -> Result<(), DbError> {
         let concurrency = expected.div_ceil(BATCH_SIZE as usize).clamp(1, MAX_IN_FLIGHT);
         let runs = (0..concurrency).map(|_| self.run_until_done());
@@ -81,14 +77,12 @@ impl AdvanceEvents {
     }
 
     async fn run_until_done(&self) -> Result<(), DbError> {
-        let mut unreadable = None;
         loop {
             let batch = self.run_batch().await?;
-            unreadable = batch.unreadable.or(unreadable);
             // A row that cannot be read stays due and is locked again by each batch, so a batch without any other row
             // is the last.
             if batch.locked < BATCH_SIZE as usize || batch.advanced.is_empty() {
-                return unreadable.map_or(Ok(()), Err);
+                return Ok(());
             }
         }
     }
@@ -156,18 +150,16 @@ impl AdvanceEvents {
     }
 }
 
-async fn advance(conn: &mut MySqlConnection, locked: Vec<Result<Schedule, DbError>>) -> Result<Batch, DbError> {
+async fn advance(conn: &mut MySqlConnection, locked: Vec<(EventId, StoredSchedule)>) -> Result<Batch, DbError> {
     // Read after the locks, since an opening must not be recorded as earlier than it was.
     let now = Timestamp::now();
     let count = locked.len();
-    let mut unreadable = None;
-    let readable = locked.into_iter().filter_map(|row| row.map_err(|error| unreadable = Some(error)).ok());
-    let advanced = Advanced::at(now, readable);
+    let advanced = Advanced::at(now, locked.into_iter().filter_map(|(id, schedule)| readable(id, schedule)));
     let mut writes = Statements::new();
     // In this order: an event that was due to open and to close since the last round opens first.
     store::events::push_open(&mut writes, &advanced.opened, now);
     store::events::push_close(&mut writes, &advanced.closed, now);
     store::outbox::push_append(&mut writes, &advanced.messages());
     writes.run(conn).await?;
-    Ok(Batch { locked: count, advanced, unreadable })
+    Ok(Batch { locked: count, advanced })
 }

@@ -3,9 +3,10 @@
 //! Only upcoming transitions have timers, so that the cost for Redis and for a reconnect does not grow with all planned
 //! events.
 
+use super::readable;
 use crate::{
     domain::{Due, Schedule, State},
-    store,
+    store::{self, events::StoredSchedule},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use stampede_db::{Database, DbError};
@@ -58,9 +59,11 @@ impl ArmTimers {
         let mut after = from.map(|due_at| Due { event_id: EventId::from_uuid(Uuid::nil()), due_at });
         loop {
             let page = self.due_before(after, until).await?;
-            let Some(last) = page.last() else { return Ok((armed, until)) };
+            let Some((last, _)) = page.last() else { return Ok((armed, until)) };
             // A cursor over due times. An event whose times are moved meanwhile is armed by that change.
-            after = last.due_at().map(|due_at| Due { event_id: last.event_id, due_at });
+            after = Some(*last);
+            let page = page.into_iter().filter_map(|(due, schedule)| readable(due.event_id, schedule));
+            let page: Vec<Schedule> = page.collect();
             let arming = stream::iter(&page).map(Ok::<_, RedisError>);
             arming.try_for_each_concurrent(MAX_IN_FLIGHT, |schedule| self.try_arm(schedule)).await?;
             armed += page.len();
@@ -89,7 +92,7 @@ impl ArmTimers {
         timer::arm(&self.redis, timers).await.map(drop)
     }
 
-    async fn due_before(&self, after: Option<Due>, until: Timestamp) -> Result<Vec<Schedule>, DbError> {
+    async fn due_before(&self, after: Option<Due>, until: Timestamp) -> Result<Vec<(Due, StoredSchedule)>, DbError> {
         self.db
             .run("near_events", |mut conn| async move {
                 store::events::due_before(&mut conn, after, until, BATCH_SIZE).await

@@ -51,9 +51,7 @@ impl CreateEvent {
         let read = |mut conn: Conn| async move {
             match store::events::fingerprint(&mut conn, id).await? {
                 None => Ok(None),
-                Some(fingerprint) if fingerprint == new.fingerprint => {
-                    Ok(store::events::load(&mut conn, &[id]).await?.pop())
-                }
+                Some(fingerprint) if fingerprint == new.fingerprint => Ok(store::events::find(&mut conn, id).await?),
                 Some(_) => Err(Refusal::RequestIdReused.into()),
             }
         };

@@ -10,6 +10,7 @@ mod find_events;
 mod note_seen;
 mod reschedule_event;
 mod schedule_changes;
+mod unreadable;
 mod watch_events;
 
 pub use advance_events::AdvanceEvents;
@@ -22,3 +23,5 @@ pub use note_seen::{NoteSeen, Seen, SeenQueue};
 pub use reschedule_event::RescheduleEvent;
 pub use schedule_changes::ScheduleChanges;
 pub use watch_events::WatchEvents;
+
+use unreadable::readable;

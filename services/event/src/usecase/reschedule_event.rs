@@ -52,7 +52,7 @@ async fn move_times(
     lead: Duration,
 ) -> Result<Event, Error> {
     let before = lock_one(conn, id).await?;
-    let event_before = store::events::load(conn, &[id]).await?.pop();
+    let event_before = store::events::find(conn, id).await?;
     let event_before = event_before.ok_or_else(|| DbError::inconsistent(format!("{id} is locked and not there")))?;
     if before.is_scheduled_at(times) {
         // Usually a repeat: inventory had not confirmed it, or the answer was lost.

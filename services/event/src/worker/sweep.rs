@@ -11,7 +11,7 @@ use std::{mem, time::Duration};
 
 /// Limits of the back-off for events that another transaction had locked: a replica that makes the same transition has
 /// them for a moment, a stalled one until the server ends its connection. Each retry walks all of them, so that many of
-/// one instant would be slowed down by the replicas that are done.
+/// one instant would be slowed down by the replicas that are done. An event that cannot be read stays due likewise.
 const MIN_LOCKED_RETRY: Duration = Duration::from_millis(10);
 const MAX_LOCKED_RETRY: Duration = Duration::from_millis(100);
 /// Limits of the back-off after a failure. The longest bounds how late transitions are once the database is back.
@@ -25,7 +25,7 @@ pub struct DueSweep {
     interval: Duration,
     /// The next transitions, read before the sleep.
     upcoming: Vec<Due>,
-    /// Rounds in a row after which an event was still locked.
+    /// Rounds in a row after which an event was still due.
     locked_rounds: u32,
 }
 
@@ -40,8 +40,8 @@ impl Worker for DueSweep {
     type Error = DbError;
 
     /// Advances the events that are due, then reads the next transitions. An event that was moved or cancelled
-    /// meanwhile is not due any more, which the transaction checks. One that was locked is still due. After a failure
-    /// everything is read again.
+    /// meanwhile is not due any more, which the transaction checks. One that was locked, or cannot be read, is still
+    /// due. After a failure everything is read again.
     async fn round(&mut self) -> Result<Duration, DbError> {
         let due = due(&mem::take(&mut self.upcoming), self.advance.now());
         if !due.is_empty() {
