@@ -34,7 +34,21 @@ struct BuyerRow {
     units: i64,
 }
 
-/// Returns the rows of these orders.
+/// A row as it was read, or why it cannot be.
+pub type StoredEntry = Result<Entry, DbError>;
+
+/// Returns the rows of these orders, each with its order: one that cannot be read fails alone.
+pub async fn each_of_orders(
+    conn: &mut MySqlConnection,
+    orders: &[OrderId],
+) -> Result<Vec<(OrderId, StoredEntry)>, DbError> {
+    let mut statements = Statements::new();
+    let place = push_of_orders(&mut statements, orders);
+    let rows: Vec<Row> = statements.run(conn).await?.rows(place)?;
+    Ok(rows.into_iter().map(|row| (OrderId::from_uuid(row.order_id), row.entry())).collect())
+}
+
+/// Returns the rows of these orders. Fails if one of them cannot be read.
 pub async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Entry>, DbError> {
     let mut statements = Statements::new();
     let place = push_of_orders(&mut statements, orders);

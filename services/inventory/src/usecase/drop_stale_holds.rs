@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{Entry, Item},
-    store,
+    store::{self, ledger::StoredEntry},
 };
 use futures_util::future::join_all;
 use sqlx::MySqlConnection;
@@ -127,15 +127,18 @@ impl DropStaleHolds {
         Ok(aged)
     }
 
-    /// Drops the holds of orders that are in the ledger, and returns the others.
-    async fn drop_committed(&self, aged: AgedHolds) -> Result<AgedHolds, Error> {
+    /// Drops the holds of orders that are in the ledger, and returns the others. Leaves out those of orders that cannot
+    /// be read there: they stay.
+    async fn drop_committed(&self, mut aged: AgedHolds) -> Result<AgedHolds, Error> {
         let orders = aged.orders();
         let read = |mut conn: Conn| async move {
-            let entries = store::ledger::of_orders(&mut conn, &orders).await?;
+            let (entries, unreadable) = divided(store::ledger::each_of_orders(&mut conn, &orders).await?);
             let ledger_copies = ledger_copies(&mut conn, &entries).await?;
-            Ok::<_, DbError>((entries, ledger_copies))
+            Ok::<_, DbError>((entries, unreadable, ledger_copies))
         };
-        let (entries, ledger_copies) = self.db.run("ledger_of_holds", read).await?;
+        let (entries, unreadable, ledger_copies) = self.db.run("ledger_of_holds", read).await?;
+        warn_of_unreadable(&unreadable);
+        aged.holds.retain(|open| !unreadable.contains_key(&open.order_id));
         let committed: BTreeSet<OrderId> = entries.iter().map(|entry| entry.order_id).collect();
         if !committed.is_empty() {
             let answered = aged.holds.iter().filter(|open| committed.contains(&open.order_id));
@@ -144,6 +147,28 @@ impl DropStaleHolds {
         }
         let holds = aged.holds.into_iter().filter(|open| !committed.contains(&open.order_id)).collect();
         Ok(AgedHolds { holds, ..aged })
+    }
+}
+
+/// Returns the rows, and the orders that have one that cannot be read, each with why.
+fn divided(rows: Vec<(OrderId, StoredEntry)>) -> (Vec<Entry>, BTreeMap<OrderId, DbError>) {
+    let (mut entries, mut unreadable) = (Vec::with_capacity(rows.len()), BTreeMap::new());
+    for (order_id, entry) in rows {
+        match entry {
+            Ok(entry) => entries.push(entry),
+            Err(error) => drop(unreadable.insert(order_id, error)),
+        }
+    }
+    (entries, unreadable)
+}
+
+/// Logs one line for all of a pass, since they are met in each.
+fn warn_of_unreadable(unreadable: &BTreeMap<OrderId, DbError>) {
+    if let Some((order_id, error)) = unreadable.first_key_value() {
+        tracing::warn!(
+            order.id = %order_id, order.count = unreadable.len(), error.cause = %error,
+            "holds are kept, since their orders cannot be read in the ledger"
+        );
     }
 }
 

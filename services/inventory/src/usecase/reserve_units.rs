@@ -12,17 +12,17 @@ use super::{
     script_permits::ScriptPermits,
 };
 use crate::{
-    domain::{Entry, Grant, Label, OrderedLine, Refusal, RefusalReason, ReservationOutcome, ReservedUnits},
-    store,
+    domain::{Grant, Label, OrderedLine, Refusal, RefusalReason, ReservationOutcome, ReservedUnits},
+    store::{self, ledger::StoredEntry},
 };
 use futures_util::{future::join_all, join};
-use stampede_db::Database;
+use stampede_db::{Database, DbError};
 use stampede_lua::{
     RedisError,
     stock::{Cause, Decision, Hold, Reservation, Stock, WantedLine},
 };
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// A reservation with the event that its items are of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,19 +132,17 @@ impl ReserveUnits {
         if known.is_empty() {
             return Vec::new();
         }
-        let orders = known.iter().map(|pending| pending.wanted.reservation.order_id).collect();
-        match self.known_orders(orders).await {
-            Ok(orders) => self.decide_known(&mut known, &orders).await,
-            Err(error) => known.iter_mut().for_each(|pending| pending.decided = Decided::Failed(error.clone())),
-        }
+        let orders = self.known_orders(known.iter().map(Pending::order_id).collect()).await;
+        self.decide_known(&mut known, &orders).await;
         self.answer_ready(known).await
     }
 
-    async fn decide_known(&self, known: &mut [Pending<'_>], orders: &HashSet<OrderId>) {
-        let (repeats, new): (Vec<_>, Vec<_>) =
-            known.iter_mut().partition(|pending| orders.contains(&pending.wanted.reservation.order_id));
-        for pending in repeats {
-            pending.decided = Decided::InLedger;
+    async fn decide_known(&self, known: &mut [Pending<'_>], orders: &Result<KnownOrders, Error>) {
+        let mut new = Vec::new();
+        for pending in known {
+            if pending.recall(orders) {
+                new.push(pending);
+            }
         }
         let again: Vec<EventReservation> = new.iter().map(|pending| as_new(pending.wanted)).collect();
         let mut refused = Vec::new();
@@ -164,16 +162,9 @@ impl ReserveUnits {
         if refused.is_empty() {
             return;
         }
-        let known =
-            self.known_orders(refused.iter().map(|pending| pending.wanted.reservation.order_id).collect()).await;
+        let known = self.known_orders(refused.iter().map(|pending| pending.order_id()).collect()).await;
         for pending in refused {
-            match &known {
-                Ok(orders) if orders.contains(&pending.wanted.reservation.order_id) => {
-                    pending.decided = Decided::InLedger;
-                }
-                Ok(_) => {}
-                Err(error) => pending.decided = Decided::Failed(error.clone()),
-            }
+            pending.recall(&known);
         }
     }
 
@@ -200,18 +191,14 @@ impl ReserveUnits {
         if over.is_empty() {
             return Vec::new();
         }
-        let known = self.known_orders(over.iter().map(|pending| pending.wanted.reservation.order_id).collect()).await;
+        let known = self.known_orders(over.iter().map(Pending::order_id).collect()).await;
         let (mut answers, mut ready) = (Vec::new(), Vec::new());
         for mut pending in over {
-            match &known {
-                Ok(orders) if !orders.contains(&pending.wanted.reservation.order_id) => {
-                    answers.push(pending.refuse(RefusalReason::EventClosed));
-                    continue;
-                }
-                Ok(_) => pending.decided = Decided::InLedger,
-                Err(error) => pending.decided = Decided::Failed(error.clone()),
+            if pending.recall(&known) {
+                answers.push(pending.refuse(RefusalReason::EventClosed));
+            } else {
+                ready.push(pending);
             }
-            ready.push(pending);
         }
         answers.extend(self.answer_ready(ready).await);
         answers
@@ -225,12 +212,12 @@ impl ReserveUnits {
         join_all(answers).await
     }
 
-    /// Returns those of these orders that are in the ledger and were written, or may still be.
-    async fn known_orders(&self, orders: Vec<OrderId>) -> Result<HashSet<OrderId>, Error> {
-        let entries =
-            self.db.run("find_repeats", |mut conn| async move { store::ledger::of_orders(&mut conn, &orders).await });
-        let entries: Vec<Entry> = entries.await?;
-        Ok(entries.into_iter().filter(|entry| !entry.is_void()).map(|entry| entry.order_id).collect())
+    /// Looks these orders up in the ledger.
+    async fn known_orders(&self, orders: Vec<OrderId>) -> Result<KnownOrders, Error> {
+        let read = self
+            .db
+            .run("find_repeats", |mut conn| async move { store::ledger::each_of_orders(&mut conn, &orders).await });
+        Ok(KnownOrders::of(read.await?))
     }
 
     async fn answer(&self, wanted: &EventReservation, decided: Decided) -> Result<Reserved, Error> {
@@ -261,8 +248,56 @@ struct Pending<'w> {
 }
 
 impl Pending<'_> {
+    fn order_id(&self) -> OrderId {
+        self.wanted.reservation.order_id
+    }
+
+    /// Decides by what the ledger has of the order. Changes nothing and returns true if that is nothing.
+    fn recall(&mut self, known: &Result<KnownOrders, Error>) -> bool {
+        let is_known = match known {
+            Ok(known) => known.has(self.order_id()),
+            Err(error) => Err(error.clone()),
+        };
+        self.decided = match is_known {
+            Ok(false) => return true,
+            Ok(true) => Decided::InLedger,
+            Err(error) => Decided::Failed(error),
+        };
+        false
+    }
+
     fn refuse(self, reason: RefusalReason) -> Answered {
         (self.index, Ok(Reserved::Refused(Refusal::of_order(reason))))
+    }
+}
+
+/// The orders that are in the ledger and were written, or may still be; an error for one that cannot be read.
+struct KnownOrders(HashMap<OrderId, Result<(), DbError>>);
+
+impl KnownOrders {
+    fn of(rows: Vec<(OrderId, StoredEntry)>) -> Self {
+        let mut orders = HashMap::with_capacity(rows.len());
+        for (order_id, entry) in rows {
+            match entry {
+                Ok(entry) if entry.is_void() => {}
+                Ok(_) => {
+                    orders.entry(order_id).or_insert(Ok(()));
+                }
+                Err(error) => {
+                    orders.insert(order_id, Err(error));
+                }
+            }
+        }
+        Self(orders)
+    }
+
+    /// Returns whether it has the order. Fails if a row of the order cannot be read.
+    fn has(&self, order_id: OrderId) -> Result<bool, Error> {
+        match self.0.get(&order_id) {
+            None => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(error)) => Err(error.clone().into()),
+        }
     }
 }
 

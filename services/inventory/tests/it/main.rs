@@ -2,6 +2,7 @@
 //! lost.
 
 mod bad_input;
+mod bad_rows;
 mod cluster;
 mod concurrent_repeats;
 mod crash_points;
