@@ -23,6 +23,7 @@
 mod args;
 mod decode;
 mod every;
+mod once_a_minute;
 mod page;
 mod parts;
 mod redis_memory;
@@ -33,6 +34,7 @@ pub use args::{
     KafkaArgs, MessageIds, OrderWriteLimitArgs, ProviderTimeoutArgs, RedisArgs, ServiceArgs, StorageArgs, WatchArgs,
 };
 pub use decode::decode;
+pub use once_a_minute::OnceAMinute;
 pub use page::{Page, Paging};
 pub use parts::Parts;
 pub use until::until_last;
