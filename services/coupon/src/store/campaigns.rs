@@ -4,7 +4,7 @@ use crate::{
     domain::{Campaign, CampaignTerms},
     store::inconsistent,
 };
-use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
+use sqlx::{FromRow, MySqlConnection, Row, mysql::MySqlRow};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{CampaignId, Currency, EventId, Money, RequestId, Timestamp, UserId};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -12,6 +12,15 @@ use uuid::Uuid;
 
 const SELECT: &str = "SELECT id, creator_id, request_id, name, quota, discount_minor, currency, event_id, \
                       opens_at_us, closes_at_us, created_us FROM campaigns ";
+
+/// A row as it was read. An unreadable row fails only its own campaign.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub id: CampaignId,
+    pub created_at: Timestamp,
+    /// The campaign, or why its row cannot be read.
+    pub campaign: Result<Campaign, DbError>,
+}
 
 /// Inserts a new campaign. A repeat violates the primary key.
 pub async fn insert(conn: &mut MySqlConnection, campaign: &Campaign) -> Result<(), DbError> {
@@ -36,15 +45,20 @@ pub async fn insert(conn: &mut MySqlConnection, campaign: &Campaign) -> Result<(
     Ok(())
 }
 
+/// Returns the campaign of this id; `None` if there is none.
+pub async fn find(conn: &mut MySqlConnection, id: CampaignId) -> Result<Option<Campaign>, DbError> {
+    find_many(conn, &[id]).await?.pop().map(|stored| stored.campaign).transpose()
+}
+
 /// Returns the campaigns of these ids that exist, in no order.
-pub async fn find_many(conn: &mut MySqlConnection, ids: &[CampaignId]) -> Result<Vec<Campaign>, DbError> {
+pub async fn find_many(conn: &mut MySqlConnection, ids: &[CampaignId]) -> Result<Vec<Stored>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let mut query = Statement::new(SELECT);
     query.push("WHERE id IN ");
     query.push_list(ids.iter().map(CampaignId::uuid));
-    read_all(conn, query).await
+    query.fetch_all(conn).await
 }
 
 /// Adds the statements that allocate the version of the next message of each of these campaigns, and keep their rows
@@ -72,7 +86,7 @@ pub async fn newest(
     conn: &mut MySqlConnection,
     after: Option<(Timestamp, Uuid)>,
     limit: u32,
-) -> Result<Vec<Campaign>, DbError> {
+) -> Result<Vec<Stored>, DbError> {
     let mut query = Statement::new(SELECT);
     if let Some((created_at, id)) = after {
         query.push("WHERE created_us <= ").push_bind(created_at.micros());
@@ -80,7 +94,7 @@ pub async fn newest(
         query.push(" OR id < ").push_bind(id).push(")");
     }
     query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
-    read_all(conn, query).await
+    query.fetch_all(conn).await
 }
 
 /// Returns a page of the campaigns that open before `soon` and that the sweeps still check, in id order, after `after`.
@@ -89,7 +103,7 @@ pub async fn unsettled(
     soon: Timestamp,
     after: Option<CampaignId>,
     limit: u32,
-) -> Result<Vec<Campaign>, DbError> {
+) -> Result<Vec<Stored>, DbError> {
     let mut query = Statement::new(SELECT);
     // Without it the order by id would make it scan all planned campaigns.
     query.push("FORCE INDEX (ix_campaigns_opening) WHERE settled_us IS NULL AND opens_at_us < ");
@@ -98,7 +112,7 @@ pub async fn unsettled(
         query.push(" AND id > ").push_bind(id.uuid());
     }
     query.push(" ORDER BY id LIMIT ").push_bind(limit);
-    read_all(conn, query).await
+    query.fetch_all(conn).await
 }
 
 /// Marks campaigns as settled: no claim of them is pending any more, and the sweeps skip them.
@@ -124,8 +138,14 @@ pub async fn settled(conn: &mut MySqlConnection, ids: &[CampaignId]) -> Result<H
     Ok(rows.into_iter().map(|(id,)| CampaignId::from_uuid(id)).collect())
 }
 
-async fn read_all(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Campaign>, DbError> {
-    query.fetch_rows(conn).await?.iter().map(campaign).collect()
+impl FromRow<'_, MySqlRow> for Stored {
+    fn from_row(row: &MySqlRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: CampaignId::from_uuid(row.try_get("id")?),
+            created_at: Timestamp::from_micros(row.try_get("created_us")?),
+            campaign: campaign(row),
+        })
+    }
 }
 
 fn campaign(row: &MySqlRow) -> Result<Campaign, DbError> {

@@ -1,7 +1,7 @@
 //! The cache of campaigns, which are immutable.
 
 use crate::{
-    domain::Campaign,
+    domain::{Campaign, Coupon},
     store,
     usecase::{Error, batches, call},
 };
@@ -17,8 +17,14 @@ use std::{
 /// Capacity of the cache. When it is full it is cleared.
 const MAX_CACHED: usize = 4_096;
 
-/// Campaigns by id.
-pub type CampaignsById = HashMap<CampaignId, Arc<Campaign>>;
+/// Campaigns that exist, by id; an error for a row that cannot be read.
+pub type CampaignsById = HashMap<CampaignId, Result<Arc<Campaign>, DbError>>;
+
+/// Returns the campaign of the coupon. Fails if it is not among these, or cannot be read.
+pub fn campaign_of(campaigns: &CampaignsById, coupon: &Coupon) -> Result<Arc<Campaign>, DbError> {
+    let missing = || Err(DbError::inconsistent(format!("coupon {} is of no campaign", coupon.id)));
+    campaigns.get(&coupon.campaign_id).cloned().unwrap_or_else(missing)
+}
 
 /// Finds campaigns, in the cache first. Cheap to clone.
 #[derive(Clone)]
@@ -28,7 +34,7 @@ pub struct Campaigns {
 }
 
 #[derive(Clone, Default)]
-struct Cache(Arc<RwLock<CampaignsById>>);
+struct Cache(Arc<RwLock<HashMap<CampaignId, Arc<Campaign>>>>);
 
 impl Campaigns {
     /// Returns the use case with an empty cache.
@@ -62,12 +68,13 @@ impl Cache {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// Adds those that could be read.
     fn put(&self, campaigns: &CampaignsById) {
         let mut cached = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if cached.len() + campaigns.len() > MAX_CACHED {
             cached.clear();
         }
-        cached.extend(campaigns.iter().map(|(id, campaign)| (*id, campaign.clone())));
+        cached.extend(campaigns.values().flatten().map(|campaign| (campaign.id, campaign.clone())));
     }
 
     async fn fill(
@@ -80,12 +87,12 @@ impl Cache {
         missing.dedup();
         let mut found = CampaignsById::new();
         missing.retain(|&id| match self.get(id) {
-            Some(campaign) => found.insert(id, campaign).is_some(),
+            Some(campaign) => found.insert(id, Ok(campaign)).is_some(),
             None => true,
         });
         if !missing.is_empty() {
             let read = store::campaigns::find_many(conn, &missing).await?;
-            let read = read.into_iter().map(|campaign| (campaign.id, Arc::new(campaign))).collect();
+            let read = read.into_iter().map(|stored| (stored.id, stored.campaign.map(Arc::new))).collect();
             self.put(&read);
             found.extend(read);
         }
@@ -97,7 +104,7 @@ async fn read(db: Database, cache: Cache, ids: Vec<CampaignId>) -> Vec<Result<Op
     let wanted = ids.iter().copied();
     let read = |mut conn: Conn| async move { cache.fill(&mut conn, wanted).await };
     match db.run("find_campaigns", read).await {
-        Ok(found) => ids.iter().map(|id| Ok(found.get(id).cloned())).collect(),
+        Ok(found) => ids.iter().map(|id| found.get(id).cloned().transpose()).collect(),
         Err(error) => vec![Err(error); ids.len()],
     }
 }

@@ -46,11 +46,7 @@ impl CreateCampaign {
     }
 
     async fn find(&self, id: CampaignId) -> Result<Option<Campaign>, DbError> {
-        Ok(self
-            .db
-            .run("find_campaign", |mut conn| async move { store::campaigns::find_many(&mut conn, &[id]).await })
-            .await?
-            .pop())
+        self.db.run("find_campaign", |mut conn| async move { store::campaigns::find(&mut conn, id).await }).await
     }
 
     /// Refuses a new campaign while Redis has too little memory left. An unreachable Redis is no reason to refuse.

@@ -4,7 +4,7 @@
 use crate::{
     domain::Campaign,
     store,
-    usecase::{Campaigns, Error},
+    usecase::{Campaigns, Error, readable_campaign},
 };
 use stampede_db::{Conn, Database, DbError};
 use stampede_lua::{Redis, coupon};
@@ -52,21 +52,22 @@ impl FindCampaigns {
         Ok(IssuedCampaign { campaign, issued })
     }
 
-    /// Returns a page of all campaigns, newest first.
+    /// Returns a page of all campaigns, newest first, without those that cannot be read.
     pub async fn list(&self, paging: Paging) -> Result<Page<IssuedCampaign>, Error> {
         let (after, limit) = (paging.after_time(), paging.limit());
         let read = |mut conn: Conn| async move {
             let page = store::campaigns::newest(&mut conn, after, limit).await?;
-            let ids: Vec<CampaignId> = page.iter().map(|campaign| campaign.id).collect();
+            let ids: Vec<CampaignId> = page.iter().map(|stored| stored.id).collect();
             Ok::<_, DbError>((page, store::coupons::greatest_ranks(&mut conn, &ids).await?))
         };
         let (page, issued) = self.db.run("list_campaigns", read).await?;
+        // Cut before unreadable campaigns are left out, or a page that has one would look like the last.
+        let Page { rows, next_page_token } = paging.cut(page, |stored| (stored.created_at.micros(), stored.id.uuid()));
         let counted = |campaign: Campaign| IssuedCampaign {
             issued: issued.get(&campaign.id).copied().unwrap_or(0),
             campaign: Arc::new(campaign),
         };
-        let position = |found: &IssuedCampaign| (found.campaign.created_at.micros(), found.campaign.id.uuid());
-        Ok(paging.cut(page.into_iter().map(counted).collect(), position))
+        Ok(Page { rows: rows.into_iter().filter_map(readable_campaign).map(counted).collect(), next_page_token })
     }
 
     async fn stored(&self, id: CampaignId) -> Result<i32, DbError> {

@@ -3,7 +3,11 @@
 use crate::{
     domain::{Campaign, Coupon},
     store::{self, coupons::Stored},
-    usecase::{Campaigns, Error, campaigns::CampaignsById, readable},
+    usecase::{
+        Campaigns, Error,
+        campaigns::{CampaignsById, campaign_of},
+        log_unreadable, readable,
+    },
 };
 use stampede_db::{Conn, Database, DbError};
 use stampede_service::{Page, Paging};
@@ -71,7 +75,7 @@ impl FindCoupons {
         self.db.run("find_coupon", read).await?.ok_or(Error::CouponNotFound)
     }
 
-    /// Returns a page of the list, without the coupons that cannot be read.
+    /// Returns a page of the list, without the coupons that cannot be read, or whose campaign cannot be.
     pub async fn list(&self, list: CouponList, paging: Paging) -> Result<Page<FoundCoupon>, Error> {
         let (after, limit) = (&paging, paging.limit());
         let read = |mut conn: Conn| async move {
@@ -92,14 +96,15 @@ impl FindCoupons {
         // Cut before unreadable coupons are left out, or a page that has one would look like the last.
         let Page { rows, next_page_token } = paging.cut(stored, |stored| list.position(stored));
         let coupons = rows.into_iter().filter_map(readable);
-        let rows = coupons.map(|coupon| with_campaign(coupon, &campaigns)).collect::<Result<_, _>>()?;
-        Ok(Page { rows, next_page_token })
+        let found = coupons.filter_map(|coupon| {
+            let id = coupon.id;
+            with_campaign(coupon, &campaigns).inspect_err(|error| log_unreadable(id, error)).ok()
+        });
+        Ok(Page { rows: found.collect(), next_page_token })
     }
 }
 
 fn with_campaign(coupon: Coupon, campaigns: &CampaignsById) -> Result<FoundCoupon, DbError> {
-    match campaigns.get(&coupon.campaign_id) {
-        Some(campaign) => Ok((coupon, campaign.clone())),
-        None => Err(DbError::inconsistent(format!("coupon {} is of no campaign", coupon.id))),
-    }
+    let campaign = campaign_of(campaigns, &coupon)?;
+    Ok((coupon, campaign))
 }

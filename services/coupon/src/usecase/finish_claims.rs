@@ -4,7 +4,7 @@
 use crate::{
     domain::Campaign,
     store,
-    usecase::{Error, StoreClaims, claim_coupon::ranked_claim, store_claims::Unstored},
+    usecase::{Error, StoreClaims, claim_coupon::ranked_claim, readable_campaign, store_claims::Unstored},
 };
 use futures_util::future::join_all;
 use stampede_db::Database;
@@ -57,7 +57,9 @@ impl FinishClaims {
                     store::campaigns::unsettled(&mut conn, now, after, BATCH_SIZE).await
                 })
                 .await?;
-            let done = join_all(page.iter().map(|campaign| self.finish_campaign(campaign, age))).await;
+            let last = page.last().filter(|_| page.len() == BATCH_SIZE as usize).map(|stored| stored.id);
+            let campaigns: Vec<Campaign> = page.into_iter().filter_map(readable_campaign).collect();
+            let done = join_all(campaigns.iter().map(|campaign| self.finish_campaign(campaign, age))).await;
             let done: Vec<CampaignId> = done.into_iter().flatten().collect();
             let now = Timestamp::now();
             self.db
@@ -65,10 +67,10 @@ impl FinishClaims {
                     store::campaigns::settle(&mut conn, &done, now).await
                 })
                 .await?;
-            match page.last() {
-                Some(last) if page.len() == BATCH_SIZE as usize => after = Some(last.id),
-                _ => return Ok(()),
+            if last.is_none() {
+                return Ok(());
             }
+            after = last;
         }
     }
 

@@ -2,7 +2,12 @@
 
 use crate::{
     domain::{Campaign, Coupon, HoldRefusal, HoldRequest},
-    usecase::{Campaigns, Error, campaigns::CampaignsById, working_set::WorkingSet},
+    usecase::{
+        Campaigns, Error,
+        campaigns::{CampaignsById, campaign_of},
+        log_unreadable,
+        working_set::WorkingSet,
+    },
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, Statements};
@@ -26,7 +31,8 @@ impl HoldCoupons {
     }
 
     /// Decides each hold on its own. Returns the answers in the order given, with an error for a coupon that cannot be
-    /// read. If the call fails it holds none. A retry is safe; without one the sweep returns the coupon.
+    /// read, or whose campaign cannot be. If the call fails it holds none. A retry is safe; without one the sweep
+    /// returns the coupon.
     pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Result<Held, DbError>>, Error> {
         let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
         let now = Timestamp::now();
@@ -67,18 +73,16 @@ fn decide(
     now: Timestamp,
 ) -> Result<Held, DbError> {
     if let Some(error) = coupons.error(request.coupon_id) {
-        tracing::error!(coupon.id = %request.coupon_id, error.cause = %error, "coupon cannot be read");
+        log_unreadable(request.coupon_id, error);
         return Err(error.clone());
     }
     let Some(coupon) = coupons.get(request.coupon_id) else { return Ok(Err(HoldRefusal::NotFound)) };
-    let campaign = campaigns.get(&coupon.campaign_id);
-    let missing = || DbError::inconsistent(format!("coupon {} is of no campaign", request.coupon_id));
-    let campaign = campaign.ok_or_else(missing)?;
+    let campaign = campaign_of(campaigns, coupon).inspect_err(|error| log_unreadable(coupon.id, error))?;
     let held = match coupon.hold(request, &campaign.terms, now) {
         Ok(Some(held)) => held,
-        Ok(None) => return Ok(Ok((coupon.clone(), campaign.clone()))),
+        Ok(None) => return Ok(Ok((coupon.clone(), campaign))),
         Err(refusal) => return Ok(Err(refusal)),
     };
     coupons.put(held.clone());
-    Ok(Ok((held, campaign.clone())))
+    Ok(Ok((held, campaign)))
 }

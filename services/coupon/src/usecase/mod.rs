@@ -34,9 +34,17 @@ pub use stage_campaign::StageCampaign;
 pub use staging_queue::StagingQueue;
 pub use store_claims::StoreClaims;
 
-use crate::{domain::Coupon, store::coupons::Stored as StoredCoupon};
+use crate::{
+    domain::{Campaign, Coupon},
+    store::{campaigns::Stored as StoredCampaign, coupons::Stored as StoredCoupon},
+};
 use stampede_batch::{BatchConfig, Batcher};
 use stampede_db::DbError;
+use stampede_service::OnceAMinute;
+use stampede_vocab::{CampaignId, CouponId};
+
+/// The lines about campaigns that cannot be read: sweeps meet them in every round.
+static CAMPAIGN_LINES: OnceAMinute<CampaignId> = OnceAMinute::new();
 
 /// Most calls of one batch: the limit of one script call and of one statement.
 const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
@@ -65,8 +73,21 @@ where
 
 /// Returns the coupon of a row. Logs a row that cannot be read, so that a list can leave it out.
 fn readable(stored: StoredCoupon) -> Option<Coupon> {
-    let log = |error: &DbError| tracing::error!(coupon.id = %stored.id, error.cause = %error, "coupon cannot be read");
-    stored.coupon.inspect_err(log).ok()
+    stored.coupon.inspect_err(|error| log_unreadable(stored.id, error)).ok()
+}
+
+fn log_unreadable(id: CouponId, error: &DbError) {
+    tracing::error!(coupon.id = %id, error.cause = %error, "coupon cannot be read");
+}
+
+/// Returns the campaign of a row. Logs a row that cannot be read, once a minute, so that lists and sweeps leave it out.
+fn readable_campaign(stored: StoredCampaign) -> Option<Campaign> {
+    let log = |error: &DbError| {
+        if CAMPAIGN_LINES.is_due(stored.id) {
+            tracing::error!(campaign.id = %stored.id, error.cause = %error, "campaign cannot be read");
+        }
+    };
+    stored.campaign.inspect_err(log).ok()
 }
 
 /// Returns the outcome of a batch as one answer for each of its calls.

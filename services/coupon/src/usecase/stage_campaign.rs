@@ -5,7 +5,7 @@
 use crate::{
     domain::Campaign,
     store,
-    usecase::{Campaigns, Error, FinishClaims, StagingQueue},
+    usecase::{Campaigns, Error, FinishClaims, StagingQueue, readable_campaign},
 };
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use stampede_db::Database;
@@ -105,13 +105,15 @@ impl StageCampaign {
                     store::campaigns::unsettled(&mut conn, soon, after, BATCH_SIZE).await
                 })
                 .await?;
+            let last = page.last().filter(|_| page.len() == BATCH_SIZE as usize).map(|stored| stored.id);
+            let campaigns: Vec<Campaign> = page.into_iter().filter_map(readable_campaign).collect();
             let now = Timestamp::now();
-            let open = page.iter().filter(|campaign| !campaign.is_over(now));
+            let open = campaigns.iter().filter(|campaign| !campaign.is_over(now));
             join_all(open.map(|campaign| self.stage_once(campaign, queue))).await;
-            match page.last() {
-                Some(last) if page.len() == BATCH_SIZE as usize => after = Some(last.id),
-                _ => return Ok(()),
+            if last.is_none() {
+                return Ok(());
             }
+            after = last;
         }
     }
 

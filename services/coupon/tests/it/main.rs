@@ -1,6 +1,7 @@
 //! The coupon service through its gRPC API: processes on real servers, each test in a world of its own.
 
 mod bad_input;
+mod bad_rows;
 mod claiming;
 mod frozen;
 mod holding;
