@@ -55,8 +55,8 @@ impl Worker for DueSweep {
             self.locked_rounds = 0;
             return Ok(sleep_time(next, now, self.interval));
         }
-        let ahead = self.upcoming.iter().find(|next| next.due_at > now);
-        let pause = locked_retry(self.locked_rounds, sleep_time(ahead, now, self.interval));
+        let other = untried(&self.upcoming, &due, now);
+        let pause = locked_retry(self.locked_rounds, sleep_time(other, now, self.interval));
         self.locked_rounds = self.locked_rounds.saturating_add(1);
         Ok(pause)
     }
@@ -84,6 +84,11 @@ fn locked_retry(rounds: u32, until_next: Duration) -> Duration {
 /// Returns whether the next transition is due, although its event was among those that were just tried.
 fn is_still_due(next: Option<&Due>, tried: &[EventId], now: Timestamp) -> bool {
     next.is_some_and(|next| next.due_at <= now && tried.contains(&next.event_id))
+}
+
+/// Returns the first transition of `upcoming` that is ahead, or has become due since these events were tried.
+fn untried<'d>(upcoming: &'d [Due], tried: &[EventId], now: Timestamp) -> Option<&'d Due> {
+    upcoming.iter().find(|next| next.due_at > now || !tried.contains(&next.event_id))
 }
 
 /// Returns the events of `upcoming`, which is sorted by time, that are due.
@@ -121,6 +126,15 @@ mod tests {
         assert!(!is_still_due(Some(&late), &[], NOW), "it has become due since");
         assert!(!is_still_due(Some(&ahead), &[ahead.event_id], NOW), "its next transition is ahead");
         assert!(!is_still_due(None, &[late.event_id], NOW));
+    }
+
+    #[test]
+    fn what_has_become_due_since_does_not_wait_for_what_was_tried() {
+        let [locked, since, ahead] = [-7, -5, 7].map(due_in_us);
+        let tried = [locked.event_id];
+        assert_eq!(untried(&[locked, since, ahead], &tried, NOW), Some(&since));
+        assert_eq!(untried(&[locked, ahead], &tried, NOW), Some(&ahead));
+        assert_eq!(untried(&[locked], &tried, NOW), None);
     }
 
     #[test]
