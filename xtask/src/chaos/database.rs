@@ -4,7 +4,6 @@ use crate::{
     chaos::{plan::DatabaseFault, sql::Session},
     mesh::SCHEMA_PREFIX,
 };
-use anyhow::{Context, ensure};
 use stampede_vocab::Service;
 
 /// Tries of a statement that waits for another session's lock: 5 s each time.
@@ -14,12 +13,14 @@ const SET_LOCK_TIMEOUTS: &str = "SET SESSION lock_wait_timeout = 5, innodb_lock_
 /// An injected fault, with the session that made it.
 pub struct InjectedFault {
     session: Session,
+    /// Yields how many statements it has met, or none if the server cannot tell.
+    count_met: Option<String>,
     remedy: Remedy,
 }
 
 /// The removal of it.
 enum Remedy {
-    Statement(String),
+    Statements(Vec<String>),
     /// The same connections are killed again.
     Kill(String),
 }
@@ -28,49 +29,78 @@ impl InjectedFault {
     /// Injects a fault.
     pub fn begin(mut session: Session, fault: DatabaseFault) -> anyhow::Result<Self> {
         session.run(SET_LOCK_TIMEOUTS)?;
-        let remedy = match fault {
-            DatabaseFault::TableAway(service, choice) => rename(&mut session, service, choice)?,
-            DatabaseFault::TableFull(service, choice) => fill(&mut session, service, choice)?,
-            DatabaseFault::RowsLocked(service, choice) => lock(&mut session, service, choice)?,
+        let (count_met, remedy) = match fault {
+            DatabaseFault::TableAway(service, table) => (None, rename(&mut session, service, table)?),
+            DatabaseFault::TableFull(service, table) => {
+                (Some(count_of_refused(service)), fill(&mut session, service, table)?)
+            }
+            DatabaseFault::RowsLocked(service, table) => {
+                (Some(count_of_waiting(service)), lock(&mut session, service, table)?)
+            }
             DatabaseFault::ConnectionsKilled(service) => {
                 let whose = format!("DB = '{}'", schema_of(service));
                 kill(&mut session, &whose)?;
-                Remedy::Kill(whose)
+                (None, Remedy::Kill(whose))
             }
-            DatabaseFault::ConnectionsExhausted => exhaust(&mut session)?,
+            DatabaseFault::ConnectionsExhausted => (None, exhaust(&mut session)?),
         };
-        Ok(Self { session, remedy })
+        Ok(Self { session, count_met, remedy })
     }
 
-    /// Removes it.
-    pub fn end(mut self) -> anyhow::Result<()> {
+    /// Removes it. Returns whether the sale has met it, as far as the server can tell.
+    pub fn end(mut self) -> anyhow::Result<Option<bool>> {
+        let met = self.count_met.as_deref().map(|count| self.session.number(count)).transpose();
         match self.remedy {
-            Remedy::Statement(sql) => run_with_retries(&mut self.session, &[&sql]),
-            Remedy::Kill(whose) => kill(&mut self.session, &whose),
+            Remedy::Statements(sql) => {
+                sql.iter().try_for_each(|sql| run_with_retries(&mut self.session, &[sql.as_str()]))?;
+            }
+            Remedy::Kill(whose) => kill(&mut self.session, &whose)?,
         }
+        Ok(met?.map(|count| count > 0))
     }
 }
 
-fn rename(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
-    let table = table_of(session, service, choice)?;
-    let away = format!("`{}`.`chaos_away`", schema_of(service));
+fn rename(session: &mut Session, service: Service, table: &str) -> anyhow::Result<Remedy> {
+    let (table, away) = (name_of(service, table), name_of(service, "chaos_away"));
     run_with_retries(session, &[&format!("RENAME TABLE {table} TO {away}")])?;
-    Ok(Remedy::Statement(format!("RENAME TABLE {away} TO {table}")))
+    Ok(Remedy::Statements(vec![format!("RENAME TABLE {away} TO {table}")]))
 }
 
-/// A trigger raises the error of a full disk.
-fn fill(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
-    let table = table_of(session, service, choice)?;
-    let trigger = format!("`{}`.`chaos_full`", schema_of(service));
+/// A trigger raises the error of a full disk. Before that it notes the row in a table in memory, which has no
+/// transactions: the note stays.
+fn fill(session: &mut Session, service: Service, table: &str) -> anyhow::Result<Remedy> {
+    let (table, trigger) = (name_of(service, table), name_of(service, "chaos_full"));
+    let refused = refused_of(service);
     let refuse = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table is full'";
-    run_with_retries(session, &[&format!("CREATE TRIGGER {trigger} BEFORE INSERT ON {table} FOR EACH ROW {refuse}")])?;
-    Ok(Remedy::Statement(format!("DROP TRIGGER {trigger}")))
+    let body = format!("BEGIN INSERT INTO {refused} VALUES (1); {refuse}; END");
+    session.run(&format!("CREATE TABLE {refused} (one TINYINT NOT NULL) ENGINE = MEMORY"))?;
+    run_with_retries(session, &[&format!("CREATE TRIGGER {trigger} BEFORE INSERT ON {table} FOR EACH ROW {body}")])?;
+    Ok(Remedy::Statements(vec![format!("DROP TRIGGER {trigger}"), format!("DROP TABLE {refused}")]))
 }
 
-fn lock(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
-    let table = table_of(session, service, choice)?;
-    run_with_retries(session, &["BEGIN", &format!("SELECT 1 FROM {table} FOR UPDATE")])?;
-    Ok(Remedy::Statement("ROLLBACK".to_owned()))
+/// The table of what a full table has refused.
+fn refused_of(service: Service) -> String {
+    name_of(service, "chaos_refused")
+}
+
+fn count_of_refused(service: Service) -> String {
+    format!("SELECT COUNT(*) FROM {}", refused_of(service))
+}
+
+/// Counts the transactions of a service that wait for a lock just now.
+fn count_of_waiting(service: Service) -> String {
+    format!(
+        "SELECT COUNT(*) FROM information_schema.INNODB_TRX AS trx \
+         JOIN information_schema.PROCESSLIST AS process ON process.ID = trx.trx_mysql_thread_id \
+         WHERE trx.trx_state = 'LOCK WAIT' AND process.DB = '{}'",
+        schema_of(service)
+    )
+}
+
+fn lock(session: &mut Session, service: Service, table: &str) -> anyhow::Result<Remedy> {
+    let all = format!("SELECT 1 FROM {} FOR UPDATE", name_of(service, table));
+    run_with_retries(session, &["BEGIN", &all])?;
+    Ok(Remedy::Statements(vec!["ROLLBACK".to_owned()]))
 }
 
 /// This session stays; MariaDB's minimum is ten.
@@ -78,7 +108,7 @@ fn exhaust(session: &mut Session) -> anyhow::Result<Remedy> {
     let most = session.number("SELECT @@GLOBAL.max_connections")?;
     session.run("SET GLOBAL max_connections = 1")?;
     kill(session, &format!("DB LIKE '{}%'", SCHEMA_PREFIX.replace('_', "\\_")))?;
-    Ok(Remedy::Statement(format!("SET GLOBAL max_connections = {most}")))
+    Ok(Remedy::Statements(vec![format!("SET GLOBAL max_connections = {most}")]))
 }
 
 /// Kills the connections that are in the list of processes under this condition.
@@ -104,16 +134,9 @@ fn run_with_retries(session: &mut Session, statements: &[&str]) -> anyhow::Resul
     outcome
 }
 
-/// One of the tables of a service, chosen by a number: the same one each time, as long as there are the same tables.
-fn table_of(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<String> {
-    let schema = schema_of(service);
-    let tables = session.rows(&format!(
-        "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{schema}' \
-         AND TABLE_TYPE = 'BASE TABLE' AND TABLE_NAME NOT LIKE '\\_%' ORDER BY TABLE_NAME"
-    ))?;
-    ensure!(!tables.is_empty(), "{schema} has no tables");
-    let chosen = usize::try_from(choice).context("a choice is small")? % tables.len();
-    Ok(format!("`{schema}`.`{}`", tables[chosen]))
+/// The name of a table or trigger, behind its schema.
+fn name_of(service: Service, name: &str) -> String {
+    format!("`{}`.`{name}`", schema_of(service))
 }
 
 fn schema_of(service: Service) -> String {

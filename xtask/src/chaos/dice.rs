@@ -19,6 +19,11 @@ impl Dice {
         first + self.below(last - first + 1)
     }
 
+    /// One of the items, of which there must be some.
+    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.below(all.len() as u64)).expect("it is below a usize")]
+    }
+
     /// Shuffles the items.
     pub fn shuffle<T>(&mut self, all: &mut [T]) {
         for left in (2..=all.len()).rev() {

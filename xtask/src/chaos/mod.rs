@@ -15,6 +15,7 @@ mod proxy;
 mod round;
 pub mod sql;
 mod strike;
+mod tables;
 
 use crate::{
     chaos::{
@@ -58,7 +59,8 @@ const SHORTEST_ROUND: Duration = Duration::from_secs(8);
 /// A random seed has at most so many digits, so that it is easy to type.
 const SEEDS: u64 = 1_000_000;
 
-/// The short run that is one of the checks: always the same plan, whose first rounds have all kinds of faults.
+/// The short run that is one of the checks: always the same plan, whose first rounds have all kinds of faults, as those
+/// of every seed have. The database's own is a full table of orders, which a sale meets.
 const CHECK_SEED: u64 = 766;
 const CHECK_TIME: Duration = Duration::from_secs(50);
 const CHECK_BUYERS: u32 = 40;
@@ -214,6 +216,15 @@ mod tests {
     fn the_sale_can_be_and_names_its_pay_window() {
         let sale = Sale::parse("sale.toml", SALE).expect("it is well formed");
         assert!(demo::pay_window_ms(&sale).is_some());
+    }
+
+    #[test]
+    fn the_check_fills_a_table_that_a_sale_inserts_into() {
+        let plan = plan::draw(CHECK_SEED, &Replicas::default(), rounds_within(CHECK_TIME));
+        let faults: Vec<String> = plan.iter().map(|round| round.fault.to_string()).collect();
+        // Another draw needs another seed: one whose plan `cargo xtask chaos --seed` prints with a full table among its
+        // first rounds.
+        assert!(faults.iter().any(|fault| fault.ends_with(".orders full")), "{faults:?}");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Outcome {
     pub delay_ms: u64,
     /// for so long.
     pub lasts_ms: u64,
+    /// Whether a statement of the sale has met the fault. None if that cannot be told.
+    pub met: Option<bool>,
     /// Whether every promise held, and the round went as planned.
     pub held: bool,
     /// The problems; empty if it held.
@@ -47,6 +49,7 @@ impl Outcome {
             after_orders: round.after_orders,
             delay_ms: whole_ms(round.delay),
             lasts_ms: whole_ms(round.lasts),
+            met: None,
             held: true,
             problems: Vec::new(),
             orders: 0,
@@ -94,8 +97,13 @@ impl Outcome {
         let verdict = if self.held { "held" } else { "BROKEN" };
         let took = Duration::from_millis(self.took_ms);
         let unexpected: u64 = self.unexpected.values().sum();
+        let met = match self.met {
+            Some(true) => ", met",
+            Some(false) => ", not met",
+            None => "",
+        };
         let mut lines = format!(
-            "  {:>5}  {verdict:<7} {:>6} {unexpected:>10} {:>10}  {}",
+            "  {:>5}  {verdict:<7} {:>6} {unexpected:>10} {:>10}  {}{met}",
             self.round,
             self.orders,
             seconds(took),
@@ -166,6 +174,17 @@ mod tests {
         outcome.read_audit(&json!({"holds": true, "promises": [], "still_moving": []}));
         assert!(outcome.held);
         assert_eq!((outcome.orders, outcome.unexpected["UNAVAILABLE"]), (34, 2));
+    }
+
+    #[test]
+    fn a_fault_that_nothing_has_met_is_named_and_breaks_no_promise() {
+        let mut outcome = outcome();
+        let fault = outcome.fault.clone();
+        for (met, ending) in [(Some(true), ", met"), (Some(false), ", not met"), (None, fault.as_str())] {
+            outcome.met = met;
+            assert!(outcome.held && outcome.lines().ends_with(ending), "{}", outcome.lines());
+            assert_eq!(serde_json::to_value(&outcome).expect("it has a JSON form")["met"], json!(met));
+        }
     }
 
     #[test]

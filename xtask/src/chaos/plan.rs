@@ -1,7 +1,8 @@
 //! The faults of a run, their order and their times: all of it follows from a seed. It has no side effects.
 
 use crate::{
-    chaos::dice::Dice,
+    chaos::{dice::Dice, tables},
+    mesh::SCHEMA_PREFIX,
     replicas::{Replicas, replicated},
     servers::Server,
     ui::seconds,
@@ -48,15 +49,15 @@ pub enum Loss {
     LastSeconds,
 }
 
-/// A fault of the database. A number chooses among the tables of the schema.
+/// A fault of the database. A fault of a table names a table that the sale uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseFault {
     /// A table is renamed.
-    TableAway(Service, u64),
+    TableAway(Service, &'static str),
     /// A table refuses new rows, as when the disk is full.
-    TableFull(Service, u64),
+    TableFull(Service, &'static str),
     /// Another session has locked every row of a table.
-    RowsLocked(Service, u64),
+    RowsLocked(Service, &'static str),
     /// Every connection of a service is killed, at the beginning and at the end.
     ConnectionsKilled(Service),
     /// Every connection is killed, and the server accepts hardly any new one.
@@ -181,11 +182,10 @@ fn processes(replicas: &Replicas) -> Vec<Fault> {
 fn database_faults(dice: &mut Dice) -> Vec<Fault> {
     let mut all = vec![DatabaseFault::ConnectionsExhausted];
     for service in Service::ALL {
-        let mut table = || dice.below(1_000);
         all.extend([
-            DatabaseFault::TableAway(service, table()),
-            DatabaseFault::TableFull(service, table()),
-            DatabaseFault::RowsLocked(service, table()),
+            DatabaseFault::TableAway(service, dice.one_of(tables::used(service))),
+            DatabaseFault::TableFull(service, dice.one_of(tables::inserted_into(service))),
+            DatabaseFault::RowsLocked(service, dice.one_of(tables::updated(service))),
             DatabaseFault::ConnectionsKilled(service),
         ]);
     }
@@ -215,7 +215,7 @@ impl Round {
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (fault, orders, delay_ms) = (self.fault.to_string(), self.after_orders, self.delay.as_millis());
-        write!(f, "{fault:<48} after {orders:>2} orders and {delay_ms:>3} ms")?;
+        write!(f, "{fault:<60} after {orders:>2} orders and {delay_ms:>3} ms")?;
         if self.lasts.is_zero() { Ok(()) } else { write!(f, ", for {}", seconds(self.lasts)) }
     }
 }
@@ -235,9 +235,11 @@ impl fmt::Display for Fault {
 impl fmt::Display for DatabaseFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TableAway(service, _) => write!(f, "database: a table of {service} renamed away"),
-            Self::TableFull(service, _) => write!(f, "database: a table of {service} full"),
-            Self::RowsLocked(service, _) => write!(f, "database: all rows of a table of {service} locked"),
+            Self::TableAway(service, table) => write!(f, "database: {SCHEMA_PREFIX}{service}.{table} renamed away"),
+            Self::TableFull(service, table) => write!(f, "database: {SCHEMA_PREFIX}{service}.{table} full"),
+            Self::RowsLocked(service, table) => {
+                write!(f, "database: all rows of {SCHEMA_PREFIX}{service}.{table} locked")
+            }
             Self::ConnectionsKilled(service) => write!(f, "database: all connections of {service} killed"),
             Self::ConnectionsExhausted => f.write_str("database: connections exhausted"),
         }
@@ -345,12 +347,28 @@ mod tests {
 
     #[test]
     fn the_first_rounds_are_of_all_kinds() {
-        let mut dice = Dice::of(3);
-        let kinds = kinds(&mut dice, &Replicas::default());
-        // The table differs, and does not matter here.
-        let named_kinds = kinds.map(|faults| faults.iter().map(Fault::to_string).collect::<Vec<_>>());
-        let first = named(&draw(9, &Replicas::default(), named_kinds.len()));
-        assert!(named_kinds.iter().zip(&first).all(|(kind, fault)| kind.contains(fault)), "{first:?}");
+        for seed in 0..20 {
+            // A plan draws its tables first: the same ones by the same seed.
+            let kinds = kinds(&mut Dice::of(seed), &Replicas::default());
+            let first = draw(seed, &Replicas::default(), kinds.len());
+            assert!(kinds.iter().zip(&first).all(|(kind, round)| kind.contains(&round.fault)), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_names_a_table_that_the_sale_uses_and_seeds_reach_them_all() {
+        let drawn: BTreeSet<String> =
+            (0..50).flat_map(|seed| database_faults(&mut Dice::of(seed))).map(|fault| fault.to_string()).collect();
+        for service in Service::ALL {
+            let schema = format!("{SCHEMA_PREFIX}{service}");
+            for table in tables::inserted_into(service) {
+                assert!(drawn.contains(&format!("database: {schema}.{table} full")), "{schema}.{table}: {drawn:?}");
+            }
+            for unused in ["outbox_unsent", "inbox", "order_lines", "goods"] {
+                let name = format!("{schema}.{unused} ");
+                assert!(!drawn.iter().any(|fault| fault.contains(&name)), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Rounds<'_> {
             fleet.stay(round.delay)?;
             let strike = Strike::begin(&self.stage, fleet, round.fault)?;
             fleet.stay(round.lasts)?;
-            strike.end(fleet)?;
+            outcome.met = strike.end(fleet)?;
         } else {
             outcome.fail(format!("it did not strike: there were not {} orders in time", round.after_orders));
         }

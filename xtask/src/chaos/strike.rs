@@ -97,25 +97,23 @@ impl<'s> Strike<'s> {
         Ok(Self { stage, cure })
     }
 
-    /// Removes it, and waits until the targets are ready.
-    pub fn end(self, fleet: &mut Fleet) -> anyhow::Result<()> {
+    /// Removes it, and waits until the targets are ready. Returns whether the sale has met it, if that can be told.
+    pub fn end(self, fleet: &mut Fleet) -> anyhow::Result<Option<bool>> {
         let Self { stage, cure } = self;
         match cure {
             Cure::Start(target) => {
                 stage.names(target).iter().try_for_each(|name| fleet.start_again(name))?;
-                stage.wait_back(fleet, target)
+                stage.wait_back(fleet, target)?;
             }
             Cure::Thaw(target) => {
                 stage.names(target).iter().try_for_each(|name| fleet.thaw(name))?;
-                stage.wait_back(fleet, target)
+                stage.wait_back(fleet, target)?;
             }
-            Cure::Wait(target) => stage.wait_back(fleet, target),
-            Cure::Database(fault) => fault.end(),
-            Cure::Link(proxy) => {
-                proxy.set(Traffic::Flows);
-                Ok(())
-            }
+            Cure::Wait(target) => stage.wait_back(fleet, target)?,
+            Cure::Database(fault) => return fault.end(),
+            Cure::Link(proxy) => proxy.set(Traffic::Flows),
         }
+        Ok(None)
     }
 }
 
