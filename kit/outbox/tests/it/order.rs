@@ -1,20 +1,22 @@
-//! The order of each aggregate, with relays that are killed, stand still, go on and join; and a control that shows that
-//! a loss of order would be seen.
+//! The order of each aggregate, with relays that are killed, stand still, go on, join and are cut off from their
+//! servers; and a control that shows that a loss of order would be seen.
 
 use crate::bench::{Bench, Running, message};
 use futures_util::future::join_all;
 use rdkafka::message::{Header, OwnedHeaders};
-use stampede_db::Statement;
+use stampede_db::{Database, DbConfig, Statement};
 use stampede_kafka::{Producer, Record};
 use stampede_outbox::append;
-use stampede_testkit::Service;
-use std::{collections::BTreeMap, time::Duration};
+use stampede_testkit::{KafkaLink, Proxy, Service, eventually};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use tokio::time::sleep;
 
 /// Aggregates that all write at once.
 const HOT: usize = 8;
 /// Parts that the messages are written in, with something happening to the relays in between.
 const PARTS: i64 = 5;
+/// Aggregates of which every relay has some, whatever partitions it leases.
+const WIDE: usize = 64;
 
 /// Versions of each aggregate in one part.
 fn versions_of_part() -> i64 {
@@ -22,20 +24,38 @@ fn versions_of_part() -> i64 {
     (messages / i64::try_from(HOT).unwrap() / PARTS).max(1)
 }
 
-async fn write_part(bench: &Bench, relays: &[&Running], part: i64) {
-    let of_part = versions_of_part();
-    let writers = (0..HOT).map(|aggregate| async move {
-        for version in part * of_part + 1..=(part + 1) * of_part {
-            bench.write(aggregate, version).await;
-            relays[aggregate % relays.len()].outbox.wake();
+/// Writes these versions of each aggregate, all aggregates at once.
+async fn write(bench: &Bench, relays: &[&Running], aggregates: usize, versions: RangeInclusive<i64>) {
+    let writers = (0..aggregates).map(|aggregate| {
+        let versions = versions.clone();
+        async move {
+            for version in versions {
+                bench.write(aggregate, version).await;
+                relays[aggregate % relays.len()].outbox.wake();
+            }
         }
     });
     join_all(writers).await;
 }
 
+async fn write_part(bench: &Bench, relays: &[&Running], part: i64) {
+    let of_part = versions_of_part();
+    write(bench, relays, HOT, part * of_part + 1..=(part + 1) * of_part).await;
+}
+
 /// How many messages came after a later one of their aggregate.
 fn inversions(received: &BTreeMap<String, Vec<i64>>) -> usize {
     received.values().map(|versions| versions.windows(2).filter(|pair| pair[0] > pair[1]).count()).sum()
+}
+
+/// Checks that all versions of each aggregate have come, in their order.
+async fn assert_all_in_order(bench: &Bench, aggregates: usize, versions: i64) {
+    let received = bench.received(aggregates * usize::try_from(versions).unwrap()).await;
+    assert_eq!(inversions(&received), 0);
+    let expected: Vec<i64> = (1..=versions).collect();
+    for (key, versions) in received {
+        assert_eq!(versions, expected, "{key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,18 +82,57 @@ async fn relays_that_die_and_stand_still_lose_nothing_and_keep_the_order() {
     fourth.thaw();
     bench.settled().await;
 
-    let versions = versions_of_part() * PARTS;
-    let received = bench.received(HOT * usize::try_from(versions).unwrap()).await;
-    assert_eq!(inversions(&received), 0);
-    let expected: Vec<i64> = (1..=versions).collect();
-    for (key, versions) in received {
-        assert_eq!(versions, expected, "{key}");
-    }
+    assert_all_in_order(&bench, HOT, versions_of_part() * PARTS).await;
     for relay in [second, third, fourth, fifth] {
         relay.stop().await;
     }
     let lost = inversions(&competed_for(&bench).await);
     assert!(lost > 0, "what sees no inversion here would see none of a relay");
+}
+
+/// Waits until the statement counts so many owners of leases.
+async fn owned_by(bench: &Bench, what: &str, owners: i64, sql: &'static str) {
+    eventually(what, || async { (bench.count(sql).await == owners).then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_that_are_cut_off_from_their_servers_lose_nothing_and_keep_the_order() {
+    const OWNERS: &str = "SELECT COUNT(DISTINCT NULLIF(owner, '')) FROM outbox_leases";
+    const OWNERS_OF_UNSENT: &str = "SELECT COUNT(DISTINCT owner) FROM outbox JOIN outbox_leases USING (partition_no) \
+        WHERE outbox.id > floor_id";
+    let bench = Bench::new().await;
+    let database = Proxy::to_url(&bench.world.service_database_url(Service::Event)).await.unwrap();
+    let kafka = KafkaLink::open().await.unwrap();
+    let db = Database::connect(database.url(), DbConfig::default()).await.unwrap();
+    let without_database = bench.start_relay_on(bench.world.brokers(), db);
+    let without_kafka = bench.start_relay_to(kafka.brokers());
+    let [third, fourth] = [(); 2].map(|()| bench.start_relay());
+    let all = [&without_database, &without_kafka, &third, &fourth];
+    owned_by(&bench, "each relay has leases", 4, OWNERS).await;
+    write(&bench, &all, WIDE, 1..=2).await;
+    bench.settled().await;
+
+    let cut = async {
+        // Some are on their way by then.
+        sleep(Duration::from_millis(20)).await;
+        database.freeze_now();
+        kafka.freeze();
+    };
+    tokio::join!(write(&bench, &all, WIDE, 3..=4), cut);
+    owned_by(&bench, "the leases of the relay without its database are taken over", 3, OWNERS).await;
+    write(&bench, &[&third, &fourth], WIDE, 5..=6).await;
+    // The relay without Kafka keeps its leases, and so what it has not sent.
+    owned_by(&bench, "all is sent but what the relay without Kafka has", 1, OWNERS_OF_UNSENT).await;
+
+    // Both still have what they were about to send.
+    database.thaw();
+    kafka.thaw();
+    write(&bench, &all, WIDE, 7..=8).await;
+    bench.settled().await;
+    assert_all_in_order(&bench, WIDE, 8).await;
+    for relay in [without_database, without_kafka, third, fourth] {
+        relay.stop().await;
+    }
 }
 
 /// Writes two versions of one aggregate, the first of which commits late, when others are long written: at that moment
