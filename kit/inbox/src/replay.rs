@@ -212,7 +212,7 @@ impl<H: Handler> Replay<H> {
     /// or an operator may have been faster.
     async fn not_replayed(&self, key: Arc<Key>, id: i64, failure: &Failure) -> Result<(), DbError> {
         let why = failure.to_string();
-        tracing::error!(messaging.topic = %key.0, messaging.key = %key.1, inbox.letter = id, error.cause = %why, "dead letter could not be replayed, it waits for another decision");
+        tracing::error!(messaging.topic = %key.0, messaging.key = %key.1, letter.id = id, error.cause = %why, "dead letter could not be replayed, it waits for another decision");
         let noted = self.db.transact("letter_not_replayed", move |conn| {
             let (key, why) = (key.clone(), why.clone());
             Box::pin(async move {

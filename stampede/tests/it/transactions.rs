@@ -163,7 +163,7 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
         ),
     ),
     (
-        "tell_captures_again",
+        "republish_captures",
         Apart(
             "services/payment/tests/it/ending.rs",
             "what_was_captured_for_an_ended_order_is_published_again_until_it_is_refunded",
@@ -171,7 +171,7 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
     ),
     (
         "put_off_ended_orders",
-        Apart("services/payment/tests/it/ending.rs", "a_payment_that_cannot_be_told_of_again_keeps_no_other_waiting"),
+        Apart("services/payment/tests/it/ending.rs", "a_capture_that_cannot_be_published_again_keeps_no_other_waiting"),
     ),
     (
         "carry_out_decisions",

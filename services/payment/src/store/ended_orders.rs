@@ -11,8 +11,8 @@ pub struct EndedOrder {
     pub payment_id: PaymentId,
     /// When its capture is published next.
     pub due_at: Timestamp,
-    /// How often the capture was published again.
-    pub tells: i32,
+    /// How often the capture was published again; `tells` in the table.
+    pub repeats: i32,
 }
 
 /// Adds the statement that inserts these. It leaves an existing row unchanged: the end of its order was repeated.
@@ -34,10 +34,10 @@ pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Resu
         "SELECT payment_id, due_us, tells FROM ended_orders WHERE due_us <= ? ORDER BY due_us LIMIT ?",
     );
     let rows = due.bind(now.micros()).bind(limit).fetch_all(conn).await?;
-    let ended = |(payment_id, due_us, tells)| EndedOrder {
+    let ended = |(payment_id, due_us, repeats)| EndedOrder {
         payment_id: PaymentId::from_uuid(payment_id),
         due_at: Timestamp::from_micros(due_us),
-        tells,
+        repeats,
     };
     Ok(rows.into_iter().map(ended).collect())
 }
@@ -64,7 +64,7 @@ pub async fn postpone(conn: &mut MySqlConnection, ended: &[EndedOrder]) -> Resul
     }
     let mut query = Statement::new("INSERT INTO ended_orders (payment_id, due_us, tells) ");
     query.push_values(ended, |mut row, ended| {
-        row.push_bind(ended.payment_id.uuid()).push_bind(ended.due_at.micros()).push_bind(ended.tells);
+        row.push_bind(ended.payment_id.uuid()).push_bind(ended.due_at.micros()).push_bind(ended.repeats);
     });
     query.push(" ON DUPLICATE KEY UPDATE due_us = VALUES(due_us), tells = VALUES(tells)");
     query.execute(conn).await?;

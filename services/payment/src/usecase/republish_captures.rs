@@ -26,7 +26,7 @@ const BACKOFF_FACTOR: u32 = 6;
 #[derive(Clone)]
 pub struct RepublishCaptures {
     context: Context,
-    told: Counter<u64>,
+    republished: Counter<u64>,
 }
 
 /// The outcome of a round for its orders.
@@ -39,17 +39,17 @@ struct Round {
 impl RepublishCaptures {
     /// Publishes captures of the payments of this schema again.
     pub fn new(context: Context) -> Self {
-        let told = global::meter("stampede.payment")
-            .u64_counter("stampede_payment_captures_told_again")
-            .with_description("Captured payments of ended orders that the order service was told of again")
+        let republished = global::meter("stampede.payment")
+            .u64_counter("stampede_payment_captures_republished")
+            .with_description("Captures of ended orders that were published again")
             .build();
-        Self { context, told }
+        Self { context, republished }
     }
 
     /// Publishes the due captures again. If replicas run it concurrently, one of them does each.
     pub async fn run(&self) -> Result<(), DbError> {
         // Creates the counter before its first increment.
-        self.told.add(0, &[]);
+        self.republished.add(0, &[]);
         let now = Timestamp::now();
         let find = self
             .context
@@ -64,7 +64,7 @@ impl RepublishCaptures {
                 Err(error) if error.is_of_data() => {
                     tracing::error!(
                         payment.id = %ended.payment_id, error.cause = %error,
-                        "a captured payment cannot be told of again, and waits"
+                        "a capture cannot be published again, and waits"
                     );
                     failed.push(*ended);
                 }
@@ -82,13 +82,13 @@ impl RepublishCaptures {
         let mut bisection = Bisection::of(due.len());
         while let Some(part) = bisection.next_part() {
             let (due, tried) = (due.clone(), part.clone());
-            let tell = self.context.db.transact("tell_captures_again", move |conn| {
+            let publish = self.context.db.transact("republish_captures", move |conn| {
                 let (due, part) = (due.clone(), tried.clone());
                 Box::pin(async move { republish(conn, &due[part], age, now).await })
             });
-            match tell.await {
-                Ok(told) => {
-                    self.told(told);
+            match publish.await {
+                Ok(count) => {
+                    self.note_republished(count);
                     bisection.part_written(part.map(|_| Ok(())));
                 }
                 Err(error) => {
@@ -99,10 +99,11 @@ impl RepublishCaptures {
         bisection.results()
     }
 
-    fn told(&self, told: u64) {
-        if told > 0 {
-            self.told.add(told, &[]);
-            tracing::warn!(payment.count = told, "captured payments of ended orders were told of again");
+    /// Counts captures that were published again, and wakes the relay.
+    fn note_republished(&self, count: u64) {
+        if count > 0 {
+            self.republished.add(count, &[]);
+            tracing::warn!(payment.count = count, "captures of ended orders were published again");
             self.context.outbox.wake();
         }
     }
@@ -128,7 +129,7 @@ async fn postpone_failed(
     now: Timestamp,
 ) -> Result<(), DbError> {
     let failed = ended_orders::unchanged(conn, failed).await?;
-    let postponed: Vec<_> = failed.into_iter().map(|ended| postponed(ended, ended.tells, age, now)).collect();
+    let postponed: Vec<_> = failed.into_iter().map(|ended| postponed(ended, ended.repeats, age, now)).collect();
     ended_orders::postpone(conn, &postponed).await
 }
 
@@ -158,30 +159,30 @@ impl Round {
             // An unreadable payment waits for a replica that can read it; a missing one is dropped.
             let waits = payments.readable(id).is_err();
             if waits {
-                self.postponed.push(postponed(ended, ended.tells, age, now));
+                self.postponed.push(postponed(ended, ended.repeats, age, now));
             } else {
                 self.settled.push(id);
             }
             return;
         };
-        if !payment.may_be_captured() || ended.tells >= MAX_REPEATS {
+        if !payment.may_be_captured() || ended.repeats >= MAX_REPEATS {
             self.settled.push(id);
             return;
         }
         let step = payment.republish_capture(now);
-        self.postponed.push(postponed(ended, ended.tells + i32::from(step.is_some()), age, now));
+        self.postponed.push(postponed(ended, ended.repeats + i32::from(step.is_some()), age, now));
         payments.record(step);
     }
 }
 
 /// Returns the order with its next due time, after so many repeats.
-fn postponed(ended: EndedOrder, tells: i32, age: Duration, now: Timestamp) -> EndedOrder {
-    EndedOrder { due_at: now.plus(backoff(age, tells)), tells, ..ended }
+fn postponed(ended: EndedOrder, repeats: i32, age: Duration, now: Timestamp) -> EndedOrder {
+    EndedOrder { due_at: now.plus(backoff(age, repeats)), repeats, ..ended }
 }
 
 /// Returns the back-off after so many repeats.
-fn backoff(age: Duration, tells: i32) -> Duration {
-    age.saturating_mul(BACKOFF_FACTOR.saturating_pow(tells.unsigned_abs()))
+fn backoff(age: Duration, repeats: i32) -> Duration {
+    age.saturating_mul(BACKOFF_FACTOR.saturating_pow(repeats.unsigned_abs()))
 }
 
 #[cfg(test)]
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn pauses_grow_and_end_somewhere() {
         let age = Duration::from_secs(600);
-        assert_eq!([0, 1, 2].map(|tells| backoff(age, tells).as_secs()), [600, 3_600, 21_600]);
+        assert_eq!([0, 1, 2].map(|repeats| backoff(age, repeats).as_secs()), [600, 3_600, 21_600]);
         assert!(backoff(age, MAX_REPEATS) > Duration::from_secs(86_400));
         assert!(backoff(Duration::MAX, i32::MAX) >= age);
     }

@@ -79,7 +79,7 @@ async fn what_was_captured_for_an_ended_order_is_published_again_until_it_is_ref
 }
 
 #[tokio::test]
-async fn a_payment_that_cannot_be_told_of_again_keeps_no_other_waiting() -> Result<()> {
+async fn a_capture_that_cannot_be_published_again_keeps_no_other_waiting() -> Result<()> {
     let quick = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_ENDED_ORDER_AGE_MS", 200);
     let sale = Sale::open_with(quick).await?;
     let (refused, good) = (Order::new(), Order::new());
@@ -105,7 +105,7 @@ async fn a_payment_that_cannot_be_told_of_again_keeps_no_other_waiting() -> Resu
     .await;
     assert_eq!(sale.published(&refused).await?.len(), 1);
 
-    // It is told of once that is mended.
+    // Its capture is published again once that is mended.
     sqlx::query("UPDATE payments SET version = 9 WHERE order_id = ?")
         .bind(refused.id.uuid())
         .execute(&mut *conn)
