@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn imports_of_a_module_inside_of_a_file_are_one_block_too() {
-        let found = |inside: &str| lines("a.rs", &format!("//! A.\n\nuse a::b;\n\nmod tests {\n{inside}\n}\n"));
+        let found = |inside: &str| lines("a.rs", &format!("//! A.\n\nuse a::b;\n\nmod tests {{\n{inside}\n}}\n"));
         for fine in ["    use a::b;\n    use c::d;\n\n    fn f() {}", "    use a::{\n        b,\n    };\n    use c;"] {
             assert!(found(fine).is_empty(), "{fine}");
         }
