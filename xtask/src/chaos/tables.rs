@@ -42,9 +42,8 @@ pub const fn updated(service: Service) -> &'static [&'static str] {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
-
     use super::*;
+    use std::{fs, path::Path};
 
     /// All migrations of a service.
     fn migrations(service: Service) -> String {

@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 use tracing::Span;
 
-/// Most events that have a queue of their own. If more are in use at a time, further ones share a queue. So requests for
-/// events that do not exist cost only so many queues, and so many calls at a time: two for each queue.
+/// Most events that have a queue of their own. If more are in use at a time, further ones share a queue. So requests
+/// for events that do not exist cost only so many queues, and so many calls at a time: two for each queue.
 const MAX_EVENTS: usize = 64;
 /// Most requests of all events that are queued or in flight: as many as a process has calls under way.
 const MAX_REQUESTS: usize = 8_192;
