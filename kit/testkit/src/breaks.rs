@@ -28,6 +28,11 @@ pub enum BreakAt {
     Answer,
 }
 
+impl BreakAt {
+    /// All of them, in their order.
+    pub const ALL: [Self; 3] = [Self::Write, Self::Commit, Self::Answer];
+}
+
 /// The transactions that have all of some texts in one of their writes, and the point at which they are broken off.
 /// Clones share their state.
 #[derive(Debug, Clone)]

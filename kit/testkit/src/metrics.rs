@@ -1,6 +1,6 @@
 //! The admin port of a process: its metrics, as Prometheus reads them, and its readiness.
 
-use crate::Mesh;
+use crate::{Break, Mesh, eventually};
 use anyhow::Result;
 use stampede_vocab::Process;
 use std::collections::BTreeSet;
@@ -47,6 +47,21 @@ impl Mesh {
     /// Reads the metrics of a process, the first of its replicas if there are more.
     pub async fn metrics(&self, process: impl Into<Process>) -> Result<Metrics> {
         Metrics::read(&self.admin_url(process)).await
+    }
+
+    /// Waits until each of these breaks has broken off a transaction, and transactions of this name have failed in the
+    /// process: a break alone may have met another transaction that has the same texts.
+    pub async fn until_broken(&self, process: impl Into<Process>, transaction: &str, breaks: &[Break]) {
+        let process = process.into();
+        let labels = [format!("transaction=\"{transaction}\""), "ok=\"false\"".to_owned()];
+        eventually(&format!("{transaction} of {process} fails at each point"), || async {
+            let metrics = self.metrics(process).await.ok()?;
+            let failed =
+                metrics.values("stampede_transaction_duration_seconds_count", &labels.each_ref().map(String::as_str));
+            let is_broken = breaks.iter().all(|one| one.count() == 1) && failed.iter().any(|count| *count >= 1.0);
+            is_broken.then_some(())
+        })
+        .await;
     }
 
     /// Reads the state of a process's workers from `/readyz`, of the first of its replicas if there are more.

@@ -181,6 +181,11 @@ impl Proxy {
         self.shared.breaks.set(marks, at, false)
     }
 
+    /// Breaks off one such transaction at each point.
+    pub fn break_off_everywhere(&self, marks: &[impl AsRef<str>]) -> [Break; 3] {
+        BreakAt::ALL.map(|at| self.break_off(marks, at))
+    }
+
     /// Breaks off every such transaction until [`Break::mend`].
     pub fn keep_breaking(&self, marks: &[impl AsRef<str>], at: BreakAt) -> Break {
         self.shared.breaks.set(marks, at, true)

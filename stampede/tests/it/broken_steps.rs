@@ -26,7 +26,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tonic::{Code, Status};
 
 /// The points at which each step fails once.
-const POINTS: [BreakAt; 3] = [BreakAt::Write, BreakAt::Commit, BreakAt::Answer];
+const POINTS: [BreakAt; 3] = BreakAt::ALL;
 /// The request by which each buyer places an order.
 const PLACE: &str = "place";
 /// The item that most buyers order.

@@ -1,6 +1,6 @@
 //! The sale step by step: each transaction in which a service takes a message, writes one, does both, or takes units or
 //! a coupon for an order that is not written yet; and the texts that identify it on its way to the database. A message
-//! without a step fails a test here, and a transaction that no test makes fail one in `transactions.rs`.
+//! without a step fails a test here, and a transaction without a row one in `transactions.rs`.
 
 use Way::{Cancelled, Claimed, Declined, Expired, Late, Refunded, Rejected, Scheduled};
 use stampede_proto::messages;

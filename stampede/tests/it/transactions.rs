@@ -1,8 +1,9 @@
-//! The transactions of the services by name, each with the test in which it fails or comes again: the sale in which
-//! everything fails (`broken_steps.rs`), or one of its own. A transaction that is added without a row here fails a
-//! test.
+//! The transactions of the services by name, each with the test in which it is broken off at each point: the sale in
+//! which everything fails (`broken_steps.rs`), or one of its own. Both see in the metrics of the service that this very
+//! transaction has failed. Those that no test breaks off are here too, with the reason. A transaction that is added
+//! without a row here fails a test.
 
-use Shown::{Apart, Sale};
+use Shown::{Apart, Sale, Unbroken};
 use stampede_testkit::{
     Mesh,
     Service::{self, Coupon, Event, Inventory, Order, Payment},
@@ -13,14 +14,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The test in which a transaction fails, or is repeated.
+/// Where a transaction is seen to fail.
 #[derive(Debug, Clone, Copy)]
 enum Shown {
     /// In `broken_steps.rs`, in each of these services.
     Sale(&'static [Service]),
-    /// In a test of its own, of this file and name.
+    /// In a test of this file and name, which waits for that with [`BROKEN`].
     Apart(&'static str, &'static str),
+    /// Nowhere, and why that will do.
+    Unbroken(&'static str),
 }
+
+/// The call of `stampede_testkit` by which a test sees a transaction fail: its arguments have the name.
+const BROKEN: &str = "until_broken(";
 
 /// Source text that begins a transaction and is followed by its name.
 const OPENERS: [&str; 7] = [
@@ -43,143 +49,61 @@ const SOURCES: [&str; 6] = [
     "kit/inbox/src",
 ];
 
+/// The tests that break off more than one.
+const LETTERS: Shown =
+    Apart("services/payment/tests/it/broken.rs", "a_dead_letter_is_written_and_decided_on_once_whatever_fails");
+const CLAIMS: Shown =
+    Apart("services/payment/tests/it/broken.rs", "what_is_claimed_is_done_once_wherever_the_claim_fails");
+const COUPONS: Shown =
+    Apart("services/coupon/tests/it/broken.rs", "a_campaign_is_created_once_and_a_coupon_released_once_whatever_fails");
+
 const TRANSACTIONS: &[(&str, Shown)] = &[
     ("apply_messages", Sale(&[Coupon, Inventory, Order, Payment])),
-    (
-        "set_aside",
-        Apart(
-            "kit/inbox/tests/it/waits.rs",
-            "a_letter_and_the_park_of_its_key_are_one_and_prove_that_the_database_is_well",
-        ),
-    ),
-    (
-        "replay_message",
-        Apart("kit/inbox/tests/it/letters.rs", "a_key_that_cannot_be_replayed_now_holds_up_no_other_and_no_decision"),
-    ),
-    (
-        "letter_not_replayed",
-        Apart("kit/inbox/tests/it/letters.rs", "a_replay_that_fails_again_waits_with_what_is_behind_it"),
-    ),
-    ("unpark_key", Apart("kit/inbox/tests/it/letters.rs", "what_comes_right_after_a_decision_is_applied")),
+    ("set_aside", LETTERS),
+    ("replay_message", LETTERS),
+    ("letter_not_replayed", LETTERS),
+    ("unpark_key", LETTERS),
     ("create_event", Sale(&[Event])),
     ("advance_events", Sale(&[Event])),
     ("cancel_event", Sale(&[Event])),
-    (
-        "reschedule_event",
-        Apart("services/event/tests/it/commands.rs", "of_two_operators_who_saw_the_same_version_one_moves_the_event"),
-    ),
-    (
-        "create_campaign",
-        Apart("services/coupon/tests/it/reading.rs", "a_repeated_request_returns_the_campaign_created_first"),
-    ),
+    ("reschedule_event", Unbroken("whoever repeats it moves the times, or finds them moved")),
+    ("create_campaign", COUPONS),
     ("store_claims", Sale(&[Coupon])),
-    (
-        "store_missing_claims",
-        Apart("services/coupon/tests/it/mending.rs", "replicas_that_store_the_same_claims_do_not_distrust_redis"),
-    ),
+    ("store_missing_claims", Unbroken("a claim that is not stored is found missing again within a second")),
     ("hold_coupons", Sale(&[Coupon])),
-    ("release_coupons", Apart("services/coupon/tests/it/holding.rs", "a_coupon_is_held_for_one_order_and_comes_back")),
+    ("release_coupons", COUPONS),
     (
         "release_unwritten",
-        Apart(
-            "services/coupon/tests/it/holding.rs",
-            "a_coupon_that_somebody_has_locked_keeps_no_other_from_coming_back",
-        ),
+        Apart("services/coupon/tests/it/broken.rs", "a_sweep_that_fails_at_any_point_gives_a_coupon_back_once"),
     ),
-    (
-        "stage_stock",
-        Apart(
-            "services/event/tests/it/confirming.rs",
-            "without_an_answer_of_inventory_the_operator_gets_a_problem_and_repeats",
-        ),
-    ),
+    ("stage_stock", Unbroken("event and the operator repeat it, and it writes the same rows")),
     ("commit_grants", Sale(&[Inventory])),
     (
         "release_reservations",
         Apart(
             "services/inventory/tests/it/crashed_returns.rs",
-            "a_sweep_that_dies_while_it_gives_units_back_gives_them_back_once",
+            "a_sweep_that_fails_at_any_point_gives_units_back_once",
         ),
     ),
-    (
-        "release_ended_orders",
-        Apart(
-            "services/inventory/tests/it/ended_orders.rs",
-            "an_order_whose_units_cannot_be_given_back_keeps_nobody_elses",
-        ),
-    ),
+    ("release_ended_orders", Unbroken("an order whose units are not given back is found by the next sweep")),
     ("place_orders", Sale(&[Order])),
     ("change_orders", Sale(&[Order])),
-    (
-        "change_locked_orders",
-        Apart("services/order/tests/it/sweeps.rs", "who_waits_for_a_locked_order_keeps_no_other_call_waiting"),
-    ),
+    ("change_locked_orders", Unbroken("the work of change_orders, for orders that somebody had locked")),
     ("expire_orders", Sale(&[Order])),
-    ("ask_again", Apart("services/order/tests/it/repeats.rs", "whoever_owes_an_answer_is_asked_again_until_it_comes")),
-    (
-        "end_event_orders",
-        Apart(
-            "services/order/tests/it/cancelled_event.rs",
-            "what_is_unpaid_is_cancelled_and_what_is_paid_is_refunded_once_across_a_kill",
-        ),
-    ),
-    (
-        "finish_pending",
-        Apart(
-            "services/order/tests/it/earlier_release.rs",
-            "an_order_that_was_left_pending_takes_the_units_that_it_has_not",
-        ),
-    ),
-    (
-        "claim_charges",
-        Apart("services/payment/tests/it/unknown.rs", "a_process_that_dies_while_it_charges_leaves_one_charge"),
-    ),
-    (
-        "claim_unknown",
-        Apart("services/payment/tests/it/unknown.rs", "a_provider_that_is_away_is_asked_again_when_it_is_back"),
-    ),
+    ("ask_again", Unbroken("an order that still waits is found by the next sweep")),
+    ("end_event_orders", Unbroken("its process is killed instead, in cancelled_event.rs of order")),
+    ("finish_pending", Unbroken("an order that an earlier release left pending is found by the next sweep")),
+    ("claim_charges", CLAIMS),
+    ("claim_unknown", CLAIMS),
     ("settle_attempts", Sale(&[Payment])),
-    ("claim_refunds", Apart("services/payment/tests/it/refunding.rs", "a_refund_waits_for_a_provider_that_is_away")),
+    ("claim_refunds", CLAIMS),
     ("settle_refunds", Sale(&[Payment])),
-    (
-        "note_refunds",
-        Apart(
-            "services/payment/tests/it/by_hand.rs",
-            "a_charge_that_cannot_be_looked_up_stops_no_list_and_is_looked_up_again",
-        ),
-    ),
-    (
-        "postpone_refunds",
-        Apart(
-            "services/payment/tests/it/by_hand.rs",
-            "a_charge_that_cannot_be_looked_up_stops_no_list_and_is_looked_up_again",
-        ),
-    ),
-    (
-        "move_cursor",
-        Apart(
-            "services/payment/tests/it/by_hand.rs",
-            "one_replica_at_a_time_reads_the_list_and_another_goes_on_when_that_has_died",
-        ),
-    ),
-    (
-        "republish_captures",
-        Apart(
-            "services/payment/tests/it/ending.rs",
-            "what_was_captured_for_an_ended_order_is_published_again_until_it_is_refunded",
-        ),
-    ),
-    (
-        "put_off_ended_orders",
-        Apart("services/payment/tests/it/ending.rs", "a_capture_that_cannot_be_published_again_keeps_no_other_waiting"),
-    ),
-    (
-        "carry_out_decisions",
-        Apart(
-            "services/payment/tests/it/parking.rs",
-            "a_charge_that_is_refused_for_good_is_sent_once_and_a_decision_asks_again",
-        ),
-    ),
+    ("note_refunds", Unbroken("the cursor is moved after it: the same page is read again")),
+    ("postpone_refunds", Unbroken("a look-up that is not put off is due, and made again")),
+    ("move_cursor", Unbroken("the page before the cursor is read again, and its refunds are known by then")),
+    ("republish_captures", Unbroken("an ended order whose capture is not published again stays due")),
+    ("put_off_ended_orders", Unbroken("an ended order that is not put off is due, and tried again")),
+    ("carry_out_decisions", Unbroken("a decision that is not carried out stays DECIDED, and is found again")),
 ];
 
 /// Transactions that should have failed in the sale, and did not in one of the services.
@@ -226,19 +150,47 @@ fn named_below(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_transaction_is_seen_to_fail_or_to_come_again() {
+fn every_transaction_has_a_row() {
     let listed: BTreeSet<String> = TRANSACTIONS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(listed.len(), TRANSACTIONS.len(), "one has two rows");
     let opened: BTreeSet<String> = SOURCES.iter().flat_map(|folder| named_below(&path(folder))).collect();
     assert_eq!(listed, opened);
 }
 
+/// The body of a test.
+fn body<'s>(source: &'s str, test: &str) -> Option<&'s str> {
+    source.split_once(&format!("fn {test}("))?.1.split("\n}\n").next()
+}
+
+/// Whether a test sees a transaction fail.
+fn sees_broken(body: &str, transaction: &str) -> bool {
+    let named = format!("\"{transaction}\"");
+    body.split(BROKEN).skip(1).any(|call| call.split(')').next().is_some_and(|arguments| arguments.contains(&named)))
+}
+
 #[test]
-fn every_test_of_a_transaction_is_there() {
+fn every_test_of_a_transaction_sees_it_fail() {
     for (name, shown) in TRANSACTIONS {
         let Apart(file, test) = shown else { continue };
         let source = fs::read_to_string(path(file)).unwrap();
-        assert!(source.contains(&format!("fn {test}(")), "{name}: {file} has no {test}");
+        let body = body(&source, test).unwrap_or_else(|| panic!("{name}: {file} has no {test}"));
+        assert!(sees_broken(body, name), "{name}: {test} does not wait with `{BROKEN}` until it has failed");
+    }
+}
+
+#[test]
+fn a_transaction_is_broken_by_the_test_that_names_it_in_its_wait() {
+    let source = "fn one() {\n    mesh.until_broken(Service::Order, \"a\", &a)\n    \"b\";\n}\n\nfn two() {\n}\n";
+    let one = body(source, "one").unwrap();
+    assert!(sees_broken(one, "a") && !sees_broken(one, "b"));
+    assert_eq!((body(source, "two").map(|two| sees_broken(two, "a")), body(source, "three")), (Some(false), None));
+}
+
+#[test]
+fn whatever_is_not_broken_has_a_reason() {
+    for (name, shown) in TRANSACTIONS {
+        let Unbroken(why) = shown else { continue };
+        assert!(!why.is_empty(), "{name}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_rows;
+mod broken;
 mod claiming;
 mod frozen;
 mod holding;

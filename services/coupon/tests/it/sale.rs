@@ -44,7 +44,15 @@ impl Sale {
 
     /// Opens with these settings and processes.
     pub async fn open_with(settings: MeshBuilder, services: impl IntoIterator<Item = Service>) -> Result<Self> {
-        let world = World::new()?;
+        Self::open_on(World::new()?, settings, services).await
+    }
+
+    /// Opens in this world.
+    pub async fn open_on(
+        world: World,
+        settings: MeshBuilder,
+        services: impl IntoIterator<Item = Service>,
+    ) -> Result<Self> {
         let coupons = world.schema(Service::Coupon).await?;
         world.schema(Service::Order).await?;
         world.create_topics().await?;

@@ -1,5 +1,5 @@
-//! The sweep that gives back the units of an order that was never written dies at each write to the ledger. The units
-//! come back once, and those of an order that was written stay.
+//! The sweep that gives back the units of an order that was never written dies at each write to the ledger, or its
+//! transaction fails. The units come back once, and those of an order that was written stay.
 
 use crate::{
     orders::{place, with_order},
@@ -21,9 +21,14 @@ enum Point {
     Committed,
 }
 
+/// The order as SQL names it.
+fn name_of(order: &Order) -> String {
+    format!("{:X}", order.order_id.uuid().simple())
+}
+
 /// The statements that name the order, from the first one on.
 fn writes_of(order: &Order) -> Writes {
-    Writes::From(format!("{:X}", order.order_id.uuid().simple()).into_bytes())
+    Writes::From(name_of(order).into_bytes())
 }
 
 /// An order that is written, of one unit of item 1.
@@ -75,5 +80,21 @@ async fn a_sweep_that_dies_while_it_gives_units_back_gives_them_back_once() {
         step += 1;
     }
     assert_eq!(points, [Point::InTransaction, Point::Committed].into());
+    stand.sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_that_fails_at_any_point_gives_units_back_once() {
+    let mut stand = Stand::with(with_order(), &[Service::Order]).await;
+    stand.sale.begin_another().await;
+    let kept = written(&stand).await;
+    let unwritten = stand.sale.order([0, 1]);
+    let marks = ["DELETE r FROM reservations r ".to_owned(), name_of(&unwritten)];
+    let broken = stand.mysql.break_off_everywhere(&marks);
+    stand.sale.reserved(&unwritten).await;
+    stand.sale.mesh.until_broken(Service::Inventory, "release_reservations", &broken).await;
+    stand.sale.stock_becomes(1, level(2, 1, 0)).await;
+    assert_eq!((stand.sale.in_ledger(&unwritten).await, stand.sale.in_ledger(&kept).await), (0, 1));
+    stand.sale.reserved(&stand.sale.order([0, 1])).await;
     stand.sale.mesh.stop().await.unwrap();
 }

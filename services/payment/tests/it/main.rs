@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod breaker;
+mod broken;
 mod by_hand;
 mod charging;
 mod currencies;
