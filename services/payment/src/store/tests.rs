@@ -8,13 +8,13 @@ use crate::{
         payments, refunds, turns,
     },
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sqlx::{Connection, MySqlConnection};
 use stampede_db::Statements;
 use stampede_testkit::{Service, World};
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000);
@@ -123,6 +123,53 @@ async fn a_look_finds_what_is_due_from_its_beginning_on() -> Result<()> {
         let refunds = refunds::claim_due(&mut conn, (from, 9), claim(claimer, later)).await?;
         assert_eq!(refunds.len(), count, "refunds from {from:?}");
     }
+    Ok(())
+}
+
+/// Returns how many index entries a claim of refunds that are due from then on has met. It locks each of them, also
+/// those of rows that have changed since an old snapshot.
+async fn met(conn: &mut MySqlConnection, from: Timestamp) -> Result<u64> {
+    let shown = "SELECT trx_rows_locked FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = CONNECTION_ID()";
+    let mut claiming = conn.begin().await?;
+    let claimed = refunds::claim_due(&mut claiming, (from, 9), claim(1, NOW.plus(LEASE * 2))).await?;
+    assert!(claimed.is_empty(), "all are refunded");
+    let mut met = None;
+    for _ in 0..50 {
+        // The server shows what it has seen a tenth of a second ago, or longer if somebody else asks meanwhile.
+        sleep(Duration::from_millis(200)).await;
+        met = sqlx::query_scalar(shown).fetch_optional(&mut *claiming).await?;
+        if met.is_some() {
+            break;
+        }
+    }
+    claiming.rollback().await?;
+    met.context("the server does not show the transaction")
+}
+
+#[tokio::test]
+async fn a_look_from_the_last_one_on_meets_nothing_that_an_old_snapshot_keeps() -> Result<()> {
+    /// Refunds that are done while the snapshot is open.
+    const DONE: u64 = 2_000;
+    let db = World::new()?.schema(Service::Payment).await?;
+    let (mut conn, mut reader) = (db.acquire().await?, db.acquire().await?);
+    let of = |n| AttemptKey { payment_id: PaymentId::from_uuid(Uuid::from_u128(n)), attempt: 1 };
+    let request = |n| Refund::request(of(n), Some("ch_1".to_owned()), eur(500), NOW);
+    let requested: Vec<Refund> = (1..=u128::from(DONE)).map(request).collect();
+    let mut writes = Statements::new();
+    refunds::push_insert(&mut writes, &requested);
+    writes.run(&mut conn).await?;
+
+    // With this isolation a claim keeps every lock that it has taken, so that they can be counted.
+    for each in [&mut conn, &mut reader] {
+        sqlx::raw_sql("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut **each).await?;
+    }
+    sqlx::raw_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT").execute(&mut *reader).await?;
+    sqlx::raw_sql("UPDATE refunds SET state = 'REFUNDED', due_us = NULL").execute(&mut *conn).await?;
+    sqlx::raw_sql("ANALYZE TABLE refunds").execute(&mut *conn).await?;
+    let (all, later) = (met(&mut conn, Timestamp::from_micros(0)).await?, met(&mut conn, NOW.plus(LEASE)).await?);
+    assert!(all >= DONE, "the snapshot keeps none of them: {all}");
+    assert!(later < 100, "{later} of {all}");
+    sqlx::raw_sql("COMMIT").execute(&mut *reader).await?;
     Ok(())
 }
 
