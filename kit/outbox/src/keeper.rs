@@ -56,6 +56,7 @@ impl Keeper {
     /// Renews until `halt`.
     pub async fn run(&mut self, halt: &CancellationToken) {
         let shared = self.shared.clone();
+        shared.renewed(Some(Instant::now()));
         while !halt.is_cancelled() {
             let pause = self.round().await;
             tokio::select! {
@@ -64,6 +65,7 @@ impl Keeper {
                 () = sleep(pause) => {}
             }
         }
+        shared.renewed(None);
     }
 
     /// Releases every lease, and writes its floor.
@@ -135,6 +137,7 @@ impl Keeper {
         self.session.keep(conn);
         (self.renewed, self.written) = (Some(started), floors);
         self.publish(state, started, is_new);
+        self.shared.renewed(Some(started));
         Ok(())
     }
 

@@ -55,8 +55,9 @@ impl Outbox {
         self.woken.notify_one();
     }
 
-    /// Returns whether the relay of this process is stalled: a round has not ended for half a minute, or its Kafka
-    /// client had a fatal error and is being replaced. An unreachable Kafka or database does not stall it.
+    /// Returns whether the relay of this process is stalled: for half a minute a round has not ended, or it could not
+    /// renew its leases, or Kafka has acknowledged nothing of what waits; or its Kafka client had a fatal error and is
+    /// being replaced.
     pub fn is_stalled(&self) -> bool {
         self.shared.is_stalled()
     }

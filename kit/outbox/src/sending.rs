@@ -78,6 +78,8 @@ pub struct Sending {
     logged_broken: Option<Instant>,
     /// Other relays hold all partitions, by the last view.
     others_send: bool,
+    /// Since when messages wait and none was acknowledged.
+    waiting_since: Option<Instant>,
 }
 
 /// The result of a round.
@@ -123,6 +125,7 @@ impl Sending {
             broken_until: None,
             logged_broken: None,
             others_send: false,
+            waiting_since: None,
         }
     }
 
@@ -223,6 +226,7 @@ impl Sending {
                 self.flow.acknowledged(item, Instant::now());
                 self.reading.sent(item.partition, item.id);
                 self.meters.sent();
+                self.waiting_since = None;
             }
             // The next holder sends it: the floor stays below.
             Err(_) if !self.is_sending(item.partition) => {}
@@ -429,7 +433,10 @@ impl Sending {
         let is_drained = |partition: &u16| is_idle && !self.flow.has_in_flight(|of| of == *partition);
         let drained = self.leaving().filter(is_drained).collect();
         let (generation, broken_until) = (self.seen.generation, self.broken_until);
-        self.shared.publish(Report { generation, floors, drained, broken_until });
+        let has_unsent = self.reading.unsent().0 > 0;
+        self.waiting_since = has_unsent.then(|| self.waiting_since.unwrap_or_else(Instant::now));
+        let waiting_since = self.waiting_since;
+        self.shared.publish(Report { generation, floors, drained, broken_until, waiting_since });
         // Without a partition the unsent messages are unknown, unless other relays hold all partitions.
         let (reading, others_send) = (&self.reading, self.others_send);
         let is_known = others_send || !reading.lanes().is_empty();

@@ -7,7 +7,8 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// A relay is stalled if its last round began longer ago: every wait within a round has a shorter time-out.
+/// A relay is stalled if its last round began longer ago, as every wait within a round has a shorter time-out; or if it
+/// has renewed no leases for longer, or got no acknowledgement although messages wait.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// A lease as its holder sees it.
@@ -47,15 +48,18 @@ pub struct Report {
     pub drained: BTreeSet<u16>,
     /// Until then its producer is broken, and it releases its leases to others.
     pub broken_until: Option<Instant>,
+    /// Since when messages wait and none was acknowledged; `None` while none waits.
+    pub waiting_since: Option<Instant>,
 }
 
-/// The shared state: the last report, and the heartbeat of the sending.
+/// The shared state: the last report, the heartbeat of the sending, and the last renewal of the leases.
 #[derive(Debug, Default)]
 pub struct Shared {
     report: Mutex<Report>,
     /// Notified when a report should not wait for the next renewal.
     pub urgent: Notify,
     last_round: Mutex<Option<Instant>>,
+    last_renewal: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -82,10 +86,20 @@ impl Shared {
         *lock(&self.last_round) = at;
     }
 
+    /// Notes when leases were renewed; `None` if they are not to be renewed any more.
+    pub fn renewed(&self, at: Option<Instant>) {
+        *lock(&self.last_renewal) = at;
+    }
+
     /// Returns whether the relay is stalled, or cannot send.
     pub fn is_stalled(&self) -> bool {
-        let is_late = lock(&self.last_round).is_some_and(|last| last.elapsed() > STALLED);
-        is_late || lock(&self.report).broken_until.is_some_and(|until| Instant::now() < until)
+        let is_long_ago = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() > STALLED);
+        let Report { broken_until, waiting_since, .. } = self.report();
+        let is_broken = broken_until.is_some_and(|until| Instant::now() < until);
+        is_broken
+            || is_long_ago(*lock(&self.last_round))
+            || is_long_ago(*lock(&self.last_renewal))
+            || is_long_ago(waiting_since)
     }
 }
 
@@ -113,5 +127,25 @@ mod tests {
         tokio::time::advance(STALLED).await;
         shared.heartbeat(None);
         assert!(!shared.is_stalled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_is_stalled_while_no_lease_is_renewed_or_nothing_of_what_waits_is_acknowledged() {
+        let shared = Shared::default();
+        let begun = Instant::now();
+        shared.renewed(Some(begun));
+        tokio::time::advance(STALLED).await;
+        assert!(!shared.is_stalled());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(shared.is_stalled(), "the leases are not renewed");
+        shared.renewed(Some(Instant::now()));
+        assert!(!shared.is_stalled());
+        shared.publish(Report { waiting_since: Some(begun), ..Report::default() });
+        assert!(shared.is_stalled(), "nothing is acknowledged");
+        shared.publish(Report::default());
+        assert!(!shared.is_stalled(), "nothing waits");
+        tokio::time::advance(2 * STALLED).await;
+        shared.renewed(None);
+        assert!(!shared.is_stalled(), "it has left");
     }
 }
