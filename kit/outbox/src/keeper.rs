@@ -1,7 +1,9 @@
 //! Renews the leases of a relay, independent of its sending, and acquires or releases partitions until the relay has
 //! its fair share of them.
 //!
-//! It runs on the task of its relay, so that a stalled relay loses its leases.
+//! It runs on the task of its relay, so that a stalled relay loses its leases. A slow Kafka or database does not delay
+//! a renewal: the sending waits for them in a future that is polled beside this one, over a connection of its own, and
+//! between two waits it queues one round of messages at most.
 
 use crate::{
     PARTITIONS,
