@@ -75,7 +75,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let redis = connect(&config).await?;
     follow_redis(&config, &redis, &workers).await?;
     let revoked = revoked_logins(&config, &redis, &workers).await?;
-    let acts = Arc::new(Acts::new(redis.clone(), config.act_limits_factor, config.act_limits_wait()));
+    let call_timeout = config.limits.call().deadline;
+    let acts = Arc::new(Acts::new(redis.clone(), config.act_limits_factor, config.act_limits_wait(), call_timeout));
     let signer = config.common.mesh.signer(Process::Gateway)?;
     let channel = |(service, urls): (Service, &[String])| {
         (service.name(), MeshChannel::connect(urls, service.name()).signed_by(signer.clone()))

@@ -95,13 +95,17 @@ local function decide_act()
   end
 end
 
+-- Drops the orders that count no longer, and those that were settled long enough ago.
+local function forget_old(open)
+  redis.call('ZREMRANGEBYSCORE', open, 1 - now_ms, now_ms - 1)
+end
+
 local function write_placed()
   local order = next_arg()
   local life_ms = tonumber(next_arg())
   for _ = 1, tonumber(next_arg()) do
     local open = next_key()
-    -- Those that count no longer, and those that were settled long enough ago.
-    redis.call('ZREMRANGEBYSCORE', open, 1 - now_ms, now_ms - 1)
+    forget_old(open)
     if redis.call('ZADD', open, 'NX', now_ms + life_ms, order) == 1 then
       redis.call('PEXPIRE', open, life_ms)
     end
@@ -113,6 +117,7 @@ local function write_settled()
   local life_ms = tonumber(next_arg())
   for _ = 1, tonumber(next_arg()) do
     local open = next_key()
+    forget_old(open)
     redis.call('ZADD', open, -now_ms - life_ms, order)
     -- The set goes with the last open order, or with this one.
     local last = redis.call('ZRANGE', open, -1, -1, 'WITHSCORES')

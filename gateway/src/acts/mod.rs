@@ -16,7 +16,7 @@ pub use self::rules::Act;
 use self::{
     meters::{By, Meters},
     queue::Queue,
-    rules::Rate,
+    rules::{Rate, SETTLED_FOR},
 };
 use stampede_chassis::{Block, Offenders};
 use stampede_lua::{
@@ -37,6 +37,8 @@ pub struct Acts {
     factor: u32,
     meters: Arc<Meters>,
     offenders: Offenders,
+    /// Time for which a settled order is remembered.
+    settled_for: Duration,
 }
 
 /// The caller of an act, with the keys by which the limits count.
@@ -65,11 +67,12 @@ impl Actor<'_> {
 
 impl Acts {
     /// Counts in `redis`, from the current runtime, and admits an act if Redis does not answer within `longest_wait`.
-    /// Every limit is `factor` times the rule; 0 disables them.
-    pub fn new(redis: Redis, factor: u32, longest_wait: Duration) -> Self {
+    /// Every limit is `factor` times the rule; 0 disables them. No call takes longer than `call_timeout`.
+    pub fn new(redis: Redis, factor: u32, longest_wait: Duration, call_timeout: Duration) -> Self {
+        let settled_for = SETTLED_FOR.max(2 * call_timeout);
         let meters = Arc::new(Meters::new());
         let queue = Queue::new(redis.clone(), Arc::clone(&meters), longest_wait);
-        Self { queue, redis, factor, meters, offenders: Offenders::default() }
+        Self { queue, redis, factor, meters, offenders: Offenders::default(), settled_for }
     }
 
     /// Counts one act. Fails with `THROTTLED` over a limit.

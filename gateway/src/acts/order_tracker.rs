@@ -11,11 +11,7 @@
 //! one order. The answer to a repeat may be recorded once the order is settled already: settled orders are remembered
 //! for a while, in which no record opens them again. A declined one too counts again only after that.
 
-use super::{
-    Act, Actor, Acts,
-    meters::By,
-    rules::{OPEN_FOR, SETTLED_FOR},
-};
+use super::{Act, Actor, Acts, meters::By, rules::OPEN_FOR};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Identity, Role};
@@ -111,7 +107,7 @@ impl OrderTracker {
                 };
                 if !of.is_empty() {
                     // A caller that hangs up now does not cancel it: a queued request is sent anyway.
-                    self.acts.queue.ask(Question::Settled { order, of, life: SETTLED_FOR }).await;
+                    self.acts.queue.ask(Question::Settled { order, of, life: self.acts.settled_for }).await;
                 }
             }
             None => {}

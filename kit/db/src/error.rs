@@ -134,6 +134,15 @@ impl DbError {
         self.is_reproducible() || matches!(self, Self::Newer(_))
     }
 
+    /// For a row that may fail alone: returns what was read of it, or fails if every other row would fail likewise,
+    /// because a column is missing or of another type.
+    pub fn of_one_row<T>(read: Result<T, Self>) -> Result<Result<T, Self>, sqlx::Error> {
+        match read {
+            Err(error) if !error.is_of_data() => Err(sqlx::Error::Configuration(Box::new(error))),
+            read => Ok(read),
+        }
+    }
+
     fn server_error(&self) -> Option<&MySqlDatabaseError> {
         match self {
             Self::Sqlx(error) => error.as_database_error().and_then(|error| error.try_downcast_ref()),

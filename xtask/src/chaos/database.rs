@@ -73,6 +73,7 @@ fn fill(session: &mut Session, service: Service, table: &str) -> anyhow::Result<
     let refused = refused_of(service);
     let refuse = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table is full'";
     let body = format!("BEGIN INSERT INTO {refused} VALUES (1); {refuse}; END");
+    session.run(&format!("DROP TABLE IF EXISTS {refused}"))?;
     session.run(&format!("CREATE TABLE {refused} (one TINYINT NOT NULL) ENGINE = MEMORY"))?;
     run_with_retries(session, &[&format!("CREATE TRIGGER {trigger} BEFORE INSERT ON {table} FOR EACH ROW {body}")])?;
     Ok(Remedy::Statements(vec![format!("DROP TRIGGER {trigger}"), format!("DROP TABLE {refused}")]))

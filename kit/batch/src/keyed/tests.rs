@@ -38,7 +38,7 @@ struct Keyed {
 fn keyed() -> Keyed {
     let (made, gate) = (AtomicUsize::new(SHARED), Arc::new(Semaphore::new(0)));
     let runner_gate = gate.clone();
-    let batchers = KeyedBatchers::new(MAX_KEYS, move || {
+    let batchers = KeyedBatchers::bounded(MAX_KEYS, move || {
         let (number, gate) = (made.fetch_add(1, Ordering::Relaxed), runner_gate.clone());
         Batcher::new(CONFIG, move |questions: Vec<Question>| answer(number, gate.clone(), questions))
     });
@@ -129,4 +129,21 @@ async fn keys_share_a_batcher_while_all_others_are_in_use() {
     assert_eq!([keyed.ask("a").await, keyed.ask("b").await], [Ok(1), Ok(2)], "they keep theirs");
     drop(used);
     assert_eq!(keyed.ask("c").await, Ok(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_key_shares_a_batcher_where_their_number_is_not_bounded() {
+    let made = AtomicUsize::new(0);
+    let batchers = KeyedBatchers::new(MAX_KEYS, move || {
+        let number = made.fetch_add(1, Ordering::Relaxed);
+        Batcher::new(CONFIG, move |questions: Vec<Question>| async move { vec![number; questions.len()] })
+    });
+    let used = ["a", "b", "c"].map(|key| batchers.of(key));
+    for (number, batcher) in used.iter().enumerate() {
+        assert_eq!(batcher.call(Question::Quick).await, Ok(number));
+    }
+    assert_eq!(batchers.of("c").call(Question::Quick).await, Ok(2), "all are in use and kept");
+    drop(used);
+    assert_eq!(batchers.of("d").call(Question::Quick).await, Ok(3));
+    assert_eq!(batchers.of("a").call(Question::Quick).await, Ok(4), "nobody used its first one any more");
 }

@@ -143,7 +143,7 @@ impl FromRow<'_, MySqlRow> for Stored {
         Ok(Self {
             id: CampaignId::from_uuid(row.try_get("id")?),
             created_at: Timestamp::from_micros(row.try_get("created_us")?),
-            campaign: campaign(row),
+            campaign: DbError::of_one_row(campaign(row))?,
         })
     }
 }

@@ -281,7 +281,7 @@ impl FromRow<'_, MySqlRow> for Stored {
             rank: row.try_get("rank_no")?,
             created_at: Timestamp::from_micros(row.try_get("created_us")?),
             updated_at: Timestamp::from_micros(row.try_get("updated_us")?),
-            coupon: coupon(row),
+            coupon: DbError::of_one_row(coupon(row))?,
         })
     }
 }

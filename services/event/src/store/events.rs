@@ -155,11 +155,15 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Sch
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// Adds the statement that locks the first `limit` events whose next transition is due at `now`, the earliest first. It
-/// skips those that another transaction has locked. [`locked`] reads its result.
-pub fn push_lock_due(statements: &mut Statements, now: Timestamp, limit: u32) -> Place {
+/// Adds the statement that locks the first `limit` events whose next transition is due at `now`, the earliest first,
+/// without these. It skips those that another transaction has locked. [`locked`] reads its result.
+pub fn push_lock_due(statements: &mut Statements, now: Timestamp, without: &[EventId], limit: u32) -> Place {
     let mut query = Statement::concat(["SELECT ", SCHEDULE, " FROM events FORCE INDEX (ix_events_due)"]);
     query.push(" WHERE ").push(IS_TIMED).push(" AND due_at_us <= ").push_bind(now.micros());
+    if !without.is_empty() {
+        query.push(" AND id NOT IN ");
+        query.push_list(without.iter().map(EventId::uuid));
+    }
     query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
     statements.push(query)
 }

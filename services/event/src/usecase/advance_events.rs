@@ -48,6 +48,8 @@ static MISSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
 struct Batch {
     /// Number of events that it had locked.
     locked: usize,
+    /// Those of them that cannot be read.
+    unreadable: Vec<EventId>,
     advanced: Advanced,
 }
 
@@ -69,28 +71,31 @@ impl AdvanceEvents {
 
     /// Makes every transition that is due now, in batches of one transaction each. `expected` estimates how many there
     /// are, and sets the number of concurrent batches. Skips events that another transaction has locked: they stay due
-    /// unless that one makes the transition. An event that cannot be read stays due too.
-    pub async fn run(&self, expected: usize) -> Result<(), DbError> {
+    /// unless that one makes the transition. Events that cannot be read stay due too, and are returned.
+    pub async fn run(&self, expected: usize) -> Result<Vec<EventId>, DbError> {
         let concurrency = expected.div_ceil(BATCH_SIZE as usize).clamp(1, MAX_IN_FLIGHT);
         let runs = (0..concurrency).map(|_| self.run_until_done());
-        join_all(runs).await.into_iter().collect()
+        let unreadable: Result<Vec<_>, DbError> = join_all(runs).await.into_iter().collect();
+        Ok(unreadable?.into_iter().flatten().collect())
     }
 
-    async fn run_until_done(&self) -> Result<(), DbError> {
+    async fn run_until_done(&self) -> Result<Vec<EventId>, DbError> {
+        let mut unreadable = Vec::new();
         loop {
-            let batch = self.run_batch().await?;
-            // A row that cannot be read stays due and is locked again by each batch, so a batch without any other row
-            // is the last.
-            if batch.locked < BATCH_SIZE as usize || batch.advanced.is_empty() {
-                return Ok(());
+            let mut batch = self.run_batch(&unreadable).await?;
+            let is_last = batch.advanced.is_empty() && batch.unreadable.is_empty();
+            // They stay due: the next batch is without them, so that they take no other's place in it.
+            unreadable.append(&mut batch.unreadable);
+            if is_last || batch.locked < BATCH_SIZE as usize {
+                return Ok(unreadable);
             }
         }
     }
 
     #[tracing::instrument(skip_all)]
-    async fn run_batch(&self) -> Result<Batch, DbError> {
+    async fn run_batch(&self, without: &[EventId]) -> Result<Batch, DbError> {
         let mut opening = Statements::new();
-        let place = store::events::push_lock_due(&mut opening, self.now(), BATCH_SIZE);
+        let place = store::events::push_lock_due(&mut opening, self.now(), without, BATCH_SIZE);
         let work = self.db.transact_after("advance_events", opening, move |conn, answers| {
             Box::pin(async move { advance(conn, store::events::locked(&answers, place)?).await })
         });
@@ -154,12 +159,20 @@ async fn advance(conn: &mut MySqlConnection, locked: Vec<(EventId, StoredSchedul
     // Read after the locks, since an opening must not be recorded as earlier than it was.
     let now = Timestamp::now();
     let count = locked.len();
-    let advanced = Advanced::at(now, locked.into_iter().filter_map(|(id, schedule)| readable(id, schedule)));
+    let mut unreadable = Vec::new();
+    let schedules = locked.into_iter().filter_map(|(id, schedule)| {
+        let schedule = readable(id, schedule);
+        if schedule.is_none() {
+            unreadable.push(id);
+        }
+        schedule
+    });
+    let advanced = Advanced::at(now, schedules);
     let mut writes = Statements::new();
     // In this order: an event that was due to open and to close since the last round opens first.
     store::events::push_open(&mut writes, &advanced.opened, now);
     store::events::push_close(&mut writes, &advanced.closed, now);
     store::outbox::push_append(&mut writes, &advanced.messages());
     writes.run(conn).await?;
-    Ok(Batch { locked: count, advanced })
+    Ok(Batch { locked: count, unreadable, advanced })
 }

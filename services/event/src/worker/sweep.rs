@@ -11,9 +11,11 @@ use std::{mem, time::Duration};
 
 /// Limits of the back-off for events that another transaction had locked: a replica that makes the same transition has
 /// them for a moment, a stalled one until the server ends its connection. Each retry walks all of them, so that many of
-/// one instant would be slowed down by the replicas that are done. An event that cannot be read stays due likewise.
+/// one instant would be slowed down by the replicas that are done.
 const MIN_LOCKED_RETRY: Duration = Duration::from_millis(10);
 const MAX_LOCKED_RETRY: Duration = Duration::from_millis(100);
+/// The longest back-off for events that cannot be read: somebody has to mend them.
+const MAX_UNREADABLE_RETRY: Duration = Duration::from_secs(2);
 /// Limits of the back-off after a failure. The longest bounds how late transitions are once the database is back.
 const MIN_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
@@ -44,9 +46,7 @@ impl Worker for DueSweep {
     /// due. After a failure everything is read again.
     async fn round(&mut self) -> Result<Duration, DbError> {
         let due = due(&mem::take(&mut self.upcoming), self.advance.now());
-        if !due.is_empty() {
-            self.advance.run(due.len()).await?;
-        }
+        let unreadable = if due.is_empty() { Vec::new() } else { self.advance.run(due.len()).await? };
         // Transitions due after the start of the next round are left to that round.
         let horizon = self.advance.now().plus(self.interval * 2);
         self.upcoming = self.advance.upcoming(horizon).await?;
@@ -56,7 +56,8 @@ impl Worker for DueSweep {
             return Ok(sleep_time(next, now, self.interval));
         }
         let other = untried(&self.upcoming, &due, now);
-        let pause = locked_retry(self.locked_rounds, sleep_time(other, now, self.interval));
+        let longest = longest_retry(&self.upcoming, &unreadable, now);
+        let pause = locked_retry(self.locked_rounds, longest, sleep_time(other, now, self.interval));
         self.locked_rounds = self.locked_rounds.saturating_add(1);
         Ok(pause)
     }
@@ -76,9 +77,15 @@ fn sleep_time(next: Option<&Due>, now: Timestamp, interval: Duration) -> Duratio
     next.map_or(interval, |next| next.due_at.since(now).min(interval))
 }
 
-/// Returns how long to wait for events that are locked after so many rounds before, but not past the next transition.
-fn locked_retry(rounds: u32, until_next: Duration) -> Duration {
-    backoff_within(MIN_LOCKED_RETRY, MAX_LOCKED_RETRY, rounds).min(until_next)
+/// Returns how long to wait for events that stay due after so many rounds before, but not past the next transition.
+fn locked_retry(rounds: u32, longest: Duration, until_next: Duration) -> Duration {
+    backoff_within(MIN_LOCKED_RETRY, longest, rounds).min(until_next)
+}
+
+/// Returns the longest time to wait for what is due: a short one if anything may be locked, and can be read.
+fn longest_retry(upcoming: &[Due], unreadable: &[EventId], now: Timestamp) -> Duration {
+    let is_unreadable = |event: &EventId| unreadable.contains(event);
+    if due(upcoming, now).iter().all(is_unreadable) { MAX_UNREADABLE_RETRY } else { MAX_LOCKED_RETRY }
 }
 
 /// Returns whether the next transition is due, although its event was among those that were just tried.
@@ -141,10 +148,19 @@ mod tests {
     fn what_stays_locked_is_tried_less_often_but_keeps_no_other_waiting() {
         for (rounds, longest_ms) in [(0, 10), (1, 20), (3, 80), (9, 100)] {
             let longest = Duration::from_millis(longest_ms);
-            let pause = locked_retry(rounds, Duration::from_secs(1));
+            let pause = locked_retry(rounds, MAX_LOCKED_RETRY, Duration::from_secs(1));
             assert!(pause >= longest / 2 && pause <= longest, "{rounds}: {pause:?}");
         }
-        assert_eq!(locked_retry(9, Duration::from_millis(3)), Duration::from_millis(3));
+        let until_next = Duration::from_millis(3);
+        assert_eq!(locked_retry(9, MAX_LOCKED_RETRY, until_next), until_next);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_tried_less_often_unless_something_else_is_due() {
+        let [unreadable, locked, ahead] = [-7, -5, 7].map(due_in_us);
+        let ids = [unreadable.event_id];
+        assert_eq!(longest_retry(&[unreadable, ahead], &ids, NOW), MAX_UNREADABLE_RETRY);
+        assert_eq!(longest_retry(&[unreadable, locked, ahead], &ids, NOW), MAX_LOCKED_RETRY);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! transactions are under way go into the next one together.
 
 use super::{
-    Error, MAX_EVENT_QUEUES, SyncRedis,
+    Error, MANY_EVENT_QUEUES, SyncRedis,
     ledger::{Answered, LedgerPlaces, push_changes, syncs},
     sync_redis::EventSync,
 };
@@ -75,7 +75,7 @@ impl CommitGrants {
             let (db, sync) = (db.clone(), sync.clone());
             Batcher::new(COMMIT, move |grants| commit_all(db.clone(), sync.clone(), grants))
         };
-        Self { queues: KeyedBatchers::new(MAX_EVENT_QUEUES, queue) }
+        Self { queues: KeyedBatchers::new(MANY_EVENT_QUEUES, queue) }
     }
 
     /// Commits one grant, or finds its order in the ledger. After a failure the units may be committed all the same: a

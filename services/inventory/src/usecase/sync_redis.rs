@@ -3,7 +3,7 @@
 //! The changes of transactions go through one queue an event, in order: a copy of an item that overtakes another leaves
 //! its buyers stale until they are compared. Copies that queue while one is in flight are merged.
 
-use super::{Error, KEPT_AFTER_CLOSING, MAX_EVENT_QUEUES};
+use super::{Error, KEPT_AFTER_CLOSING, MANY_EVENT_QUEUES};
 use crate::domain::{Committed, Item, ItemChange, ItemCopy};
 use futures_util::future::join_all;
 use stampede_batch::{BatchConfig, Batcher, KeyedBatchers};
@@ -40,7 +40,7 @@ impl SyncRedis {
             let redis = shared.clone();
             Batcher::new(SYNC, move |syncs| copy_all(redis.clone(), syncs))
         };
-        Self { redis, queues: KeyedBatchers::new(MAX_EVENT_QUEUES, queue) }
+        Self { redis, queues: KeyedBatchers::new(MANY_EVENT_QUEUES, queue) }
     }
 
     /// Queues changes, and waits until they are copied. Logs failures: the sweep then drops the holds, and the

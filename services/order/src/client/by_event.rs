@@ -11,7 +11,7 @@ use tracing::Span;
 
 /// Most events that have a queue of their own. If more are in use at a time, further ones share a queue. So requests
 /// for events that do not exist cost only so many queues, and so many calls at a time: two for each queue.
-const MAX_EVENTS: usize = 64;
+const MAX_EVENTS: usize = 256;
 /// Most requests of all events that are queued or in flight: as many as a process has calls under way.
 const MAX_REQUESTS: usize = 8_192;
 
@@ -43,7 +43,7 @@ where
             Batcher::new(config, move |queued: Vec<Queued<Q>>| call_batch(peer, call.clone(), queued))
         };
         let places = Arc::new(Semaphore::new(MAX_REQUESTS));
-        Self { peer, queues: KeyedBatchers::new(MAX_EVENTS, queue), places }
+        Self { peer, queues: KeyedBatchers::bounded(MAX_EVENTS, queue), places }
     }
 
     /// Sends a request in the next batch of its event. Drops it if the deadline of the current RPC passes while it is

@@ -16,9 +16,10 @@ use tonic::Status;
 
 const PEER: Service = Service::Inventory;
 
-/// The queue of an event. It holds three quarters of what all may hold together, so that the other events have places.
+/// The queue of an event. With the two batches in flight it holds three quarters of what all may hold together, so that
+/// the other events have places.
 const RESERVE: BatchConfig =
-    BatchConfig { name: "reserve", max_batch: 256, max_in_flight: 2, max_queued: 6_144, must_run: false };
+    BatchConfig { name: "reserve", max_batch: 256, max_in_flight: 2, max_queued: 5_632, must_run: false };
 
 type Client = InventoryServiceClient<MeshChannel>;
 
