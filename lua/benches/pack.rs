@@ -4,7 +4,7 @@
 use divan::{Bencher, black_box, counter::ItemsCount};
 use stampede_lua::{
     Value,
-    stock::{Reservation, WantedLine, arguments, decisions},
+    stock::{InLedger, Reservation, WantedLine, arguments, decisions},
 };
 use stampede_vocab::{Fingerprint, ItemId, OrderId, Quantity, UserId};
 use uuid::Uuid;
@@ -37,7 +37,7 @@ fn ask(number: u128) -> Reservation {
         order_id: OrderId::from_uuid(Uuid::from_u128(number)),
         user_id: UserId::from_uuid(Uuid::from_u128(number)),
         fingerprint: fingerprint(),
-        is_new: false,
+        ledger: InLedger::Unknown,
         lines: [1, 2].map(line).to_vec(),
     }
 }

@@ -4,7 +4,7 @@
 use divan::{Bencher, counter::ItemsCount};
 use stampede_lua::{
     Redis, RedisConfig,
-    stock::{Decision, LedgerUnits, Reservation, StagedItem, Staging, Stock, WantedLine},
+    stock::{Decision, InLedger, LedgerUnits, Reservation, StagedItem, Staging, Stock, WantedLine},
 };
 use stampede_testkit::OwnRedis;
 use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
@@ -70,7 +70,7 @@ impl Shelf {
             order_id: OrderId::from_uuid(user_id.uuid()),
             user_id,
             fingerprint: Fingerprint::new([7; Fingerprint::LEN]),
-            is_new: false,
+            ledger: InLedger::Unknown,
             lines: vec![WantedLine { item_id: self.item, units: Quantity::new(1).expect("one is a quantity") }],
         }
     }

@@ -12,7 +12,7 @@
 //!         match decision? {
 //!             Decision::Held(hold) => println!("number {} to arrive", hold.arrival),
 //!             Decision::Refused(refusal) => println!("{}", refusal.cause.as_str()),
-//!             Decision::KnownBuyer => println!("to be asked again, once the ledger was asked"),
+//!             Decision::KnownBuyer(_) => println!("to be asked again, once the ledger was asked"),
 //!         }
 //!     }
 //!     Ok(())

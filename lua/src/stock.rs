@@ -15,7 +15,10 @@ mod stage;
 
 pub use self::{
     claim::{Claim, Progress, Work},
-    pack::{Cause, Decision, HeldLine, Hold, OpenHold, Refusal, Reservation, WantedLine, arguments, decisions},
+    pack::{
+        Cause, Decision, HeldLine, Hold, InLedger, OpenHold, Reading, Refusal, Reservation, WantedLine, arguments,
+        decisions,
+    },
     read::{BuyerPage, HoldPage, ShelfEvent, ShelfItem, Snapshot},
     stage::{LedgerCopy, LedgerUnits, StagedItem, Staging},
 };

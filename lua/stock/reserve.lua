@@ -1,18 +1,26 @@
 -- Decides up to 256 reservations of one event in the order given, each all or nothing. It checks in this order: a hold
 -- of the order, which is renewed and returned to the request that it was granted to, and refused to any other; whether
--- the buyer has or had units of an item, which is KNOWN_BUYER unless the ledger is known not to have the order; the
--- window of the event by the clock of Redis; for each line whether the item is offered and staged, the currency, the
--- limit per buyer, the units left. A gift comes with a line while there are gifts, and is no reason to refuse.
+-- the buyer has or had units of an item, which is KNOWN_BUYER with a reading of the buyer, unless the ledger was asked
+-- for the order after that same reading; the window of the event by the clock of Redis; for each line whether the item
+-- is offered and staged, the currency, the limit per buyer, the units left. A gift comes with a line while there are
+-- gifts, and is no reason to refuse.
 --
 -- KEYS   1 the event, 2 its holds, 3.. the items that the reservations name
 -- ARGV   the id of each item in the order of KEYS; then for each reservation:
---        order, user, fingerprint of the request (hexadecimal), 1 if the ledger is known not to have the order or else 0,
---        number of lines, and for each line: which item (1 is KEYS[3]), units
+--        order, user, fingerprint of the request (hexadecimal), what is known of the order in the ledger: 0 nothing, 1
+--        it is not there, or the reading after which it was looked up and was not there; number of lines, and for each
+--        line: which item (1 is KEYS[3]), units
 -- Returns for each reservation one of
 --        the hold as it is stored: arrival|held_at_us|fingerprint|user|currency|item:units:gifts:price,...|granted_at_us
 --        {reason, item at fault or '', units that are left or that the limit allows}
 --        where the reason is REQUEST_ID_REUSED, EVENT_NOT_OPEN, EVENT_CLOSED, NOT_READY, ITEM_NOT_FOUND,
---        CURRENCY_MISMATCH, LIMIT_REACHED or SOLD_OUT; or KNOWN_BUYER: nothing is decided, the ledger may have the order
+--        CURRENCY_MISMATCH, LIMIT_REACHED or SOLD_OUT
+--        {KNOWN_BUYER, reading, 0}: nothing is decided, the ledger may have the order
+--
+-- A reading has for each line the units of the buyer in the ledger as they are stored, with their version. An order
+-- that is committed after the look-up keeps its hold until sync.lua drops it, and in the same step copies those units
+-- under a newer version. So if the reading is the same and there is no hold, no commit that the look-up has missed
+-- counts against the buyer; otherwise the ledger has to be asked again.
 --
 -- A hold lives from here until the ledger has committed it. held_at_us is when it was last requested, so a sweep that
 -- drops one that was never committed sees whether it was renewed since. granted_at_us stays: the ledger checks the
@@ -33,7 +41,7 @@ local function parse()
   while at <= #ARGV do
     local first = at + 5
     local last = first + 2 * (ARGV[at + 4] - 1)
-    asks[#asks + 1] = { order = ARGV[at], user = ARGV[at + 1], fingerprint = ARGV[at + 2], is_new = ARGV[at + 3] == '1',
+    asks[#asks + 1] = { order = ARGV[at], user = ARGV[at + 1], fingerprint = ARGV[at + 2], ledger = ARGV[at + 3],
       first = first, last = last }
     at = last + 2
   end
@@ -120,9 +128,6 @@ end
 
 -- Whether the ledger may have the order: the buyer has or had units of one of its items, or Redis does not know.
 local function may_be_repeat(ask, items)
-  if ask.is_new then
-    return false
-  end
   for at = ask.first, ask.last, 2 do
     local item = items[ARGV[at]]
     if item.knows[ask.user] or (item.offered and not item.total) then
@@ -130,6 +135,27 @@ local function may_be_repeat(ask, items)
     end
   end
   return false
+end
+
+-- Returns the reading of the buyer. An item that is not staged is marked, since what it lacks may come with staging.
+local function reading_of(ask, items)
+  local reading = ''
+  for at = ask.first, ask.last, 2 do
+    local item = items[ARGV[at]]
+    reading = reading .. '|' .. (item.total and '' or '-') .. (item.knows[ask.user] or '')
+  end
+  return reading
+end
+
+-- Returns the reading after which the ledger has to be asked for the order; nil if it was, or need not be.
+local function ask_ledger_after(ask, items)
+  if ask.ledger == '1' or (ask.ledger == '0' and not may_be_repeat(ask, items)) then
+    return nil
+  end
+  local reading = reading_of(ask, items)
+  if reading ~= ask.ledger then
+    return reading
+  end
 end
 
 -- Returns the refusal of a line; nil if it can be held.
@@ -217,16 +243,19 @@ local items = is_asked_of_items and load_items(asks, event[3])
 
 local replies, changed, granted = {}, {}, 0
 for i, ask in ipairs(asks) do
-  local hold, refusal = holds[ask.order], nil
+  local hold, refusal, reading = holds[ask.order], nil, nil
   if shut == 'NOT_READY' then
     -- Including holds: they may be of an old copy.
     hold, refusal = nil, { shut, '', 0 }
   elseif hold then
     hold, refusal = renew(hold, ask, now_text)
-  elseif items and may_be_repeat(ask, items) then
-    refusal = { 'KNOWN_BUYER', '', 0 }
   else
-    refusal = shut and { shut, '', 0 } or refuse_any(ask, items)
+    reading = items and ask_ledger_after(ask, items)
+    if reading then
+      refusal = { 'KNOWN_BUYER', reading, 0 }
+    else
+      refusal = shut and { shut, '', 0 } or refuse_any(ask, items)
+    end
   end
   if not hold and not refusal then
     granted = granted + 1

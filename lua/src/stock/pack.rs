@@ -14,11 +14,26 @@ pub struct Reservation {
     pub user_id: UserId,
     /// Hash of the whole request: a hold is returned again to the same request only.
     pub fingerprint: Fingerprint,
-    /// Whether the ledger is known not to have the order.
-    pub is_new: bool,
+    /// What is known of the order in the ledger.
+    pub ledger: InLedger,
     /// At least one, and no item twice.
     pub lines: Vec<WantedLine>,
 }
+
+/// What is known of an order in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InLedger {
+    /// Nothing.
+    Unknown,
+    /// It was looked up after this reading, and was not there.
+    AbsentAfter(Reading),
+    /// It is not there, whatever Redis has of the buyer. Only for who knows that nobody else asks for the order.
+    Absent,
+}
+
+/// What Redis had of a buyer in the items of a reservation when it answered [`Decision::KnownBuyer`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading(String);
 
 /// Units of one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +66,11 @@ impl Reservation {
         args.push(self.order_id.to_string());
         args.push(self.user_id.to_string());
         args.push(self.fingerprint.to_string());
-        args.push(u8::from(self.is_new));
+        match &self.ledger {
+            InLedger::Unknown => args.push(0_u8),
+            InLedger::AbsentAfter(Reading(reading)) => args.push(reading.as_str()),
+            InLedger::Absent => args.push(1_u8),
+        }
         args.push(self.lines.len());
         for line in &self.lines {
             args.push(place(items, line.item_id));
@@ -68,8 +87,9 @@ pub enum Decision {
     /// Nothing is held.
     Refused(Refusal),
     /// Nothing is decided: the buyer has or had units, so the ledger may have this very order. The caller looks it up
-    /// there, and if it is missing reserves again as new.
-    KnownBuyer,
+    /// there, and if it is missing reserves again with this reading. That gets the same answer with another reading if
+    /// the buyer's units in the ledger have changed since.
+    KnownBuyer(Reading),
 }
 
 /// The script's reply in place of a reason where it does not decide.
@@ -185,7 +205,7 @@ impl Decision {
         }
         let (cause, item, allowed_units): (String, String, i32) = read(script, reply)?;
         if cause == KNOWN_BUYER {
-            return Ok(Self::KnownBuyer);
+            return Ok(Self::KnownBuyer(Reading(item)));
         }
         let cause = Cause::parse(&cause).ok_or_else(|| RedisError::reply(script, &cause))?;
         let item_id = if item.is_empty() { None } else { Some(field(script, &item)?) };

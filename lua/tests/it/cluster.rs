@@ -5,8 +5,8 @@ use stampede_lua::{
     coupon::{self, Loaded, Outcome, Plan},
     gate::{self, Admission, Bucket, FirstToken, Next, OpenOrders, Question, Rotation},
     stock::{
-        Cause, Decision, Hold, LedgerCopy, LedgerUnits, Reservation, ShelfItem, Snapshot, StagedItem, Staging, Stock,
-        WantedLine,
+        Cause, Decision, Hold, InLedger, LedgerCopy, LedgerUnits, Reservation, ShelfItem, Snapshot, StagedItem,
+        Staging, Stock, WantedLine,
     },
 };
 use stampede_testkit::{OwnCluster, eventually};
@@ -109,7 +109,7 @@ impl Event {
             order_id: order_id(buyer),
             user_id: user_id(buyer),
             fingerprint: Fingerprint::new([1; 32]),
-            is_new: true,
+            ledger: InLedger::Absent,
             lines: vec![WantedLine { item_id: item_id(), units: Quantity::new(1).unwrap() }],
         };
         match self.stock.reserve(self.id, &[ask]).await {

@@ -9,7 +9,7 @@ use crate::{
 use sqlx::AssertSqlSafe;
 use stampede_lua::{
     coupon,
-    stock::{Decision, LedgerCopy, LedgerUnits, Reservation, Stock, WantedLine},
+    stock::{Decision, InLedger, LedgerCopy, LedgerUnits, Reservation, Stock, WantedLine},
 };
 use stampede_proto::order::v1::CancelOrderRequest;
 use stampede_testkit::{Service, as_buyer, buyer, eventually};
@@ -135,7 +135,7 @@ async fn wrong_data_in_redis_are_named() {
         order_id: OrderId::try_from_bytes(&[0xAA; 16]).unwrap(),
         user_id: buyer(),
         fingerprint: Fingerprint::new([7; Fingerprint::LEN]),
-        is_new: true,
+        ledger: InLedger::Absent,
         lines: vec![WantedLine { item_id: sold.item(), units: Quantity::new(1).unwrap() }],
     };
     let decisions = stock.reserve(sold.event(), std::slice::from_ref(&hold)).await.unwrap();

@@ -1,7 +1,9 @@
 //! Who gets a hold: the window, the limit, what is left, repeats, gifts.
 
-use super::shelf::{FAR, LONG_AGO, Shelf, another_request, ask, item, item_id, order_id, refused, user_id};
-use stampede_lua::stock::{Cause, Decision, Hold, Reservation, StagedItem, Staging};
+use super::shelf::{
+    FAR, LONG_AGO, Shelf, another_request, ask, item, item_id, ledger_copy, order_id, refused, user_id,
+};
+use stampede_lua::stock::{Cause, Decision, Hold, InLedger, Reading, Reservation, StagedItem, Staging};
 use stampede_testkit::OwnRedis;
 use stampede_vocab::Money;
 use std::time::Duration;
@@ -129,7 +131,7 @@ async fn a_full_batch_is_decided_in_order_and_not_oversold() {
                 assert!(arrival > 100);
                 assert_eq!(*refusal, refused(Cause::SoldOut, Some(1), 0));
             }
-            Decision::KnownBuyer => panic!("every buyer is new"),
+            Decision::KnownBuyer(_) => panic!("every buyer is new"),
         }
     }
     let held = decisions.iter().filter(|decision| matches!(decision, Decision::Held(_))).count();
@@ -178,11 +180,11 @@ async fn a_hold_is_not_for_another_request_under_the_same_order() {
 #[tokio::test]
 async fn an_order_of_a_known_buyer_is_not_decided_before_the_ledger_was_asked() {
     let shelf = Shelf::open(vec![item(1, 5), item(2, 5)]).await;
-    let unasked = |ask| Reservation { is_new: false, ..ask };
     shelf.hold(1, 1, &[(1, 1)]).await;
     shelf.sync(1, 1, (1, 1), &[1]).await;
     let known = [unasked(ask(2, 1, &[(1, 1)])), unasked(ask(3, 1, &[(2, 1), (1, 1)]))];
-    assert_eq!(shelf.reserve(&known).await, [Decision::KnownBuyer, Decision::KnownBuyer]);
+    let decisions = shelf.reserve(&known).await;
+    assert!(matches!(decisions[..], [Decision::KnownBuyer(_), Decision::KnownBuyer(_)]), "{decisions:?}");
     let strangers = [unasked(ask(4, 4, &[(1, 1)])), unasked(ask(5, 1, &[(2, 1)]))];
     let decisions = shelf.reserve(&strangers).await;
     assert!(decisions.iter().all(|decision| matches!(decision, Decision::Held(_))), "{decisions:?}");
@@ -191,13 +193,79 @@ async fn an_order_of_a_known_buyer_is_not_decided_before_the_ledger_was_asked() 
     shelf.stage(2, LONG_AGO, LONG_AGO, vec![item(1, 5), item(2, 5)]).await;
     let closed = [unasked(ask(6, 1, &[(1, 1)])), unasked(ask(7, 7, &[(1, 1)]))];
     let refusal = Decision::Refused(refused(Cause::EventClosed, None, 0));
-    assert_eq!(shelf.reserve(&closed).await, [Decision::KnownBuyer, refusal], "an order outlives its event");
+    let decisions = shelf.reserve(&closed).await;
+    assert!(matches!(decisions[0], Decision::KnownBuyer(_)), "an order outlives its event: {decisions:?}");
+    assert_eq!(decisions[1], refusal);
 
     shelf.stage(3, FAR, FAR, vec![item(1, 5), item(2, 5)]).await;
     let refusal = Decision::Refused(refused(Cause::EventNotOpen, None, 0));
-    assert_eq!(shelf.reserve(&closed).await, [Decision::KnownBuyer, refusal.clone()], "and a window that moves away");
-    let asked = [ask(6, 1, &[(1, 1)])];
+    let decisions = shelf.reserve(&closed).await;
+    assert_eq!(decisions[1], refusal);
+    let Decision::KnownBuyer(reading) = &decisions[0] else { panic!("and a window that moves away: {decisions:?}") };
+    let asked = [after(reading, ask(6, 1, &[(1, 1)]))];
     assert_eq!(shelf.reserve(&asked).await, [refusal], "once the ledger was asked");
+}
+
+#[tokio::test]
+async fn a_known_buyer_is_decided_only_if_the_ledger_was_asked_after_the_last_change() {
+    let shelf =
+        Shelf::open(vec![StagedItem { gift_total_units: 5, limit_per_buyer: 9, ..item(1, 9) }, item(2, 9)]).await;
+    shelf.hold(1, 1, &[(1, 1)]).await;
+    shelf.sync(1, 1, (1, 1), &[1]).await;
+    let wanted = ask(2, 1, &[(2, 1), (1, 1)]);
+    let outdated = shelf.reading(unasked(wanted.clone())).await;
+    assert_eq!(shelf.reading(unasked(wanted.clone())).await, outdated, "it stays while nothing changes");
+
+    // Another caller has the order granted and committed.
+    let hold = shelf.hold(2, 1, &[(2, 1), (1, 1)]).await;
+    let again = shelf.reserve(&[after(&outdated, wanted.clone())]).await;
+    let [Decision::Held(renewed)] = &again[..] else { panic!("{again:?}") };
+    assert_eq!(renewed.arrival, hold.arrival, "while there is a hold, it tells");
+    let both = [(order_id(2), vec![item_id(1), item_id(2)])];
+    shelf.stock.sync(shelf.event, &[ledger_copy(2, 2, &[(1, 2)], false)], &both).await.unwrap();
+
+    let reading = shelf.reading(after(&outdated, wanted.clone())).await;
+    assert_ne!(reading, outdated);
+    let untouched = shelf.item(1).await;
+    assert_eq!((untouched.held_units, untouched.gift_held_units), (0, 0), "nothing is taken");
+    let decided = shelf.reserve(&[after(&reading, wanted)]).await;
+    let [Decision::Held(next)] = &decided[..] else { panic!("{decided:?}") };
+    assert_eq!(next.arrival, hold.arrival + 1, "nor any place of arrival");
+}
+
+#[tokio::test]
+async fn units_that_come_and_go_between_two_calls_are_seen() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    shelf.hold(1, 1, &[(1, 1)]).await;
+    shelf.sync(1, 1, (1, 1), &[1]).await;
+    let wanted = ask(2, 1, &[(1, 1)]);
+    let outdated = shelf.reading(unasked(wanted.clone())).await;
+    shelf.sync(2, 2, (1, 2), &[]).await;
+    shelf.sync(3, 1, (1, 1), &[]).await;
+    assert_ne!(shelf.reading(after(&outdated, wanted)).await, outdated, "the version tells");
+}
+
+#[tokio::test]
+async fn what_was_not_staged_at_the_look_up_is_looked_up_again_once_it_is() {
+    let shelf = Shelf::missing().await;
+    let lost = Staging { items_expire_at: LONG_AGO, ..shelf.staging(1, (LONG_AGO, FAR), vec![item(1, 5)], 0).await };
+    assert!(shelf.stock.stage(&lost).await.unwrap());
+    let wanted = ask(1, 1, &[(1, 1)]);
+    let outdated = shelf.reading(unasked(wanted.clone())).await;
+    let refusal = Decision::Refused(refused(Cause::NotReady, Some(1), 0));
+    assert_eq!(shelf.reserve(&[after(&outdated, wanted.clone())]).await, [refusal]);
+
+    assert!(shelf.stage(2, LONG_AGO, FAR, vec![item(1, 5)]).await);
+    let reading = shelf.reading(after(&outdated, wanted.clone())).await;
+    assert!(matches!(shelf.reserve(&[after(&reading, wanted)]).await[..], [Decision::Held(_)]));
+}
+
+fn unasked(ask: Reservation) -> Reservation {
+    Reservation { ledger: InLedger::Unknown, ..ask }
+}
+
+fn after(reading: &Reading, ask: Reservation) -> Reservation {
+    Reservation { ledger: InLedger::AbsentAfter(reading.clone()), ..ask }
 }
 
 #[tokio::test]

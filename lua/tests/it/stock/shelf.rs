@@ -3,8 +3,8 @@
 use stampede_lua::{
     Keys, Redis, RedisConfig,
     stock::{
-        Cause, Decision, Hold, LedgerCopy, LedgerUnits, Refusal, Reservation, ShelfItem, StagedItem, Staging, Stock,
-        WantedLine,
+        Cause, Decision, Hold, InLedger, LedgerCopy, LedgerUnits, Reading, Refusal, Reservation, ShelfItem, StagedItem,
+        Staging, Stock, WantedLine,
     },
 };
 use stampede_testkit::AdminRedis;
@@ -110,6 +110,14 @@ impl Shelf {
         }
     }
 
+    /// What the script has of a known buyer.
+    pub async fn reading(&self, ask: Reservation) -> Reading {
+        match self.reserve(&[ask]).await.remove(0) {
+            Decision::KnownBuyer(reading) => reading,
+            other => panic!("decided: {other:?}"),
+        }
+    }
+
     /// Writes fields of an item directly, without a script.
     pub async fn set_behind(&self, n: u128, fields: &[(&str, i64)]) {
         let key = Keys::new(&self.key_prefix).stock_item(self.event, item_id(n));
@@ -175,7 +183,7 @@ pub fn ask(order: u128, user: u128, lines: &[(u128, i64)]) -> Reservation {
         order_id: order_id(order),
         user_id: user_id(user),
         fingerprint: Fingerprint::new([1; 32]),
-        is_new: true,
+        ledger: InLedger::Absent,
         lines: lines.iter().map(line).collect(),
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     },
     usecase::{EventReservation, Reserved},
 };
-use stampede_lua::stock::{MAX_RESERVATIONS, Reservation, WantedLine};
+use stampede_lua::stock::{InLedger, MAX_RESERVATIONS, Reservation, WantedLine};
 use stampede_proto::{
     convert::{stored_money, time, timestamp},
     inventory::v1 as proto,
@@ -103,7 +103,7 @@ fn reservation(wanted: proto::Reservation) -> Result<EventReservation, InvalidFi
     let order_id = field::id("order_id", &wanted.order_id)?;
     let user_id = field::id("user_id", &wanted.user_id)?;
     let fingerprint = Fingerprint::parse(&wanted.request_fingerprint)?;
-    let reservation = Reservation { order_id, user_id, fingerprint, is_new: false, lines };
+    let reservation = Reservation { order_id, user_id, fingerprint, ledger: InLedger::Unknown, lines };
     Ok(EventReservation { event_id: field::id("event_id", &wanted.event_id)?, reservation })
 }
 

@@ -19,10 +19,14 @@ use futures_util::{future::join_all, join};
 use stampede_db::{Database, DbError};
 use stampede_lua::{
     RedisError,
-    stock::{Cause, Decision, Hold, Reservation, Stock, WantedLine},
+    stock::{Cause, Decision, Hold, InLedger, Reservation, Stock, WantedLine},
 };
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp};
 use std::collections::HashMap;
+
+/// Most look-ups of a known buyer's order in the ledger. Another follows only if a change of the buyer's units reached
+/// Redis between a look-up and the script.
+const MAX_LOOK_UPS: usize = 3;
 
 /// A reservation with the event that its items are of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,15 +130,24 @@ impl ReserveUnits {
         Ok(self.redis.reserve(event, reservations).await?)
     }
 
-    /// Answers known buyers: looks up their orders in the ledger, and calls the script again for those that are new. A
-    /// refusal stands once the ledger still does not have the order.
+    /// Answers known buyers: looks up their orders in the ledger, and calls the script again for those that are not
+    /// there. It decides if Redis has the same units of the buyer as before the look-up; otherwise the same request may
+    /// have been committed at another replica, and the order is looked up again.
     async fn answer_known(&self, mut known: Vec<Pending<'_>>) -> Vec<Answered> {
-        if known.is_empty() {
-            return Vec::new();
+        let mut ready = Vec::with_capacity(known.len());
+        for _ in 0..MAX_LOOK_UPS {
+            if known.is_empty() {
+                break;
+            }
+            let orders = self.known_orders(known.iter().map(Pending::order_id).collect()).await;
+            self.decide_known(&mut known, &orders).await;
+            let (again, decided): (Vec<_>, Vec<_>) =
+                known.into_iter().partition(|pending| pending.decided.is_of_known_buyer());
+            ready.extend(decided);
+            known = again;
         }
-        let orders = self.known_orders(known.iter().map(Pending::order_id).collect()).await;
-        self.decide_known(&mut known, &orders).await;
-        self.answer_ready(known).await
+        ready.extend(known);
+        self.answer_ready(ready).await
     }
 
     async fn decide_known(&self, known: &mut [Pending<'_>], orders: &Result<KnownOrders, Error>) {
@@ -144,27 +157,9 @@ impl ReserveUnits {
                 new.push(pending);
             }
         }
-        let again: Vec<EventReservation> = new.iter().map(|pending| as_new(pending.wanted)).collect();
-        let mut refused = Vec::new();
+        let again: Vec<EventReservation> = new.iter().map(|pending| pending.as_absent()).collect();
         for (pending, decided) in new.into_iter().zip(self.decide(&again).await) {
             pending.decided = decided;
-            if pending.decided.is_refused() {
-                refused.push(pending);
-            }
-        }
-        self.recall_refused(refused).await;
-    }
-
-    /// Looks for refused orders in the ledger again. The same request may have been granted and committed at another
-    /// replica since the ledger was read: the script then counts its units, and has no hold any more that tells whose
-    /// they are. One that is committed later still has its hold.
-    async fn recall_refused(&self, refused: Vec<&mut Pending<'_>>) {
-        if refused.is_empty() {
-            return;
-        }
-        let known = self.known_orders(refused.iter().map(|pending| pending.order_id()).collect()).await;
-        for pending in refused {
-            pending.recall(&known);
         }
     }
 
@@ -225,8 +220,8 @@ impl ReserveUnits {
             Decided::ByScript(Decision::Held(hold)) => granted(wanted, &hold),
             Decided::InLedger => repeated(wanted),
             Decided::ByScript(Decision::Refused(refusal)) => return Ok(Reserved::Refused(refused(&refusal))),
-            // Unreachable: the script never answers this to a reservation that is marked as new.
-            Decided::ByScript(Decision::KnownBuyer) => {
+            // The buyer's units have changed at each look-up.
+            Decided::ByScript(Decision::KnownBuyer(_)) => {
                 return Ok(Reserved::Refused(Refusal::of_order(RefusalReason::NotReady)));
             }
             Decided::Failed(error) => return Err(error),
@@ -264,6 +259,15 @@ impl Pending<'_> {
             Err(error) => Decided::Failed(error),
         };
         false
+    }
+
+    /// Returns the reservation for another call of the script, once the ledger was found not to have the order.
+    fn as_absent(&self) -> EventReservation {
+        let mut again = self.wanted.clone();
+        if let Decided::ByScript(Decision::KnownBuyer(reading)) = &self.decided {
+            again.reservation.ledger = InLedger::AbsentAfter(reading.clone());
+        }
+        again
     }
 
     fn refuse(self, reason: RefusalReason) -> Answered {
@@ -321,11 +325,7 @@ impl Decided {
 
     /// Returns whether the order has to be looked up in the ledger before the script decides.
     fn is_of_known_buyer(&self) -> bool {
-        matches!(self, Self::ByScript(Decision::KnownBuyer))
-    }
-
-    fn is_refused(&self) -> bool {
-        matches!(self, Self::ByScript(Decision::Refused(_)))
+        matches!(self, Self::ByScript(Decision::KnownBuyer(_)))
     }
 
     /// Returns whether Redis does not have the event at all, and not only one of its items.
@@ -346,11 +346,6 @@ fn warn_of_failures(answers: &[Result<Reserved, Error>]) {
     if let Some(error) = failures.into_iter().next() {
         tracing::warn!(reservation.count = count, error.cause = %error, "some reservations could not be decided");
     }
-}
-
-fn as_new(wanted: &EventReservation) -> EventReservation {
-    let reservation = Reservation { is_new: true, ..wanted.reservation.clone() };
-    EventReservation { event_id: wanted.event_id, reservation }
 }
 
 fn granted(wanted: &EventReservation, hold: &Hold) -> Grant {

@@ -6,7 +6,7 @@ use crate::{
 };
 use stampede_lua::{
     Redis, RedisConfig,
-    stock::{Decision, Reservation, Stock, WantedLine},
+    stock::{Decision, InLedger, Reservation, Stock, WantedLine},
 };
 use stampede_proto::inventory::v1::{self as proto, RefusalReason};
 use stampede_testkit::{OwnRedis, as_operator, eventually};
@@ -50,7 +50,7 @@ async fn events_of_next_year_cost_no_script_and_a_hold_of_today_is_swept() {
         order_id: order.order_id,
         user_id: order.buyer,
         fingerprint: Fingerprint::new([1; 32]),
-        is_new: true,
+        ledger: InLedger::Absent,
         lines: vec![line],
     };
     let decision = stock.reserve(sale.event_id, &[reservation]).await.unwrap().remove(0).unwrap();

@@ -8,7 +8,7 @@ use crate::{
 use redis::AsyncCommands;
 use stampede_lua::{
     Redis, RedisConfig,
-    stock::{Decision, Reservation, Stock, WantedLine},
+    stock::{Decision, InLedger, Reservation, Stock, WantedLine},
 };
 use stampede_testkit::{AdminRedis, FreezeAt, MeshBuilder, OwnRedis, Proxy, Service, World};
 use stampede_vocab::{Fingerprint, ItemId, Quantity};
@@ -99,7 +99,7 @@ pub fn as_the_script_takes_it(order: &Order) -> Reservation {
         order_id: order.order_id,
         user_id: order.buyer,
         fingerprint: Fingerprint::new([1; 32]),
-        is_new: true,
+        ledger: InLedger::Absent,
         lines: order.lines.iter().map(line).collect(),
     }
 }
