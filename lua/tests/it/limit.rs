@@ -247,3 +247,19 @@ async fn a_revocation_is_forgotten_when_its_tokens_have_expired() {
     let (revoked, _) = gate::revoked_since(&redis, Timestamp::from_micros(0)).await.unwrap();
     assert_eq!(revoked.iter().map(|one| one.login.as_str()).collect::<Vec<_>>(), ["new"]);
 }
+
+#[tokio::test]
+async fn an_owner_of_whom_orders_are_settled_and_none_is_placed_has_no_set_that_grows() {
+    let server = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
+    let redis = Redis::connect(RedisConfig { url: server.url(), key_prefix: String::new() }).await.unwrap();
+    ask(&redis, (0..5).map(|number| settled_for(&redis, number, Duration::from_millis(1))).collect()).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    ask(&redis, vec![settled(&redis, 5)]).await;
+    let mut conn = redis::Client::open(server.admin_url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut conn).await.unwrap();
+    let mut settled: Vec<usize> = Vec::new();
+    for key in keys {
+        settled.push(redis::cmd("ZCARD").arg(key).query_async(&mut conn).await.unwrap());
+    }
+    assert_eq!(settled, [1], "only the last one is remembered");
+}
