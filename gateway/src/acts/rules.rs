@@ -50,7 +50,8 @@ pub const OPEN_BY_ADDRESS: u32 = 100;
 /// Time for which an unsettled order counts as open: the default time to pay.
 pub const OPEN_FOR: Duration = Duration::from_secs(600);
 /// Time for which a settled order is remembered at least, so that a late answer to a repeat does not open it again: six
-/// times the default time-out of a call. It is never less than two of them. Each costs some 50 bytes for its user and for its address.
+/// times the default time-out of a call. It is never less than two of them. Each costs some 50 bytes for its user and
+/// for its address.
 pub const SETTLED_FOR: Duration = Duration::from_secs(30);
 
 /// Returns the most open orders of a user or an address.

@@ -43,6 +43,6 @@ use std::time::Duration;
 const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
 /// How long after its closing an event is still compared. By then each of its orders has ended.
 const COMPARED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);
-/// Number of events with a queue of their own from which on unused queues are dropped. Each event that sells has one, so
-/// that one with locked rows does not delay the others, and no copy overtakes an earlier one.
+/// Number of events with a queue of their own from which on unused queues are dropped. Each event that sells has one,
+/// so that one with locked rows does not delay the others, and no copy overtakes an earlier one.
 const MANY_EVENT_QUEUES: usize = 256;
