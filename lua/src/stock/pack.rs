@@ -27,7 +27,8 @@ pub enum InLedger {
     Unknown,
     /// It was looked up after this reading, and was not there.
     AbsentAfter(Reading),
-    /// It is not there, whatever Redis has of the buyer. Only for who knows that nobody else asks for the order.
+    /// It is not there, whatever Redis has of the buyer. If somebody else has committed the same order meanwhile, its
+    /// units are held twice until the ledger is asked to commit them, and a refusal may be for those units.
     Absent,
 }
 

@@ -118,14 +118,16 @@ pub struct LedgerBatch {
     buyers: Buyers,
     changed_orders: BTreeSet<OrderId>,
     changed_buyers: BTreeSet<(ItemId, UserId)>,
-    refused_buyers: BTreeSet<(ItemId, UserId)>,
+    /// Those of grants that it did not commit.
+    uncommitted_buyers: BTreeSet<(ItemId, UserId)>,
 }
 
 /// The changes of the batch, to be written in the same transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     pub items: Vec<ItemChange>,
-    /// Units of items and buyers whose grants the ledger refused: the copy in Redis is wrong.
+    /// Units of items and buyers whose grants the ledger refused, or had committed before: the copy in Redis is wrong,
+    /// or may not have come yet.
     pub corrections: Vec<ItemChange>,
     /// New and changed rows in their final state.
     pub entries: Vec<Entry>,
@@ -162,7 +164,7 @@ impl LedgerBatch {
             buyers,
             changed_orders: BTreeSet::new(),
             changed_buyers: BTreeSet::new(),
-            refused_buyers: BTreeSet::new(),
+            uncommitted_buyers: BTreeSet::new(),
         }
     }
 
@@ -196,6 +198,7 @@ impl LedgerBatch {
     pub fn reserve(&mut self, grant: &Grant, now: Timestamp) -> ReservationOutcome {
         let known: Vec<Entry> = self.live_entries(grant.order_id).copied().collect();
         if !known.is_empty() {
+            self.copy_uncommitted(grant);
             return ReservationOutcome::of_entries(grant, &known);
         }
         if grant.is_repeat {
@@ -203,9 +206,7 @@ impl LedgerBatch {
             return ReservationOutcome::Refused(Refusal::of_order(RefusalReason::NotReady));
         }
         if let Some(refusal) = grant.lines.iter().find_map(|line| self.refusal(grant, line)) {
-            let is_in_stock = |line: &&OrderedLine| self.items.contains_key(&line.item_id);
-            let items = grant.lines.iter().filter(is_in_stock).map(|line| (line.item_id, grant.user_id));
-            self.refused_buyers.extend(items);
+            self.copy_uncommitted(grant);
             return ReservationOutcome::Refused(refusal);
         }
         let lines: Vec<OrderedLine> = grant.lines.iter().map(|line| self.with_gifts_left(*line)).collect();
@@ -256,7 +257,18 @@ impl LedgerBatch {
         Changes { items, corrections: self.corrections(), entries }
     }
 
-    /// Returns the copies that undo refused grants in Redis. They carry the new version of an item that changed too,
+    /// Has the units of the buyer copied to Redis, where a hold of this call is dropped.
+    fn copy_uncommitted(&mut self, grant: &Grant) {
+        if grant.is_repeat {
+            // It has no hold.
+            return;
+        }
+        let is_in_stock = |line: &&OrderedLine| self.items.contains_key(&line.item_id);
+        let items = grant.lines.iter().filter(is_in_stock).map(|line| (line.item_id, grant.user_id));
+        self.uncommitted_buyers.extend(items);
+    }
+
+    /// Returns the copies that go with the holds of grants that were not committed. They carry the new version of an item that changed too,
     /// and cover no change of it.
     fn corrections(&self) -> Vec<ItemChange> {
         let correction = |&(item_id, user_id): &(ItemId, UserId)| {
@@ -267,7 +279,7 @@ impl LedgerBatch {
             let buyers = vec![(user_id, self.units_of(item_id, user_id))];
             ItemChange { item_id, event_id: item.event_id, units: 0, gift_units: 0, after, buyers }
         };
-        self.refused_buyers.iter().map(correction).collect()
+        self.uncommitted_buyers.iter().map(correction).collect()
     }
 
     fn item_change(&self, item_id: ItemId, buyers: Vec<(UserId, i32)>) -> ItemChange {

@@ -163,7 +163,7 @@ async fn commit(
     let unconfirmed = store::reservations::unconfirmed(conn, &repeated(grants, &outcomes)).await?;
     let request_times = request_times(grants, &outcomes, unconfirmed, now);
     write(conn, grants, &outcomes, &changes, &request_times).await?;
-    let answered: Vec<Answered> = grants.iter().zip(&outcomes).filter_map(answered).collect();
+    let answered: Vec<Answered> = grants.iter().filter_map(answered).collect();
     let committed = outcomes.into_iter().zip(request_times).zip(labels);
     let committed =
         committed.map(|((outcome, request_time), labels)| Committed { outcome, request_time, labels }).collect();
@@ -242,57 +242,9 @@ fn buyers(grant: &Grant) -> impl Iterator<Item = (ItemId, UserId)> + '_ {
     grant.lines.iter().map(|line| (line.item_id, grant.user_id))
 }
 
-/// Returns the order whose hold is dropped; none if the hold, should there be one, is that of the grant in the ledger,
-/// which another call has committed. That call drops it together with its copy of the units, and if it fails to, the
-/// sweep does. Without the copy, nothing in Redis would show that the order was committed.
-fn answered((grant, outcome): (&Grant, &ReservationOutcome)) -> Option<Answered> {
-    let is_of_another_call = match outcome {
-        ReservationOutcome::Reserved(units) => !units.is_new && units.arrival == grant.arrival,
-        ReservationOutcome::Refused(_) => false,
-    };
-    let is_kept = grant.is_repeat || is_of_another_call;
-    (!is_kept).then(|| (grant.event_id, grant.order_id, grant.lines.iter().map(|line| line.item_id).collect()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{Refusal, RefusalReason, ReservedUnits};
-    use stampede_vocab::Fingerprint;
-    use uuid::Uuid;
-
-    const NOW: Timestamp = Timestamp::from_micros(1_000);
-
-    fn grant(arrival: i64, is_repeat: bool) -> Grant {
-        Grant {
-            order_id: OrderId::from_uuid(Uuid::from_u128(1)),
-            user_id: UserId::from_uuid(Uuid::from_u128(2)),
-            event_id: EventId::from_uuid(Uuid::from_u128(3)),
-            fingerprint: Fingerprint::new([1; Fingerprint::LEN]),
-            arrival,
-            granted_at: NOW,
-            lines: vec![OrderedLine { item_id: ItemId::from_uuid(Uuid::from_u128(4)), units: 1, gift_units: 0 }],
-            is_repeat,
-        }
-    }
-
-    fn in_ledger(arrival: i64, is_new: bool) -> ReservationOutcome {
-        let lines = grant(arrival, false).lines;
-        ReservationOutcome::Reserved(ReservedUnits { lines, arrival, committed_at: NOW, is_new })
-    }
-
-    #[test]
-    fn a_hold_goes_with_the_copy_of_its_own_commit_or_once_it_is_for_nothing() {
-        let refused = ReservationOutcome::Refused(Refusal::of_order(RefusalReason::EventClosed));
-        for (grant, outcome, is_dropped, what) in [
-            (grant(7, false), in_ledger(7, true), true, "it is committed by this call"),
-            (grant(7, false), in_ledger(7, false), false, "another call has committed this very grant"),
-            (grant(8, false), in_ledger(7, false), true, "the order has an earlier grant"),
-            (grant(7, false), refused.clone(), true, "the ledger refuses"),
-            (grant(0, true), in_ledger(7, false), false, "this call was granted nothing"),
-            (grant(0, true), refused, false, "this call was granted nothing, and the units went back meanwhile"),
-        ] {
-            assert_eq!(answered((&grant, &outcome)).is_some(), is_dropped, "{what}");
-        }
-    }
+/// Returns the order whose hold is dropped, together with a copy of what the ledger has of its buyer; `None` if it has no
+/// hold. Without the copy, nothing in Redis would show that the order is committed.
+fn answered(grant: &Grant) -> Option<Answered> {
+    let items = || grant.lines.iter().map(|line| line.item_id).collect();
+    (!grant.is_repeat).then(|| (grant.event_id, grant.order_id, items()))
 }

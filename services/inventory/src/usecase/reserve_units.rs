@@ -135,12 +135,12 @@ impl ReserveUnits {
     /// have been committed at another replica, and the order is looked up again.
     async fn answer_known(&self, mut known: Vec<Pending<'_>>) -> Vec<Answered> {
         let mut ready = Vec::with_capacity(known.len());
-        for _ in 0..MAX_LOOK_UPS {
+        for look_up in 1..=MAX_LOOK_UPS {
             if known.is_empty() {
                 break;
             }
             let orders = self.known_orders(known.iter().map(Pending::order_id).collect()).await;
-            self.decide_known(&mut known, &orders).await;
+            self.decide_known(&mut known, &orders, look_up == MAX_LOOK_UPS).await;
             let (again, decided): (Vec<_>, Vec<_>) =
                 known.into_iter().partition(|pending| pending.decided.is_of_known_buyer());
             ready.extend(decided);
@@ -150,16 +150,21 @@ impl ReserveUnits {
         self.answer_ready(ready).await
     }
 
-    async fn decide_known(&self, known: &mut [Pending<'_>], orders: &Result<KnownOrders, Error>) {
+    /// Decides what it can of the orders that were looked up. The last time the script decides whatever has changed: the
+    /// buyer may have many other orders under way. A refusal does not count then, and a grant for an order that is
+    /// committed by now is dropped once the ledger finds that.
+    async fn decide_known(&self, known: &mut [Pending<'_>], orders: &Result<KnownOrders, Error>, is_last: bool) {
         let mut new = Vec::new();
         for pending in known {
             if pending.recall(orders) {
                 new.push(pending);
             }
         }
-        let again: Vec<EventReservation> = new.iter().map(|pending| pending.as_absent()).collect();
+        let again: Vec<EventReservation> = new.iter().map(|pending| pending.as_absent(is_last)).collect();
         for (pending, decided) in new.into_iter().zip(self.decide(&again).await) {
-            pending.decided = decided;
+            if !(is_last && decided.is_refused()) {
+                pending.decided = decided;
+            }
         }
     }
 
@@ -220,7 +225,7 @@ impl ReserveUnits {
             Decided::ByScript(Decision::Held(hold)) => granted(wanted, &hold),
             Decided::InLedger => repeated(wanted),
             Decided::ByScript(Decision::Refused(refusal)) => return Ok(Reserved::Refused(refused(&refusal))),
-            // The buyer's units have changed at each look-up.
+            // The buyer's units have changed at each look-up, and are perhaps why the order was refused.
             Decided::ByScript(Decision::KnownBuyer(_)) => {
                 return Ok(Reserved::Refused(Refusal::of_order(RefusalReason::NotReady)));
             }
@@ -262,11 +267,13 @@ impl Pending<'_> {
     }
 
     /// Returns the reservation for another call of the script, once the ledger was found not to have the order.
-    fn as_absent(&self) -> EventReservation {
+    /// `is_last` has it decide whatever has changed since.
+    fn as_absent(&self, is_last: bool) -> EventReservation {
         let mut again = self.wanted.clone();
-        if let Decided::ByScript(Decision::KnownBuyer(reading)) = &self.decided {
-            again.reservation.ledger = InLedger::AbsentAfter(reading.clone());
-        }
+        again.reservation.ledger = match &self.decided {
+            Decided::ByScript(Decision::KnownBuyer(reading)) if !is_last => InLedger::AbsentAfter(reading.clone()),
+            _ => InLedger::Absent,
+        };
         again
     }
 
@@ -326,6 +333,10 @@ impl Decided {
     /// Returns whether the order has to be looked up in the ledger before the script decides.
     fn is_of_known_buyer(&self) -> bool {
         matches!(self, Self::ByScript(Decision::KnownBuyer(_)))
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(self, Self::ByScript(Decision::Refused(_)))
     }
 
     /// Returns whether Redis does not have the event at all, and not only one of its items.

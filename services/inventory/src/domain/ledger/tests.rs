@@ -178,9 +178,24 @@ fn a_repeat_is_answered_as_the_order_is_in_the_ledger() {
 
     let mut ledger = reread(&items, &changes);
     assert_eq!(*reserved(&ledger.reserve(&Grant { is_repeat: true, ..first.clone() }, LATER)), expected);
-    let other = Grant { fingerprint: Fingerprint::new([2; Fingerprint::LEN]), ..first };
+    let other = Grant { fingerprint: Fingerprint::new([2; Fingerprint::LEN]), is_repeat: true, ..first };
     assert_eq!(ledger.reserve(&other, LATER), of_order(RefusalReason::RequestIdReused));
     assert_eq!(ledger.changes(), Changes::default());
+}
+
+#[test]
+fn a_hold_beside_its_order_in_the_ledger_goes_with_a_copy_of_what_the_buyer_has() {
+    let items = [item(1, 5)];
+    let mut ledger = ledger(items.to_vec());
+    let first = grant(1, &[(1, 2, 0)]);
+    ledger.reserve(&first, NOW);
+    let mut ledger = reread(&items, &ledger.changes());
+    // Whoever has committed it may have died before Redis had its copy.
+    assert!(!reserved(&ledger.reserve(&first, LATER)).is_new);
+    let changes = ledger.changes();
+    assert_eq!((changes.items, changes.entries), (vec![], vec![]));
+    let copies: Vec<_> = changes.corrections.iter().map(|copy| (copy.after, copy.buyers.clone())).collect();
+    assert_eq!(copies, [(Committed { units: 2, gift_units: 0, version: 1 }, vec![(user_id(1), 2)])]);
 }
 
 #[test]
@@ -190,7 +205,8 @@ fn a_repeat_of_an_order_that_gave_its_units_back_takes_none() {
     ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
     ledger.apply(&LedgerCommand::Release(order_id(1)), NOW);
     let mut ledger = reread(&items, &ledger.changes());
-    assert_eq!(ledger.reserve(&grant(1, &[(1, 1, 0)]), LATER), of_order(RefusalReason::Released));
+    let repeat = Grant { is_repeat: true, ..grant(1, &[(1, 1, 0)]) };
+    assert_eq!(ledger.reserve(&repeat, LATER), of_order(RefusalReason::Released));
     assert_eq!(ledger.changes(), Changes::default());
 }
 
