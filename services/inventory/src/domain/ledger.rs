@@ -268,8 +268,8 @@ impl LedgerBatch {
         self.uncommitted_buyers.extend(items);
     }
 
-    /// Returns the copies that go with the holds of grants that were not committed. They carry the new version of an item that changed too,
-    /// and cover no change of it.
+    /// Returns the copies that go with the holds of grants that were not committed. They carry the new version of an
+    /// item that changed too, and cover no change of it.
     fn corrections(&self) -> Vec<ItemChange> {
         let correction = |&(item_id, user_id): &(ItemId, UserId)| {
             let (item, before) = (&self.items[&item_id], self.before[&item_id]);

@@ -242,8 +242,8 @@ fn buyers(grant: &Grant) -> impl Iterator<Item = (ItemId, UserId)> + '_ {
     grant.lines.iter().map(|line| (line.item_id, grant.user_id))
 }
 
-/// Returns the order whose hold is dropped, together with a copy of what the ledger has of its buyer; `None` if it has no
-/// hold. Without the copy, nothing in Redis would show that the order is committed.
+/// Returns the order whose hold is dropped, together with a copy of what the ledger has of its buyer; `None` if it has
+/// no hold. Without the copy, nothing in Redis would show that the order is committed.
 fn answered(grant: &Grant) -> Option<Answered> {
     let items = || grant.lines.iter().map(|line| line.item_id).collect();
     (!grant.is_repeat).then(|| (grant.event_id, grant.order_id, items()))

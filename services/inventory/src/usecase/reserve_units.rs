@@ -150,8 +150,8 @@ impl ReserveUnits {
         self.answer_ready(ready).await
     }
 
-    /// Decides what it can of the orders that were looked up. The last time the script decides whatever has changed: the
-    /// buyer may have many other orders under way. A refusal does not count then, and a grant for an order that is
+    /// Decides what it can of the orders that were looked up. The last time the script decides whatever has changed:
+    /// the buyer may have many other orders under way. A refusal does not count then, and a grant for an order that is
     /// committed by now is dropped once the ledger finds that.
     async fn decide_known(&self, known: &mut [Pending<'_>], orders: &Result<KnownOrders, Error>, is_last: bool) {
         let mut new = Vec::new();
