@@ -19,8 +19,9 @@ const BUYERS: usize = 150;
 /// that takes units for it again takes a place of arrival as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_of_a_known_buyer_gets_one_answer_wherever_it_is_asked_for() {
-    // Its sweeps leave holds alone for longer than this takes: what they drop is granted again, with another arrival.
+    // Its sweeps leave holds alone: what they drop is granted again, with another arrival.
     let mesh = MeshBuilder::default().replicas(Service::Inventory, REPLICAS);
+    let mesh = mesh.set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 600_000);
     let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
     let mut shelf = StageStockRequest { items: sale.shelf(1).items[..1].to_vec(), ..sale.shelf(1) };
     shelf.items[0].total_units = 2 * i32::try_from(BUYERS).unwrap();
