@@ -233,6 +233,7 @@ impl Server {
             if let Some(bound) = exceeded {
                 self.cuts.count(bound);
             }
+            permit.life.leave();
             connection.as_mut().graceful_shutdown();
             leaving = Some(Instant::now());
             timer.as_mut().reset(Instant::now() + bounds::LEAVE_DEADLINE);

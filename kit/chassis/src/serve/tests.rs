@@ -12,7 +12,10 @@ use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_sdk::Resource;
 use stampede_status::{Problem, Reason};
-use std::sync::{Arc, Mutex, Once};
+use std::{
+    io,
+    sync::{Arc, Mutex, Once},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -357,16 +360,24 @@ async fn a_client_that_cancels_its_requests_before_they_are_begun_is_cut_and_cou
     until_cut(&process, "flooded", "flood").await;
 }
 
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The first bytes of an HTTP/2 client: the preface, and settings.
+fn first_bytes() -> Vec<u8> {
+    let settings = 4;
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], frame(settings, 0, 0, &[]).as_slice()].concat()
+}
+
 /// The first bytes of an HTTP/2 client that cancels each of its requests at once.
 fn cancelled_requests(count: u32) -> Vec<u8> {
-    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    };
     // GET, http and / of the static table, and a literal authority (RFC 7541, A).
     let head = b"\x82\x86\x84\x01\x04test";
-    let (settings, headers, reset) = (4, 1, 3);
-    let mut bytes = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], frame(settings, 0, 0, &[]).as_slice()].concat();
+    let (headers, reset) = (1, 3);
+    let mut bytes = first_bytes();
     for number in 0..count {
         let stream = number * 2 + 1;
         // END_HEADERS and END_STREAM; then CANCEL.
@@ -374,6 +385,74 @@ fn cancelled_requests(count: u32) -> Vec<u8> {
         bytes.extend(frame(reset, 0, stream, &[0, 0, 0, 8]));
     }
     bytes
+}
+
+/// Begins a request of whose body nothing is read, and sends more of the body. Returns the answer.
+async fn sends_a_body_that_is_not_read() -> io::Result<String> {
+    let stop = CancellationToken::new();
+    let (mut client, _serving) = client_within(HttpBounds::default(), &stop).await;
+    client.write_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10000000\r\n\r\n").await?;
+    sends_on(&mut client, &[0; 1024]).await?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Lets a server ask its client to leave over HTTP/2, and sends more once it has ended the connection.
+async fn sends_on_to_a_server_that_leaves() -> io::Result<()> {
+    let stop = CancellationToken::new();
+    let (mut client, _serving) = client_within(HttpBounds::default(), &stop).await;
+    client.write_all(&first_bytes()).await?;
+    client.readable().await?;
+    stop.cancel();
+    answers_pings_until_the_end(&mut client).await?;
+    sends_on(&mut client, &frame(PING, 0, 0, &[0; 8])).await
+}
+
+/// The kind of a frame that the other side answers.
+const PING: u8 = 6;
+
+/// Answers the pings of a server over HTTP/2 until it ends the connection.
+async fn answers_pings_until_the_end(client: &mut TcpStream) -> io::Result<()> {
+    let (mut head, ack) = ([0; 9], 1);
+    while client.read_exact(&mut head).await.is_ok() {
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        client.read_exact(&mut payload).await?;
+        if (head[3], head[4]) == (PING, 0) {
+            client.write_all(&frame(PING, ack, 0, &payload)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends this several times. Fails if the server has closed its socket.
+async fn sends_on(client: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    for _ in 0..5 {
+        client.write_all(bytes).await?;
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// Tries again what a machine that stands still may break: it is longer than a server waits.
+async fn tried<T, F: AsyncFn() -> io::Result<T>>(what: F) -> T {
+    for _ in 0..3 {
+        if let Ok(done) = what().await {
+            return done;
+        }
+    }
+    what().await.unwrap()
+}
+
+#[tokio::test]
+async fn who_still_sends_their_body_reads_the_whole_refusal() {
+    let answer = tried(sends_a_body_that_is_not_read).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer:?}");
+}
+
+#[tokio::test]
+async fn who_still_sends_when_the_server_leaves_is_not_reset() {
+    tried(sends_on_to_a_server_that_leaves).await;
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ struct State {
     /// Whether there was a request.
     had_request: bool,
     is_http2: bool,
+    /// Whether it was asked to end once its requests are answered.
+    is_leaving: bool,
 }
 
 /// What to do with a connection.
@@ -39,7 +41,14 @@ impl Life {
     /// A new connection, whose first request head is due.
     pub(super) fn begin() -> Arc<Life> {
         let now = Instant::now();
-        let state = State { under_way: 0, idle_since: now, head_since: Some(now), had_request: false, is_http2: false };
+        let state = State {
+            under_way: 0,
+            idle_since: now,
+            head_since: Some(now),
+            had_request: false,
+            is_http2: false,
+            is_leaving: false,
+        };
         Arc::new(Life { cut: CancellationToken::new(), state: Mutex::new(state) })
     }
 
@@ -60,6 +69,19 @@ impl Life {
         state.is_http2 = is_http2;
         drop(state);
         Exchange { life: Arc::clone(self) }
+    }
+
+    /// Notes that the connection is asked to end once its requests are answered.
+    pub(super) fn leave(&self) {
+        self.state().is_leaving = true;
+    }
+
+    /// Returns whether the peer's end is waited for after our own. Over HTTP/2 only where we ask for it: when hyper has
+    /// ended a connection for its errors, such as a flood, it begins the requests that are queued on it for as long as
+    /// the end takes.
+    pub(super) fn lingers(&self) -> bool {
+        let state = self.state();
+        state.is_leaving || (state.had_request && !state.is_http2)
     }
 
     /// Returns whether there was a request and since when the connection is idle; `None` while a request is under way.
@@ -153,6 +175,19 @@ mod tests {
             life.arrived();
             advance(bounds.head_deadline).await;
             assert_eq!(judge(&life) == Verdict::Cut("head"), expected_cut, "HTTP/2: {is_http2}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn over_http2_only_the_end_of_who_is_asked_to_leave_is_waited_for() {
+        for (is_http2, leaves, expected) in [(false, false, true), (true, false, false), (true, true, true)] {
+            let life = Life::begin();
+            assert!(!life.lingers(), "it may be a flood of HTTP/2");
+            drop(life.begin_request(is_http2));
+            if leaves {
+                life.leave();
+            }
+            assert_eq!(life.lingers(), expected, "HTTP/2: {is_http2}, leaves: {leaves}");
         }
     }
 

@@ -49,9 +49,9 @@ pub(super) struct Socket {
     stall_deadline: Duration,
     /// Runs while a write is blocked.
     stall: Option<Pin<Box<Sleep>>>,
-    /// Whether the peer's end is waited for after the shutdown.
+    /// Whether the peer's end is waited for after every shutdown.
     lingers: bool,
-    /// After the shutdown, if it lingers.
+    /// After the shutdown, if the peer's end is waited for.
     linger: Option<Linger>,
     cuts: Cuts,
 }
@@ -61,8 +61,8 @@ impl Socket {
         Socket { inner, life, stall_deadline, stall: None, lingers: false, linger: None, cuts }
     }
 
-    /// Waits for the peer's end after the shutdown. Only for trusted peers: when hyper has ended a connection for its
-    /// errors, it begins the requests that are queued on it for as long as the shutdown takes.
+    /// Waits for the peer's end after every shutdown. Only for trusted peers: with others it is waited for where
+    /// [`Life::lingers`] says so.
     #[must_use]
     pub(super) fn lingering(self) -> Socket {
         Socket { lingers: true, ..self }
@@ -133,9 +133,9 @@ impl AsyncWrite for Socket {
         if this.linger.is_none() {
             let outcome = Pin::new(&mut this.inner).poll_shutdown(cx);
             ready!(this.in_time(cx, outcome))?;
-        }
-        if !this.lingers {
-            return Poll::Ready(Ok(()));
+            if !this.lingers && !this.life.lingers() {
+                return Poll::Ready(Ok(()));
+            }
         }
         let linger = this.linger.get_or_insert_with(Linger::begin);
         linger.poll_end(&mut this.inner, cx).map(Ok)
