@@ -148,8 +148,7 @@ impl LimitConfig {
     /// Returns the bounds of requests under way.
     pub fn requests(&self) -> PoolBounds {
         let of_user = self.max_in_flight_of_user;
-        let kept_percent = Class::kept_percent;
-        PoolBounds { of_user, kept_percent, ..self.pool("requests", "requests are under way", self.max_in_flight) }
+        PoolBounds { of_user, ..self.pool("requests", "requests are under way", self.max_in_flight) }
     }
 
     /// Returns the bounds of the bytes of bodies that arrive.
@@ -160,7 +159,8 @@ impl LimitConfig {
     /// Returns the bounds of the bytes of large answers that are not written.
     pub fn answers(&self) -> PoolBounds {
         let pool = self.pool("answer_bytes", "answers are waiting to be read", self.max_unread_bytes);
-        PoolBounds { of_address: pool.of_address.max(LARGEST_ANSWER_BYTES), ..pool }
+        let (of_address, kept_percent) = (pool.of_address.max(LARGEST_ANSWER_BYTES), Class::kept_percent_of_answers);
+        PoolBounds { of_address, kept_percent, ..pool }
     }
 
     /// Returns the bounds of open streams.
@@ -175,9 +175,9 @@ impl LimitConfig {
         PoolBounds { kept_percent, ..self.pool("subjects", "subjects are watched", self.max_subjects) }
     }
 
-    /// Returns a pool that is bounded by its total and the share of an address.
+    /// Returns a pool that is bounded by its total and the share of an address, with a share for each class.
     fn pool(&self, name: &'static str, what: &'static str, total: usize) -> PoolBounds {
-        let kept_percent = Class::kept_percent_of_bytes;
+        let kept_percent = Class::kept_percent;
         PoolBounds { name, what, total, of_address: self.of_address(total), of_user: total, kept_percent }
     }
 

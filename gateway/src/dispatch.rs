@@ -37,7 +37,7 @@ pub async fn dispatch(
     match &route.endpoint {
         Endpoint::Native(native) => {
             refuse_query(parts.uri.query().unwrap_or_default())?;
-            let body = holds.read(body, &holder).await?;
+            let body = holds.read(body, &holder, class).await?;
             require_json(&parts.headers, &body)?;
             let permit = holds.request(&holder, class)?;
             let answer = answer(gateway, route, *native, caller, holder.block, &parts.headers, &body).await?;
@@ -45,7 +45,7 @@ pub async fn dispatch(
         }
         Endpoint::Rpc(rpc) => {
             // A method without a body does not wait for one.
-            let body = if rpc.has_body { holds.read(body, &holder).await? } else { Bytes::new() };
+            let body = if rpc.has_body { holds.read(body, &holder, class).await? } else { Bytes::new() };
             // A raw body is passed on as bytes, whatever its media type.
             if rpc.raw_body.is_none() {
                 require_json(&parts.headers, &body)?;

@@ -66,7 +66,7 @@ pub async fn dispatch(
         }
     }
     let holder = gateway.holds.holder(&parts, caller.map(|caller| &caller.identity));
-    let body = gateway.holds.read(body, &holder).await?;
+    let body = gateway.holds.read(body, &holder, class).await?;
     // Acquired only now: a permit covers the call and its answer, not a body that is still arriving.
     let permit = gateway.holds.request(&holder, class)?;
     let message = read(wire, rpc, &parts.headers, body, gateway.holds.body_limit())?;

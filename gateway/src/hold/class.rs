@@ -83,7 +83,8 @@ impl Class {
         }
     }
 
-    /// Returns the share of all permits that is reserved for it, in percent. The rest is first come, first served.
+    /// Returns the share of all permits that is reserved for it, in percent; and of the bytes of bodies that arrive in
+    /// parts. The rest is first come, first served.
     pub const fn kept_percent(self) -> usize {
         match self {
             Self::Paying | Self::Ordering | Self::Claiming => 12,
@@ -101,8 +102,8 @@ impl Class {
         }
     }
 
-    /// Returns the same share of buffered bytes, which are not divided by class.
-    pub const fn kept_percent_of_bytes(self) -> usize {
+    /// Returns the same share of the bytes of unread answers, which are not divided by class.
+    pub const fn kept_percent_of_answers(self) -> usize {
         0
     }
 }

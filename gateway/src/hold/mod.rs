@@ -90,9 +90,10 @@ impl Holds {
         Holder { block, user: buyer.map(|buyer| Arc::from(buyer.user_id.as_str())) }
     }
 
-    /// Reads a whole body. Until it is complete its bytes are counted, and it must make progress.
-    pub async fn read(&self, body: axum::body::Body, holder: &Holder) -> Result<Bytes, Problem> {
-        let take = |units| self.take(&self.bodies, holder, Class::PublicReads, units);
+    /// Reads a whole body of a request of this class. Until it is complete its bytes are counted, and it must make
+    /// progress.
+    pub async fn read(&self, body: axum::body::Body, holder: &Holder, class: Class) -> Result<Bytes, Problem> {
+        let take = |units| self.take(&self.bodies, holder, class, units);
         let grow = |permit: &mut Permit, units| permit.grow(units).map_err(|by| self.refused(&self.bodies, holder, by));
         body::read(body, self.body_limit, BODY_PROGRESS_DEADLINE, take, grow).await
     }

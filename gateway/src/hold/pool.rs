@@ -59,9 +59,11 @@ struct Held {
 pub struct Permit {
     pool: Arc<Pool>,
     holder: Holder,
-    /// The class that these units are reserved for.
-    kept_for: Option<Class>,
-    units: usize,
+    class: Class,
+    /// Units of those that are reserved for the class.
+    kept: usize,
+    /// Units that are reserved for no class.
+    common: usize,
 }
 
 impl Pool {
@@ -75,14 +77,11 @@ impl Pool {
     pub fn take(self: &Arc<Self>, holder: &Holder, class: Class, units: usize) -> Result<Permit, By> {
         let mut held = self.held();
         self.check_holder(&held, holder, units)?;
-        let kept_for = (held.kept[class.number()] + units <= self.kept(class)).then_some(class);
-        match kept_for {
-            Some(class) => held.kept[class.number()] += units,
-            None => self.take_common(&mut held, units)?,
-        }
+        let is_kept = self.take_of_class(&mut held, class, units)?;
         held.count(holder, units);
         drop(held);
-        Ok(Permit { pool: Arc::clone(self), holder: holder.clone(), kept_for, units })
+        let (kept, common) = if is_kept { (units, 0) } else { (0, units) };
+        Ok(Permit { pool: Arc::clone(self), holder: holder.clone(), class, kept, common })
     }
 
     /// Returns the used units of each class's reserve, and of the common rest.
@@ -108,6 +107,17 @@ impl Pool {
             return Err(By::User);
         }
         Ok(())
+    }
+
+    /// Takes the units from those reserved for the class, else from the common rest. Returns whether they were reserved.
+    fn take_of_class(&self, held: &mut Held, class: Class, units: usize) -> Result<bool, By> {
+        let is_kept = held.kept[class.number()] + units <= self.kept(class);
+        if is_kept {
+            held.kept[class.number()] += units;
+        } else {
+            self.take_common(held, units)?;
+        }
+        Ok(is_kept)
     }
 
     fn take_common(&self, held: &mut Held, units: usize) -> Result<(), By> {
@@ -146,13 +156,16 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, units: usize
 }
 
 impl Permit {
-    /// Acquires more units, of the common rest: for a pool without reserves.
+    /// Acquires more units.
     pub fn grow(&mut self, units: usize) -> Result<(), By> {
         let mut held = self.pool.held();
         self.pool.check_holder(&held, &self.holder, units)?;
-        self.pool.take_common(&mut held, units)?;
+        if self.pool.take_of_class(&mut held, self.class, units)? {
+            self.kept += units;
+        } else {
+            self.common += units;
+        }
         held.count(&self.holder, units);
-        self.units += units;
         Ok(())
     }
 }
@@ -160,15 +173,14 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut held = self.pool.held();
-        match self.kept_for {
-            Some(class) => held.kept[class.number()] -= self.units,
-            None => held.common -= self.units,
-        }
+        held.kept[self.class.number()] -= self.kept;
+        held.common -= self.common;
+        let units = self.kept + self.common;
         if let Some(block) = &self.holder.block {
-            give_back(&mut held.by_address, block, self.units);
+            give_back(&mut held.by_address, block, units);
         }
         if let Some(user) = &self.holder.user {
-            give_back(&mut held.by_user, user, self.units);
+            give_back(&mut held.by_user, user, units);
         }
     }
 }
@@ -184,7 +196,7 @@ mod tests {
     }
 
     fn pool_that_keeps_none(total: usize, share: usize) -> Arc<Pool> {
-        let kept_percent = Class::kept_percent_of_bytes;
+        let kept_percent = Class::kept_percent_of_answers;
         Pool::new(PoolBounds { name: "bodies", what: "", total, of_address: share, of_user: share, kept_percent })
     }
 
@@ -241,5 +253,18 @@ mod tests {
         assert_eq!(pool.in_use().1, 8);
         drop(permit);
         assert_eq!(pool.in_use().1, 0);
+    }
+
+    #[test]
+    fn a_place_grows_by_what_is_kept_for_its_class_and_gives_each_part_back() {
+        let pool = pool(100, 1_000, 1_000);
+        let _reads = pool.take(&holder(1, ""), Class::PublicReads, 35).unwrap();
+        let mut paying = pool.take(&holder(2, ""), Class::Paying, 10).unwrap();
+        paying.grow(2).unwrap();
+        paying.grow(3).unwrap();
+        assert_eq!((pool.in_use().0[Class::Paying.number()], pool.in_use().1), (12, 38));
+        assert_eq!(paying.grow(1), Err(By::All));
+        drop(paying);
+        assert_eq!((pool.in_use().0[Class::Paying.number()], pool.in_use().1), (0, 35));
     }
 }

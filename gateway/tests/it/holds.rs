@@ -6,7 +6,7 @@ use crate::{
     services,
 };
 use axum::body::Body;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use http::{HeaderValue, Request, header};
 use stampede_chassis::Peer;
 use std::net::IpAddr;
@@ -104,17 +104,35 @@ async fn one_buyer_has_so_many_requests_under_way_and_an_operator_is_not_counted
     assert_eq!((first.reason(), second.reason()), ("DEADLINE_EXCEEDED".to_owned(), "DEADLINE_EXCEEDED".to_owned()));
 }
 
+/// Returns a login whose body has so many bytes at first, and then no more.
+fn trickling(bytes: usize) -> Request<Body> {
+    let first = stream::iter([Ok::<_, std::io::Error>(vec![b' '; bytes])]);
+    let body = Body::from_stream(first.chain(stream::pending()));
+    Request::post("/v1/auth/tokens").body(body).unwrap()
+}
+
+#[tokio::test]
+async fn strangers_whose_bodies_trickle_do_not_refuse_a_payment_that_arrives_in_parts() {
+    // Of them 120 are kept for payments.
+    let (front, _guard) = front(&[("--max-unfinished-bytes", "1000")]).await;
+    let parts = [vec![b' '; 110], b"nonsense".to_vec()].map(Ok::<_, std::io::Error>);
+    let mut payment = request("POST", "/v1/orders/ord_1:pay", &good_token("buyer"), "");
+    *payment.body_mut() = Body::from_stream(stream::iter(parts));
+    let (strangers, paid) = tokio::join!(join_all((0..4).map(|_| front.send(trickling(300)))), async {
+        tokio::task::yield_now().await;
+        front.send(payment).await
+    });
+    assert_eq!(paid.reason(), "MALFORMED_JSON", "it was read");
+    assert!(strangers.iter().any(|stranger| stranger.reason() == "OVERLOADED"), "all others are taken");
+}
+
 #[tokio::test]
 async fn bodies_that_arrive_in_parts_are_bounded_by_their_bytes_and_whole_ones_are_not() {
-    let (front, _guard) = front(&[("--max-unfinished-bytes", "1000")]).await;
-    let trickling = || {
-        let first = stream::iter([Ok::<_, std::io::Error>(vec![b' '; 600])]);
-        let body = Body::from_stream(first.chain(stream::pending()));
-        Request::post("/v1/auth/tokens").body(body).unwrap()
-    };
-    let (first, (second, whole)) = tokio::join!(front.send(trickling()), async {
+    // Of them 760 are kept for no class, and 120 for logins.
+    let (front, _guard) = front(&[("--max-unfinished-bytes", "2000")]).await;
+    let (first, (second, whole)) = tokio::join!(front.send(trickling(600)), async {
         tokio::task::yield_now().await;
-        let second = front.send(trickling()).await;
+        let second = front.send(trickling(600)).await;
         (second, front.send(request("POST", "/v1/auth/tokens", "", "{}")).await)
     });
     assert_eq!(second.reason(), "OVERLOADED");
