@@ -16,8 +16,6 @@ pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
 pub const BODY_PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 /// Answers with more bytes are counted by their bytes until they are written. Smaller ones are limited by their number.
 pub const COUNTED_ANSWER_BYTES: usize = 16 * 1024;
-/// Largest answer as JSON: each address may have one, whatever its share.
-pub const LARGEST_ANSWER_BYTES: usize = 32 << 20;
 /// Longest time in which a watcher takes no message while one waits.
 pub const WATCHER_STALL_DEADLINE: Duration = Duration::from_secs(15);
 /// Most messages that wait for one watcher, one a subject, as the contract allows no more subjects.
@@ -159,8 +157,7 @@ impl LimitConfig {
     /// Returns the bounds of the bytes of large answers that are not written.
     pub fn answers(&self) -> PoolBounds {
         let pool = self.pool("answer_bytes", "answers are waiting to be read", self.max_unread_bytes);
-        let (of_address, kept_percent) = (pool.of_address.max(LARGEST_ANSWER_BYTES), Class::kept_percent_of_answers);
-        PoolBounds { of_address, kept_percent, ..pool }
+        PoolBounds { may_exceed: true, kept_percent: Class::kept_percent_of_answers, ..pool }
     }
 
     /// Returns the bounds of open streams.
@@ -177,8 +174,8 @@ impl LimitConfig {
 
     /// Returns a pool that is bounded by its total and the share of an address, with a share for each class.
     fn pool(&self, name: &'static str, what: &'static str, total: usize) -> PoolBounds {
-        let kept_percent = Class::kept_percent;
-        PoolBounds { name, what, total, of_address: self.of_address(total), of_user: total, kept_percent }
+        let (of_address, of_user, kept_percent) = (self.of_address(total), total, Class::kept_percent);
+        PoolBounds { name, what, total, of_address, may_exceed: false, of_user, kept_percent }
     }
 
     /// Returns the share of an address: at least 1, however small the total.
@@ -221,6 +218,18 @@ mod tests {
             let is_there = PAGE.lines().any(|line| line.contains(&quoted) && format!(" {line}").contains(&whole));
             assert!(is_there, "docs/security.md has no {default} beside {quoted}");
         }
+    }
+
+    /// Largest answer as JSON.
+    const LARGEST_ANSWER_BYTES: usize = 32 << 20;
+
+    #[test]
+    fn the_largest_list_fits_beside_what_is_kept_and_no_two_addresses_take_all() {
+        let flags = LimitConfig::augment_args(Command::new("gateway"));
+        let bounds = LimitConfig::from_arg_matches(&flags.get_matches_from(["gateway"])).unwrap().answers();
+        let kept = Class::ALL.into_iter().map(|class| bounds.total * (bounds.kept_percent)(class) / 100);
+        assert!(bounds.total - kept.sum::<usize>() >= LARGEST_ANSWER_BYTES);
+        assert!(bounds.may_exceed && bounds.of_address * 2 < bounds.total, "{bounds:?}");
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Holds {
         if bytes <= COUNTED_ANSWER_BYTES {
             return Ok(keep(answer, permit));
         }
-        let unread = self.take(&self.answers, holder, Class::PublicReads, bytes)?;
+        let unread = self.take(&self.answers, holder, permit.class(), bytes)?;
         Ok(keep(answer, (permit, unread)))
     }
 
@@ -172,6 +172,21 @@ fn subjects(uri: &Uri) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::{Args, Command, FromArgMatches};
+
+    #[test]
+    fn what_somebody_has_done_is_answered_while_lists_are_left_unread() {
+        let flags = LimitConfig::augment_args(Command::new("gateway"));
+        let given = flags.get_matches_from(["gateway", "--max-unread-bytes", "1000000"]);
+        let (holds, nobody) = (Holds::new(&LimitConfig::from_arg_matches(&given).unwrap()), Holder::default());
+        let answer = |class, bytes| {
+            let permit = holds.request(&nobody, class).unwrap();
+            holds.answer_of(&nobody, permit, bytes, Response::default())
+        };
+        let _unread = answer(Class::PublicReads, 700_000).unwrap();
+        assert_eq!(answer(Class::PublicReads, 40_000).unwrap_err().reason(), Reason::Overloaded);
+        assert!(answer(Class::Ordering, 40_000).is_ok(), "its share is its own");
+    }
 
     #[test]
     fn a_stream_counts_by_what_it_is_about() {

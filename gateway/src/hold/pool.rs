@@ -21,6 +21,8 @@ pub struct PoolBounds {
     pub total: usize,
     /// Units of one address; without effect if it is not less than `total`.
     pub of_address: usize,
+    /// Whether an address that holds less may take any number at once, so that the largest of all fits.
+    pub may_exceed: bool,
     /// Units of one buyer; likewise.
     pub of_user: usize,
     /// The share of all units that is reserved for a class, in percent.
@@ -97,19 +99,21 @@ impl Pool {
 
     fn check_holder(&self, held: &Held, holder: &Holder, units: usize) -> Result<(), By> {
         // A client without a limit of its own is refused only by the limit of all.
-        let is_over = |bound: usize, count: Option<&usize>| {
+        let is_over = |bound: usize, count: Option<&usize>, units: usize| {
             bound < self.bounds.total && count.copied().unwrap_or(0) + units > bound
         };
-        if holder.block.is_some_and(|block| is_over(self.bounds.of_address, held.by_address.get(&block))) {
+        let of_address = if self.bounds.may_exceed { units.min(1) } else { units };
+        if holder.block.is_some_and(|block| is_over(self.bounds.of_address, held.by_address.get(&block), of_address)) {
             return Err(By::Address);
         }
-        if holder.user.as_ref().is_some_and(|user| is_over(self.bounds.of_user, held.by_user.get(user))) {
+        if holder.user.as_ref().is_some_and(|user| is_over(self.bounds.of_user, held.by_user.get(user), units)) {
             return Err(By::User);
         }
         Ok(())
     }
 
-    /// Takes the units from those reserved for the class, else from the common rest. Returns whether they were reserved.
+    /// Takes the units from those reserved for the class, else from the common rest. Returns whether they were
+    /// reserved.
     fn take_of_class(&self, held: &mut Held, class: Class, units: usize) -> Result<bool, By> {
         let is_kept = held.kept[class.number()] + units <= self.kept(class);
         if is_kept {
@@ -156,6 +160,11 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, units: usize
 }
 
 impl Permit {
+    /// Returns the class that it was acquired for.
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
     /// Acquires more units.
     pub fn grow(&mut self, units: usize) -> Result<(), By> {
         let mut held = self.pool.held();
@@ -190,14 +199,17 @@ mod tests {
     use super::*;
     use std::net::IpAddr;
 
+    fn bounds(total: usize, of_address: usize, of_user: usize) -> PoolBounds {
+        let (may_exceed, kept_percent) = (false, Class::kept_percent);
+        PoolBounds { name: "requests", what: "", total, of_address, may_exceed, of_user, kept_percent }
+    }
+
     fn pool(total: usize, of_address: usize, of_user: usize) -> Arc<Pool> {
-        let kept_percent = Class::kept_percent;
-        Pool::new(PoolBounds { name: "requests", what: "", total, of_address, of_user, kept_percent })
+        Pool::new(bounds(total, of_address, of_user))
     }
 
     fn pool_that_keeps_none(total: usize, share: usize) -> Arc<Pool> {
-        let kept_percent = Class::kept_percent_of_answers;
-        Pool::new(PoolBounds { name: "bodies", what: "", total, of_address: share, of_user: share, kept_percent })
+        Pool::new(PoolBounds { kept_percent: |_| 0, ..bounds(total, share, share) })
     }
 
     fn holder(last: u8, user: &str) -> Holder {
@@ -253,6 +265,17 @@ mod tests {
         assert_eq!(pool.in_use().1, 8);
         drop(permit);
         assert_eq!(pool.in_use().1, 0);
+    }
+
+    #[test]
+    fn an_address_exceeds_its_share_by_one_that_is_larger_and_by_no_more() {
+        let pool = Pool::new(PoolBounds { may_exceed: true, kept_percent: |_| 0, ..bounds(100, 12, 100) });
+        let _small = pool.take(&holder(1, ""), Class::PublicReads, 11).unwrap();
+        let large = pool.take(&holder(1, ""), Class::PublicReads, 50).unwrap();
+        assert_eq!(pool.take(&holder(1, ""), Class::PublicReads, 1).err(), Some(By::Address));
+        drop(large);
+        assert!(pool.take(&holder(1, ""), Class::PublicReads, 89).is_ok());
+        assert_eq!(pool.take(&holder(2, ""), Class::PublicReads, 90).err(), Some(By::All));
     }
 
     #[test]

@@ -208,8 +208,8 @@ async fn answers_that_are_not_read_take_the_place_of_no_other_class_and_are_cut(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_answers_that_are_not_read_are_bounded_by_their_bytes_and_cut() {
-    // Room for fifteen of them.
-    let flags = [("--max-unread-bytes", "1000000"), ("--address-share-percent", "100"), ("--read-stall-ms", "5000")];
+    // Beside what is kept for buyers and operators there is room for fifteen of them.
+    let flags = [("--max-unread-bytes", "1400000"), ("--address-share-percent", "100"), ("--read-stall-ms", "5000")];
     let door = Door::open(&flags).await;
     let victim = Victim::of(&door).await;
     let large = "/v1/events?page_token=large";
