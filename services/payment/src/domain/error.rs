@@ -60,6 +60,9 @@ pub enum Anomaly {
     /// The outcome of a refund cannot be found out.
     #[error("the refund of {key} is parked: {doubt}")]
     RefundInDoubt { key: AttemptKey, doubt: Doubt },
+    /// The provider had reported a refund as done, and reports otherwise now: the buyer may not have the money.
+    #[error("the refund of {key} was done, and is not any more: {doubt}")]
+    RefundTakenBack { key: AttemptKey, doubt: Doubt },
     /// A refund that this service has not requested, as by hand at the provider.
     #[error("{refunded} of the {captured} that {key} captured were refunded at the provider, and not by this service")]
     RefundedElsewhere { key: AttemptKey, refunded: Money, captured: Money },
@@ -91,6 +94,7 @@ impl Anomaly {
             | Self::AnotherCharge { key, .. }
             | Self::ChargeInDoubt { key, .. }
             | Self::RefundInDoubt { key, .. }
+            | Self::RefundTakenBack { key, .. }
             | Self::RefundedElsewhere { key, .. } => *key,
         }
     }
@@ -98,7 +102,9 @@ impl Anomaly {
     /// Returns its subject.
     pub fn subject(&self) -> Subject {
         match self {
-            Self::RefundInDoubt { .. } | Self::RefundedElsewhere { .. } => Subject::Refund,
+            Self::RefundInDoubt { .. } | Self::RefundTakenBack { .. } | Self::RefundedElsewhere { .. } => {
+                Subject::Refund
+            }
             Self::NoSuchAttempt(_)
             | Self::WrongAmount { .. }
             | Self::AnotherCharge { .. }
@@ -117,6 +123,7 @@ impl Anomaly {
             Self::DeclinedAfterCapture(_) => "DECLINED_AFTER_CAPTURE",
             Self::CapturedInSurplus(_) => "CAPTURED_IN_SURPLUS",
             Self::ChargeInDoubt { doubt, .. } | Self::RefundInDoubt { doubt, .. } => doubt.kind(),
+            Self::RefundTakenBack { .. } => "REFUND_TAKEN_BACK",
             Self::RefundedElsewhere { refunded, captured, .. } if refunded == captured => "REFUNDED_ELSEWHERE",
             Self::RefundedElsewhere { .. } => "PARTLY_REFUNDED_ELSEWHERE",
         }

@@ -112,6 +112,17 @@ impl Refund {
         }
     }
 
+    /// Returns an anomaly if the provider had done this refund and reports otherwise now, as of a card that is closed.
+    /// The refund stays done, since its order has ended. Ignores one that went back another way.
+    pub fn taken_back(&self, outcome: &RefundOutcome) -> Option<Anomaly> {
+        match (&self.state, outcome) {
+            (RefundState::Refunded { refund_id: Some(_) }, RefundOutcome::InDoubt(doubt)) => {
+                Some(Anomaly::RefundTakenBack { key: self.of, doubt: doubt.clone() })
+            }
+            _ => None,
+        }
+    }
+
     /// Carries out the decision of an operator on a parked refund. Returns whether it is done now. Does nothing if it
     /// is not parked any more.
     pub fn apply_verdict(&mut self, verdict: Verdict, now: Timestamp) -> bool {

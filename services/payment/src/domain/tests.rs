@@ -384,6 +384,12 @@ fn a_refund_takes_everything_back_once() {
     for late in [RefundOutcome::Unresolved, RefundOutcome::InDoubt(Doubt::Failed)] {
         assert_eq!(refund.settle(late, LATER), RefundSettled::AlreadyKnown, "done stays done");
     }
+    let failed = RefundOutcome::InDoubt(Doubt::Failed);
+    let taken_back = Anomaly::RefundTakenBack { key: refund.of, doubt: Doubt::Failed };
+    assert_eq!(refund.taken_back(&failed), Some(taken_back));
+    assert_eq!(refund.taken_back(&RefundOutcome::Unresolved), None);
+    let another_way = Refund { state: RefundState::Refunded { refund_id: None }, ..refund };
+    assert_eq!(another_way.taken_back(&failed), None);
 
     let message = published(payment.finish_refund(1, None, LATER));
     assert_eq!(message.body, MessageBody::Refunded { refunded: eur(500) });

@@ -16,7 +16,11 @@ pub enum Notice {
     /// A charge has ended with this outcome.
     Charge(AttemptKey, Outcome),
     /// A refund of this service has changed.
-    Refund(RefundKey),
+    Refund {
+        key: RefundKey,
+        /// Whether it has failed, which a refund that was done may too.
+        has_failed: bool,
+    },
     /// A charge was refunded by others.
     ForeignRefund {
         /// The provider's id of the charge.
@@ -72,7 +76,8 @@ pub fn read_notice(
     let Kind { r#type } = parse(payload)?;
     match r#type.as_str() {
         "charge.captured" | "charge.declined" => charge_notice(payload),
-        "refund.succeeded" | "refund.pending" | "refund.failed" | "charge.refunded" => refund_notice(payload),
+        "refund.succeeded" | "refund.pending" | "charge.refunded" => refund_notice(payload, false),
+        "refund.failed" => refund_notice(payload, true),
         _ => Ok(Notice::Other),
     }
 }
@@ -86,10 +91,10 @@ fn charge_notice(payload: &str) -> Result<Notice, NoticeError> {
     Ok(key.map_or(Notice::Other, |key| Notice::Charge(key, outcome)))
 }
 
-fn refund_notice(payload: &str) -> Result<Notice, NoticeError> {
+fn refund_notice(payload: &str, has_failed: bool) -> Result<Notice, NoticeError> {
     let notice: RefundNotice = parse(payload)?;
     if let Some(key) = notice.key.and_then(|key| key.parse().ok()) {
-        return Ok(Notice::Refund(key));
+        return Ok(Notice::Refund { key, has_failed });
     }
     let charge_id = notice.charge_id.ok_or_else(|| unreadable("it names neither a refund nor a charge of ours"))?;
     if !is_plain(&charge_id) {
@@ -142,8 +147,11 @@ mod tests {
         let amount = money(500, "EUR").unwrap();
         assert_eq!(notice, Notice::Charge(key(), Outcome::Captured { charge_id: Some("ch_1".to_owned()), amount }));
 
-        let payload = format!(r#"{{"type":"refund.succeeded","key":"{}:refund","refund_id":"re_1"}}"#, key());
-        assert_eq!(read(&payload, &sign(&payload)), Ok(Notice::Refund(RefundKey(key()))));
+        for (kind, has_failed) in [("refund.succeeded", false), ("refund.failed", true)] {
+            let payload = format!(r#"{{"type":"{kind}","key":"{}:refund","refund_id":"re_1"}}"#, key());
+            let notice = Notice::Refund { key: RefundKey(key()), has_failed };
+            assert_eq!(read(&payload, &sign(&payload)), Ok(notice));
+        }
 
         let foreign = Ok(Notice::ForeignRefund { charge_id: "ch_1".to_owned() });
         for payload in [

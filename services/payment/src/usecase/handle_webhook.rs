@@ -32,7 +32,7 @@ impl HandleWebhook {
             // This process has committed it already.
             Notice::Charge(key, outcome) if self.context.recent_outcomes.contains(key, &outcome) => Ok(()),
             Notice::Charge(key, reported) => self.look_up.charge(key, &reported).await,
-            Notice::Refund(key) => self.look_up.refund(key).await,
+            Notice::Refund { key, has_failed } => self.look_up.refund(key, has_failed).await,
             Notice::ForeignRefund { charge_id } => self.look_up.foreign_refund(&charge_id).await,
             Notice::Other => Ok(()),
         }

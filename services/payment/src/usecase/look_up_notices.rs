@@ -72,18 +72,24 @@ impl LookUpNotices {
         }
     }
 
-    /// Looks up a refund of this service, and stores its outcome if it has ended.
-    pub async fn refund(&self, key: RefundKey) -> Result<(), Error> {
+    /// Looks up a refund of this service, and stores its outcome if it has ended. One that is done is looked up only if
+    /// its notice says that it `has_failed` since. If it has, that is stored as an anomaly.
+    pub async fn refund(&self, key: RefundKey, has_failed: bool) -> Result<(), Error> {
         let found =
             self.context.db.run("find_refund", move |mut conn| async move { refunds::find(&mut conn, key.0).await });
         let Some(refund) = found.await? else {
             tracing::error!(refund.id = %key, "the provider tells of a refund that was never requested");
             return Ok(());
         };
-        if matches!(refund.state, RefundState::Refunded { .. }) {
+        let is_done = matches!(refund.state, RefundState::Refunded { .. });
+        if is_done && !has_failed {
             return Ok(());
         }
         match self.with_permit(self.provider.look_up_refund(&refund)).await? {
+            Some(Some(outcome)) if is_done => match refund.taken_back(&outcome) {
+                Some(anomaly) => self.note_refunds.note_taken_back(anomaly).await.map_err(Error::from),
+                None => Ok(()),
+            },
             Some(Some(outcome)) if outcome != RefundOutcome::Unresolved => self.settle_refunds.run(key, outcome).await,
             Some(Some(_) | None) | None => Ok(()),
         }

@@ -243,6 +243,19 @@ impl NoteRefunds {
         self.context.report(noted.await?.iter());
         Ok(())
     }
+
+    /// Stores the anomaly of a refund that was done and is not any more. Idempotent.
+    pub async fn note_taken_back(&self, anomaly: Anomaly) -> Result<(), DbError> {
+        let (now, taken_back): (Timestamp, Arc<[Anomaly]>) = (Timestamp::now(), [anomaly].into());
+        let to_note = taken_back.clone();
+        let noted = self.context.db.transact("note_refunds", move |conn| {
+            let to_note = to_note.clone();
+            Box::pin(async move { write_taken_back(conn, &to_note, now).await })
+        });
+        noted.await?;
+        self.context.report(taken_back.iter());
+        Ok(())
+    }
 }
 
 async fn move_cursor(
@@ -261,6 +274,12 @@ async fn move_cursor(
     }
     unread_refunds::insert(conn, unread, due_at).await?;
     Ok(true)
+}
+
+async fn write_taken_back(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timestamp) -> Result<(), DbError> {
+    // Locked, so that of two that note the same the second finds it.
+    let _locked = WorkingSet::lock(conn, anomalies.iter().map(|anomaly| anomaly.key().payment_id)).await?;
+    anomalies::note(conn, anomalies, now).await
 }
 
 async fn write(

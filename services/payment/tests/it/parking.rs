@@ -406,6 +406,35 @@ async fn a_refund_that_is_pending_is_looked_up_until_it_is_done() -> Result<()> 
 }
 
 #[tokio::test]
+async fn a_refund_that_fails_after_it_was_done_is_told_to_an_operator() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let order = paid(&sale, &provider).await?;
+    provider.says(Ask::Refund, 200, refund("refunded", PRICE));
+    provider.says(Ask::RefundByKey, 200, refund("refunded", PRICE));
+    sale.publish(&order, order.refund(PRICE)).await?;
+    sale.reaches(&order, PaymentState::Refunded).await;
+    let failed = json!({"type": "refund.failed", "key": refund_key(&order), "charge_id": "ch_1"}).to_string();
+    // A notice alone is not believed.
+    notify(&sale, &failed, &sign(&failed)).await?;
+    assert_eq!(anomalies(&sale, &order).await?, []);
+
+    provider.says(Ask::RefundByKey, 200, refund("failed", PRICE));
+    for _ in 0..2 {
+        notify(&sale, &failed, &sign(&failed)).await?;
+    }
+    is_parked(&sale, &order, "REFUND", "REFUND_TAKEN_BACK").await;
+    // The order has ended.
+    assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Refunded);
+    settle(&sale, &order, "NOTED").await?;
+    notify(&sale, &failed, &sign(&failed)).await?;
+    let noted = [("REFUND".to_owned(), "REFUND_TAKEN_BACK".to_owned(), "SETTLED".to_owned())];
+    assert_eq!(anomalies(&sale, &order).await?, noted);
+    assert_eq!(provider.asked(Ask::Refund, &refund_key(&order)), 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
 async fn a_refund_of_a_part_or_one_that_failed_is_parked_until_somebody_settles_it() -> Result<()> {
     let provider = StandIn::start().await?;
     let sale = provider.open(settings()).await?;
