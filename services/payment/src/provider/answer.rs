@@ -23,6 +23,8 @@ pub struct ChargeRecord {
 pub struct RefundPage {
     /// The ids of the charges whose refunds have keys that this service does not send.
     pub foreign: Vec<String>,
+    /// Those of them with a refund that may still be done.
+    pub pending: Vec<String>,
     /// The id of the last refund on the page; `None` if it is empty.
     pub last: Option<String>,
     /// Whether there is a next page.
@@ -73,6 +75,7 @@ struct ListedRefund {
     id: String,
     key: Option<String>,
     charge_id: String,
+    status: Option<RefundStatus>,
 }
 
 #[derive(Deserialize)]
@@ -131,9 +134,14 @@ impl RefundListAnswer {
         let last = self.refunds.last().map(|refund| readable_id(refund.id.clone())).transpose()?;
         let is_foreign =
             |refund: &ListedRefund| refund.key.as_deref().is_none_or(|key| key.parse::<RefundKey>().is_err());
-        let foreign = self.refunds.into_iter().filter(is_foreign);
-        let foreign = foreign.map(|refund| refund.charge_id).collect();
-        Ok(RefundPage { foreign, last, has_more: self.has_more })
+        let (mut foreign, mut pending) = (Vec::new(), Vec::new());
+        for refund in self.refunds.into_iter().filter(is_foreign) {
+            if matches!(refund.status, Some(RefundStatus::Pending | RefundStatus::Other)) {
+                pending.push(refund.charge_id.clone());
+            }
+            foreign.push(refund.charge_id);
+        }
+        Ok(RefundPage { foreign, pending, last, has_more: self.has_more })
     }
 }
 
@@ -231,5 +239,16 @@ mod tests {
         let page = serde_json::from_value::<RefundListAnswer>(answer).unwrap().into_page().unwrap();
         assert_eq!(page.foreign, ["ch_of_re_1", "ch_of_re_3"]);
         assert_eq!((page.last.as_deref(), page.has_more), (Some("re_3"), true));
+        assert_eq!(page.pending, Vec::<String>::new(), "no status says that one is");
+    }
+
+    #[test]
+    fn a_page_of_refunds_names_those_of_others_that_may_still_be_done() {
+        let listed = |status: &str| json!({"id": "re_1", "key": null, "charge_id": status, "status": status});
+        let refunds = ["pending", "refunded", "failed", "requires_action"].map(listed);
+        let answer = json!({"refunds": refunds, "has_more": false});
+        let page = serde_json::from_value::<RefundListAnswer>(answer).unwrap().into_page().unwrap();
+        assert_eq!(page.foreign.len(), 4);
+        assert_eq!(page.pending, ["pending", "requires_action"]);
     }
 }

@@ -1,11 +1,12 @@
-//! The table `unread_refunds`: charges that were refunded by hand and that the provider does not show yet.
+//! The table `unread_refunds`: charges that were refunded by hand, and that the provider does not show yet, or whose
+//! refund was pending.
 
 use super::count;
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
 use stampede_vocab::Timestamp;
 
-/// A charge that the provider has not shown.
+/// A charge that the provider has not shown, or whose refund was pending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
     /// The provider's id.
@@ -14,46 +15,58 @@ pub struct Unread {
     pub due_at: Timestamp,
     /// How often it was looked up, since its page was read.
     pub tries: u32,
+    /// Whether its refund was pending when the page was read. The provider may show it then before the refund is done.
+    pub is_pending: bool,
 }
 
-/// Inserts these. Leaves an existing row unchanged.
-pub async fn insert(conn: &mut MySqlConnection, charge_ids: &[String], due_at: Timestamp) -> Result<(), DbError> {
-    if charge_ids.is_empty() {
+/// Inserts these. Leaves an existing row unchanged, unless another refund of its charge is pending: then it begins anew.
+pub async fn insert(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(), DbError> {
+    if unread.is_empty() {
         return Ok(());
     }
-    let mut query = Statement::new("INSERT INTO unread_refunds (charge_id, due_us, tries) ");
-    query.push_values(charge_ids, |mut row, charge_id| {
-        row.push_bind(charge_id).push_bind(due_at.micros()).push_bind(0_i32);
-    });
-    query.push(" ON DUPLICATE KEY UPDATE tries = tries");
+    let mut query = insert_of(unread);
+    query.push(
+        " ON DUPLICATE KEY UPDATE due_us = IF(VALUES(is_pending), VALUES(due_us), due_us), \
+         tries = IF(VALUES(is_pending), VALUES(tries), tries), is_pending = is_pending OR VALUES(is_pending)",
+    );
     query.execute(conn).await?;
     Ok(())
 }
 
 /// Returns up to `limit` due rows, most overdue first.
 pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Result<Vec<Unread>, DbError> {
-    let due = sqlx::query_as::<_, (String, i64, i32)>(
-        "SELECT charge_id, due_us, tries FROM unread_refunds WHERE due_us <= ? ORDER BY due_us LIMIT ?",
+    let due = sqlx::query_as::<_, (String, i64, i32, bool)>(
+        "SELECT charge_id, due_us, tries, is_pending FROM unread_refunds WHERE due_us <= ? ORDER BY due_us LIMIT ?",
     );
     let rows = due.bind(now.micros()).bind(limit).fetch_all(conn).await?;
-    let unread = |(charge_id, due_us, tries)| {
-        Ok(Unread { charge_id, due_at: Timestamp::from_micros(due_us), tries: count(tries)? })
+    let unread = |(charge_id, due_us, tries, is_pending)| {
+        Ok(Unread { charge_id, due_at: Timestamp::from_micros(due_us), tries: count(tries)?, is_pending })
     };
     rows.into_iter().map(unread).collect()
 }
 
-/// Updates the due time of these, and the number of tries.
+/// Updates the due time of these, the number of tries, and whether they are pending.
 pub async fn postpone(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(), DbError> {
     if unread.is_empty() {
         return Ok(());
     }
-    let mut query = Statement::new("INSERT INTO unread_refunds (charge_id, due_us, tries) ");
-    query.push_values(unread, |mut row, unread| {
-        row.push_bind(&unread.charge_id).push_bind(unread.due_at.micros()).push_bind(unread.tries);
-    });
-    query.push(" ON DUPLICATE KEY UPDATE due_us = VALUES(due_us), tries = VALUES(tries)");
+    let mut query = insert_of(unread);
+    query.push(
+        " ON DUPLICATE KEY UPDATE due_us = VALUES(due_us), tries = VALUES(tries), is_pending = VALUES(is_pending)",
+    );
     query.execute(conn).await?;
     Ok(())
+}
+
+fn insert_of(unread: &[Unread]) -> Statement {
+    let mut query = Statement::new("INSERT INTO unread_refunds (charge_id, due_us, tries, is_pending) ");
+    query.push_values(unread, |mut row, unread| {
+        row.push_bind(&unread.charge_id)
+            .push_bind(unread.due_at.micros())
+            .push_bind(unread.tries)
+            .push_bind(i32::from(unread.is_pending));
+    });
+    query
 }
 
 /// Deletes these: the provider has shown them.
@@ -67,8 +80,9 @@ pub async fn delete(conn: &mut MySqlConnection, read: &[Unread]) -> Result<(), D
     Ok(())
 }
 
-/// Returns the number of rows.
-pub async fn count_all(conn: &mut MySqlConnection) -> Result<u64, DbError> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM unread_refunds").fetch_one(conn).await?;
+/// Returns the number of charges that the provider does not show.
+pub async fn count_unread(conn: &mut MySqlConnection) -> Result<u64, DbError> {
+    let count: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM unread_refunds WHERE NOT is_pending").fetch_one(conn).await?;
     Ok(count.unsigned_abs())
 }

@@ -5,7 +5,8 @@
 //! that an expired one cannot set the cursor back.
 //!
 //! A charge of the list that cannot be looked up blocks no other: it is stored together with the cursor that passes it,
-//! and looked up again with back-off, until the provider shows it.
+//! and looked up again with back-off, until the provider shows it. So is a charge of this service whose refund is
+//! pending, for two weeks at least.
 
 use super::{Context, working_set::WorkingSet};
 use crate::{
@@ -28,6 +29,9 @@ const MAX_PAGES: usize = 20;
 const MAX_RETRIED: u32 = 50;
 /// Upper bound of the back-off until a charge is looked up again. The lower bound is the interval.
 const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
+/// Most times that the charge of a pending refund is looked up again: over two weeks, by the longest back-off, of which
+/// up to half is jitter.
+const MAX_PENDING_TRIES: u32 = 40;
 /// Most look-ups at a time.
 const MAX_IN_FLIGHT: usize = 8;
 /// Lease of a turn: longer than a round may take. If its replica dies, the others wait until it expires.
@@ -47,6 +51,8 @@ pub enum SweepError {
 #[derive(Default)]
 struct LookedUp {
     charges: Vec<ChargeRecord>,
+    /// Ids of those that are charges of this service.
+    ours: BTreeSet<String>,
     /// Ids of charges that the provider has not shown.
     unread: Vec<String>,
 }
@@ -136,23 +142,34 @@ impl NoteRefunds {
         let looked_up = self.look_up_all(foreign).await;
         self.note(&looked_up.charges).await?;
         let Some(last) = page.last else { return Ok(false) };
-        Ok(self.move_cursor(turn, Some(last.into()), looked_up.unread).await? && page.has_more)
+        let unread = self.to_look_up_again(looked_up, page.pending);
+        Ok(self.move_cursor(turn, Some(last.into()), unread).await? && page.has_more)
+    }
+
+    /// Returns the charges of a page that the provider has not shown, and those of this service with a pending refund.
+    fn to_look_up_again(&self, looked_up: LookedUp, pending: Vec<String>) -> Vec<Unread> {
+        let LookedUp { ours, unread, .. } = looked_up;
+        let due_at = Timestamp::now().plus(self.interval);
+        let pending: BTreeSet<String> = pending.into_iter().collect();
+        let shown = pending.iter().filter(|charge_id| ours.contains(*charge_id)).cloned();
+        let charges: BTreeSet<String> = unread.into_iter().chain(shown).collect();
+        let charges = charges.into_iter();
+        charges.map(|id| Unread { is_pending: pending.contains(&id), charge_id: id, due_at, tries: 0 }).collect()
     }
 
     /// Stores the cursor, and the charges up to it that are to be looked up again; `None` resets the cursor to the
     /// start of the list. Returns whether the caller still had the turn; without it nothing is stored.
-    async fn move_cursor(&self, turn: Timestamp, last: Option<Arc<str>>, unread: Vec<String>) -> Result<bool, DbError> {
-        let (now, unread): (Timestamp, Arc<[String]>) = (Timestamp::now(), unread.into());
-        let due_at = now.plus(self.interval);
+    async fn move_cursor(&self, turn: Timestamp, last: Option<Arc<str>>, unread: Vec<Unread>) -> Result<bool, DbError> {
+        let (now, unread): (Timestamp, Arc<[Unread]>) = (Timestamp::now(), unread.into());
         let moved = self.context.db.transact("move_cursor", move |conn| {
             let (last, unread) = (last.clone(), unread.clone());
-            Box::pin(async move { move_cursor(conn, turn, last.as_deref(), (&*unread, due_at), now).await })
+            Box::pin(async move { move_cursor(conn, turn, last.as_deref(), &unread, now).await })
         });
         moved.await
     }
 
-    /// Retries the look-ups of charges that the provider has not shown, and stores the refunds of those that it shows
-    /// now.
+    /// Retries the look-ups of charges that the provider has not shown or whose refunds were pending, and stores the
+    /// refunds of those that it shows now.
     async fn look_up_again(&self) -> Result<(), DbError> {
         if self.is_blocked_by_breaker() {
             return Ok(());
@@ -168,8 +185,10 @@ impl NoteRefunds {
         let looked_up = self.look_up_all(due.iter().map(|unread| unread.charge_id.clone()).collect()).await;
         self.note(&looked_up.charges).await?;
         let (mut unread, read): (Vec<Unread>, Vec<Unread>) =
-            due.into_iter().partition(|due| looked_up.unread.contains(&due.charge_id));
+            due.into_iter().partition(|due| looked_up.unread.contains(&due.charge_id) || may_still_be_done(due));
         for unread in &mut unread {
+            // One that is never shown is counted as unread in the end.
+            unread.is_pending = may_still_be_done(unread);
             unread.tries = unread.tries.saturating_add(1);
             unread.due_at = Timestamp::now().plus(backoff_within(self.interval, LONGEST_PAUSE, unread.tries));
         }
@@ -186,7 +205,10 @@ impl NoteRefunds {
 
     /// Returns the number of charges that the provider has not shown.
     pub async fn count_unread(&self) -> Result<u64, DbError> {
-        self.context.db.run("count_unread", |mut conn| async move { unread_refunds::count_all(&mut conn).await }).await
+        self.context
+            .db
+            .run("count_unread", |mut conn| async move { unread_refunds::count_unread(&mut conn).await })
+            .await
     }
 
     async fn look_up_all(&self, charges: BTreeSet<String>) -> LookedUp {
@@ -200,7 +222,13 @@ impl NoteRefunds {
         let (mut looked_up, mut failure) = (LookedUp::default(), None);
         for (charge_id, found) in answers {
             match found {
-                Ok(charge) => looked_up.charges.extend(charge),
+                Ok(Some(charge)) => {
+                    if charge.key.is_some() {
+                        looked_up.ours.insert(charge_id);
+                    }
+                    looked_up.charges.push(charge);
+                }
+                Ok(None) => {}
                 Err(error) => {
                     looked_up.unread.push(charge_id);
                     failure = Some(error);
@@ -258,11 +286,16 @@ impl NoteRefunds {
     }
 }
 
+/// Returns whether the refund of this charge was pending, and may be done later than now.
+const fn may_still_be_done(unread: &Unread) -> bool {
+    unread.is_pending && unread.tries + 1 < MAX_PENDING_TRIES
+}
+
 async fn move_cursor(
     conn: &mut MySqlConnection,
     turn: Timestamp,
     last: Option<&str>,
-    (unread, due_at): (&[String], Timestamp),
+    unread: &[Unread],
     now: Timestamp,
 ) -> Result<bool, DbError> {
     if !turns::is_held(conn, cursors::REFUNDS, turn).await? {
@@ -272,7 +305,7 @@ async fn move_cursor(
         Some(last) => cursors::save(conn, cursors::REFUNDS, last, now).await?,
         None => cursors::forget(conn, cursors::REFUNDS).await?,
     }
-    unread_refunds::insert(conn, unread, due_at).await?;
+    unread_refunds::insert(conn, unread).await?;
     Ok(true)
 }
 

@@ -200,6 +200,39 @@ async fn one_replica_at_a_time_reads_the_list_and_another_goes_on_when_that_has_
 }
 
 #[tokio::test]
+async fn a_refund_by_hand_that_was_pending_when_the_list_was_read_is_found_when_it_is_done() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(sweeping()).await?;
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    provider.has_captured(&order, "ch_1");
+    sale.reaches(&order, PaymentState::Captured).await;
+    let shown = |refunded_minor: i64| {
+        let mut shown = charge("captured", PRICE);
+        (shown["key"], shown["refunded_minor"]) = (json!(charge_key(&order)), json!(refunded_minor));
+        shown
+    };
+    provider.says_of(Ask::ChargeById, "ch_1", 200, shown(0));
+    let mut pending = refund("pending", PRICE);
+    pending["key"] = json!("by-hand");
+    provider.says(Ask::Refunds, 200, json!({"refunds": [pending], "has_more": false}));
+    let read = "SELECT COUNT(*) FROM provider_cursors WHERE after_id = 're_1'";
+    eventually("the page is done", || async { sale.number(read).await.ok().filter(|read| *read == 1) }).await;
+    // What comes behind it says nothing of that charge.
+    provider.says(Ask::Refunds, 200, json!({"refunds": [], "has_more": false}));
+    asked_again(&provider, (Ask::Refunds, ""), 2).await;
+    // The provider shows the charge, of which nothing is given back yet.
+    sqlx::query("UPDATE unread_refunds SET due_us = 1").execute(&mut *sale.conn().await?).await?;
+    asked_again(&provider, (Ask::ChargeById, "ch_1"), 1).await;
+    noted(&sale, &[]).await;
+
+    provider.says_of(Ask::ChargeById, "ch_1", 200, shown(PRICE));
+    sqlx::query("UPDATE unread_refunds SET due_us = 1").execute(&mut *sale.conn().await?).await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
 async fn a_charge_that_cannot_be_looked_up_stops_no_list_and_is_looked_up_again() -> Result<()> {
     let provider = StandIn::start().await?;
     let sale = provider.open(sweeping()).await?;
