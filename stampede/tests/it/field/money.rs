@@ -107,13 +107,27 @@ async fn case_20_who_has_nothing_to_pay_is_not_charged_and_has_the_coupon_back(s
     sale.mesh.order().cancel_order(as_buyer(user, request)).await.unwrap();
     sale.until_coupon(user, &coupon, CouponState::Issued).await;
 
+    let expired = sale.placed(user, &[(0, 1)], &coupon.coupon_id).await;
+    sale.time_is_over(&expired).await;
+    sale.until(user, &expired, OrderState::Expired).await;
+    sale.until_coupon(user, &coupon, CouponState::Issued).await;
+
     let order = sale.placed(user, &[(0, 1)], &coupon.coupon_id).await;
     sale.pay(user, &order, "pm_card_declined").await.unwrap();
     sale.until(user, &order, OrderState::Fulfilled).await;
     sale.until_coupon(user, &coupon, CouponState::Used).await;
     refund(sale, user, &order).await;
     sale.until_coupon(user, &coupon, CouponState::Issued).await;
-    assert_eq!(charge(sale, &order).await, None, "case 20: the provider was asked for nothing");
+    for unpaid in [&cancelled, &expired, &order] {
+        assert_eq!(charge(sale, unpaid).await, None, "case 20: the provider was asked for nothing");
+    }
+
+    // The coupon leaves the least that can be paid.
+    sale.event = on_sale(&sale.mesh, item(eur(1_001), 10, 3)).await;
+    let coupon = sale.claim(user).await;
+    let order = sale.bought(user, &[(0, 1)], &coupon.coupon_id).await;
+    assert_eq!((&order.total, &order.discount), (&eur(1), &eur(1_000)), "case 20: one cent is left");
+    assert_eq!(charge(sale, &order).await.unwrap()["amount_minor"], 1, "case 20: what the provider has charged");
 }
 
 async fn refund(sale: &Sale, user: UserId, order: &Order) {
