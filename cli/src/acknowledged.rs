@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Acknowledged {
-    /// Accepted orders.
     pub orders: BTreeSet<OrderId>,
-    /// Issued coupons.
     pub coupons: BTreeSet<CouponId>,
     /// The newest state of each order in any answer. An earlier release writes none.
     #[serde(default)]

@@ -39,7 +39,6 @@ pub struct Args {
 enum Target {
     /// gRPC health at an address.
     Grpc(String),
-    /// HTTP at a URL.
     Http(Uri),
 }
 

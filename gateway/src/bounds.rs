@@ -118,12 +118,10 @@ fn millis(deadline: Duration) -> u64 {
 }
 
 impl LimitConfig {
-    /// Returns the limits of calls.
     pub fn call(&self) -> CallLimits {
         CallLimits { deadline: Duration::from_millis(self.request_timeout_ms) }
     }
 
-    /// Returns the bounds of connections.
     pub fn http(&self) -> HttpBounds {
         HttpBounds {
             max_connections: self.max_connections,
@@ -160,7 +158,6 @@ impl LimitConfig {
         PoolBounds { may_exceed: true, kept_percent: Class::kept_percent_of_answers, ..pool }
     }
 
-    /// Returns the bounds of open streams.
     pub fn streams(&self) -> PoolBounds {
         let (of_user, kept_percent) = (self.max_streams_of_user, Class::kept_percent_of_streams);
         PoolBounds { of_user, kept_percent, ..self.pool("streams", "streams are open", self.max_streams) }

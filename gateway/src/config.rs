@@ -110,7 +110,6 @@ impl Config {
         Duration::from_millis(self.act_limits_wait_ms)
     }
 
-    /// Returns the lifetimes of tokens.
     pub fn lives(&self) -> Lives {
         Lives {
             access: Duration::from_secs(self.access_ttl_s),

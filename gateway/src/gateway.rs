@@ -19,29 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 /// The gateway, apart from its server.
 pub struct Gateway {
-    /// The routes by path.
     pub table: Table,
-    /// Calls the services.
     pub upstream: Arc<Upstream>,
-    /// Turns HTTP/JSON into such calls.
     pub transcoder: Transcoder,
     /// The streams over gRPC that are the same for all.
     pub shared: SharedStreams<Bytes>,
     /// The gRPC services of the gateway itself.
     pub own: Own,
-    /// Limits what callers do.
     pub acts: Arc<Acts>,
-    /// Issues and checks tokens.
     pub auth: Auth,
-    /// Issues and checks tickets for streams.
     pub tickets: Tickets,
-    /// Chooses how answers may be cached.
     pub caching: Caching,
-    /// Describes the routes.
     pub pages: Pages,
-    /// Bounds what clients hold.
     pub holds: Holds,
-    /// Measures the requests.
     pub metrics: Metrics,
     /// Cancelled when the gateway shuts down.
     pub draining: CancellationToken,

@@ -24,12 +24,10 @@ impl TraceId {
         Self("0af7651916cd43dd8448eb211c80319c".into())
     }
 
-    /// Returns the digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Returns the value of the header.
     pub fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("hexadecimal digits are header text")
     }

@@ -35,7 +35,6 @@ pub struct CallLimits {
 /// A call that is made for somebody.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'c> {
-    /// The method.
     pub rpc: &'c Rpc,
     /// The caller; `None` without a token.
     pub caller: Option<&'c Identity>,
@@ -50,7 +49,6 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Calls on these channels.
     pub fn new(channels: Channels, limits: CallLimits) -> Self {
         Self { channels, limits }
     }
@@ -61,7 +59,6 @@ impl Upstream {
         theirs.map_or(ours, |theirs| theirs.min(ours))
     }
 
-    /// Makes a unary call.
     pub async fn unary<C>(&self, call: Outgoing<'_>, message: C::Encode, codec: C) -> Result<C::Decode, Problem>
     where
         C: Codec,

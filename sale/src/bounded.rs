@@ -20,12 +20,10 @@ impl<const MIN: u32, const MAX: u32> Within<MIN, MAX> {
         if MIN <= value && value <= MAX { Some(Self(value)) } else { None }
     }
 
-    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// Returns so many milliseconds.
     pub const fn millis(self) -> Duration {
         Duration::from_millis(self.0 as u64)
     }
@@ -89,7 +87,6 @@ impl Number {
 pub struct Title(String);
 
 impl Title {
-    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -115,12 +112,10 @@ pub struct Price {
 }
 
 impl Price {
-    /// Returns the amount.
     pub fn money(self) -> Money {
         Money::new(i64::from(self.minor_units.get()), self.currency)
     }
 
-    /// Returns the currency.
     pub const fn currency(self) -> Currency {
         self.currency
     }

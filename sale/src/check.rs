@@ -11,7 +11,6 @@ pub struct Fault {
     /// Place in the text where the value begins, in bytes.
     pub offset: usize,
     pub field: String,
-    /// Description of the fault.
     pub problem: String,
 }
 

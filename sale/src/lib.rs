@@ -40,7 +40,6 @@ pub struct Sale {
     /// enough of it come back for what others return.
     #[serde(default)]
     pub must_sell_out: bool,
-    /// Items on sale.
     pub items: Spanned<Vec<Item>>,
     /// Coupons to be claimed beforehand.
     pub campaign: Option<Campaign>,
@@ -65,7 +64,6 @@ pub fn parse_pay_window(text: &str) -> Result<PayWindow, String> {
     value.ok_or_else(|| "expected milliseconds from 100 to 86400000".to_owned())
 }
 
-/// One item on sale.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
@@ -73,33 +71,26 @@ pub struct Item {
     pub title: Title,
     /// Price of one unit.
     pub price: Spanned<Price>,
-    /// Total units.
     pub units: Within<1, 10_000_000>,
-    /// Units that one buyer may have.
     pub limit_per_buyer: Spanned<Within<1, 1_000>>,
     /// The gift of the first orders.
     pub gift: Option<Gift>,
 }
 
-/// A limited gift.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gift {
     /// Shown to buyers.
     pub title: Title,
-    /// Total gifts.
     pub units: Spanned<Within<1, 10_000_000>>,
 }
 
-/// A coupon campaign.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Campaign {
     /// Shown to buyers.
     pub name: Title,
-    /// Total coupons.
     pub quota: Within<1, 10_000_000>,
-    /// Discount on an order.
     pub discount: Spanned<Price>,
     /// Time from when claims open to the opening of the event.
     pub opens_before_ms: Spanned<Millis<0, 3_600_000>>,
@@ -111,7 +102,6 @@ pub struct Campaign {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Crowd {
-    /// Number of buyers.
     pub buyers: Within<1, 1_000_000>,
     /// Their orders arrive within this time, from the opening.
     pub spread_ms: Spanned<Millis<1, 3_600_000>>,
@@ -192,11 +182,7 @@ fn default_come_back() -> Millis<10, 600_000> {
 pub enum SaleError {
     /// It does not exist or cannot be read.
     #[error("{file} cannot be read: {source}")]
-    Unreadable {
-        file: String,
-        /// The cause.
-        source: io::Error,
-    },
+    Unreadable { file: String, source: io::Error },
     /// It is not TOML, has an unknown key, or a value out of bounds.
     #[error("{file}: {source}")]
     Malformed {
@@ -210,23 +196,16 @@ pub enum SaleError {
         file: String,
         /// The line at fault, from 1.
         line: usize,
-        /// The field at fault.
         field: String,
-        /// Description of the fault.
         problem: String,
     },
     /// A value that replaces one of the file does not fit the rest of it.
     #[error("{field} {problem}")]
-    Unfitting {
-        /// The field at fault.
-        field: String,
-        /// Description of the fault.
-        problem: String,
-    },
+    Unfitting { field: String, problem: String },
 }
 
 impl Sale {
-    /// Reads a sale file.
+    /// Fails if the file cannot be read, is malformed, or contradicts itself.
     pub fn load(path: &Path) -> Result<Self, SaleError> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|source| SaleError::Unreadable { file: file.clone(), source })?;

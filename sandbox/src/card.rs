@@ -5,11 +5,8 @@
 pub(crate) enum Card {
     /// Captured at once.
     Ok,
-    /// Refused by the bank.
     Declined,
-    /// Refused for want of money.
     InsufficientFunds,
-    /// Refused, since the card has expired.
     Expired,
     /// Captured at once, but the answer comes late.
     TimeoutCaptured,

@@ -10,7 +10,6 @@ use serde_json::json;
 /// The reason for which a request was not granted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
-    /// No usable Idempotency-Key.
     #[error("the header Idempotency-Key is required: 1 to 255 visible ASCII characters")]
     MissingKey,
     /// The body or the query cannot be read.
@@ -19,16 +18,13 @@ pub(crate) enum Failure {
     /// A value is not acceptable.
     #[error("{0}")]
     Invalid(String),
-    /// No such test card.
     #[error("the payment method is none of this sandbox")]
     UnknownPaymentMethod,
     /// The key was used with another body.
     #[error("the idempotency key was used before with another body")]
     KeyReused,
-    /// No such charge.
     #[error("there is no such charge")]
     ChargeNotFound,
-    /// No such refund.
     #[error("there is no such refund")]
     RefundNotFound,
     /// The refund would give back more than was captured.
@@ -48,7 +44,6 @@ pub(crate) enum Failure {
     /// More requests than the sandbox accepts at once.
     #[error("too many requests at once; repeat under the same key")]
     Busy,
-    /// The journal could not be written.
     #[error("the journal cannot be written; repeat under the same key")]
     JournalFailed,
 }

@@ -30,7 +30,6 @@ pub(crate) enum Fault {
     Fail,
     /// Answered `pending`, and captured later.
     Pending,
-    /// The notice comes twice.
     DuplicateNotice,
     /// The notice comes long afterwards.
     LateNotice,

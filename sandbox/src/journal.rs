@@ -37,7 +37,6 @@ impl Journal {
         Ok((Journal { file }, records))
     }
 
-    /// Adds an entry.
     pub(crate) fn append(&mut self, entry: &Entry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');

@@ -10,7 +10,6 @@ use std::collections::HashMap;
 pub(crate) enum ChargeStatus {
     /// The bank has not answered yet.
     Pending,
-    /// The money was taken.
     Captured,
     /// Refused for good.
     Declined,
@@ -55,11 +54,11 @@ pub(crate) struct Refund {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub(crate) enum Entry {
-    /// A charge was accepted.
     Charged(Charge),
     /// A pending charge was captured.
-    Captured { charge_id: String },
-    /// Money was given back.
+    Captured {
+        charge_id: String,
+    },
     Refunded(Refund),
 }
 

@@ -114,7 +114,6 @@ fn play(fleet: &mut Fleet, name: &str, command: Command) -> anyhow::Result<bool>
     }
 }
 
-/// Durations of the parts.
 #[derive(Default)]
 struct Phases {
     taken: Vec<(&'static str, Duration)>,

@@ -15,12 +15,7 @@ pub enum Identity {
     /// The account that runs this command.
     Own,
     /// An unprivileged one that root drops to.
-    Dropped {
-        /// User id.
-        uid: u32,
-        /// Group id.
-        gid: u32,
-    },
+    Dropped { uid: u32, gid: u32 },
 }
 
 impl Identity {

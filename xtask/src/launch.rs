@@ -30,7 +30,6 @@ pub struct Launch {
     /// Its tier, which decides when it is stopped.
     pub tier: Tier,
     pub program: PathBuf,
-    /// Its arguments.
     pub args: Vec<OsString>,
     /// Environment on top of this process' own.
     pub env: Vec<(String, String)>,
@@ -41,7 +40,6 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Its log file.
     pub fn log(&self, run: &Path) -> PathBuf {
         run.join("logs").join(format!("{}.log", self.name))
     }

@@ -19,7 +19,6 @@ struct List {
     content: String,
 }
 
-/// Every list.
 fn all() -> [List; 6] {
     let list = |file, begin, end, content| List { file, begin, end, content };
     let published = watched().chain([Process::Sandbox]);
@@ -64,7 +63,6 @@ fn scraped(process: Process) -> String {
     format!("  - job_name: {process}\n    static_configs: [{{targets: [\"{process}:{port}\"]}}]")
 }
 
-/// Writes every list.
 pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
     for list in all() {
         let (path, text) = list.read(workspace.root())?;

@@ -17,7 +17,6 @@ impl Scratch {
         Self { path }
     }
 
-    /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -114,7 +114,6 @@ impl Group {
         }
     }
 
-    /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
     }

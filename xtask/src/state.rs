@@ -11,7 +11,6 @@ const STATE_FILE: &str = "state.json";
 /// The identity of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Process id.
     pub pid: i32,
     /// Its start time, in the kernel's clock ticks since boot.
     pub start_ticks: u64,

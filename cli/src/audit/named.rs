@@ -24,14 +24,12 @@ impl Named {
         }
     }
 
-    /// Adds other breaches.
     pub fn merge(&mut self, other: Self) {
         let unnamed = other.count - other.named.len();
         self.extend(other.named);
         self.count += unnamed;
     }
 
-    /// Returns the number of breaches.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -41,7 +39,6 @@ impl Named {
         &self.named
     }
 
-    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

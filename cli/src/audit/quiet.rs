@@ -6,7 +6,6 @@ use stampede_vocab::Service;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Time between two lines of progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);

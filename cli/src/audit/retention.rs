@@ -18,7 +18,6 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Returns the retention as of now.
     pub fn now() -> Self {
         Self { outboxes_since: Timestamp::now().minus(OUTBOX_KEPT) }
     }

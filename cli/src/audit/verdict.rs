@@ -42,7 +42,6 @@ pub struct Promise {
     pub holds: bool,
     /// Numbers of things that were compared.
     pub figures: Vec<Figure>,
-    /// Breaches of the promise.
     pub breaches: Vec<Breach>,
 }
 
@@ -51,7 +50,6 @@ pub struct Promise {
 pub struct Figure {
     /// The unit that was counted.
     pub name: String,
-    /// The number.
     pub value: i64,
 }
 

@@ -39,7 +39,6 @@ pub struct Act {
     pub deadline_s: u64,
 }
 
-/// A decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Replays all open letters of the key.

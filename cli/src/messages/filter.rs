@@ -65,7 +65,6 @@ fn parse_type(text: &str) -> Result<String, String> {
 }
 
 impl Filter {
-    /// Returns whether it has no conditions.
     pub fn is_empty(&self) -> bool {
         let Self { topic, consumer, key, message_type, older_than } = self;
         topic.is_none() && consumer.is_none() && key.is_none() && message_type.is_none() && older_than.is_none()

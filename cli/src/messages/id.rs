@@ -9,7 +9,6 @@ use std::{fmt, str::FromStr};
 pub struct LetterId {
     /// The service that could not apply it.
     pub consumer: Service,
-    /// Its row there.
     pub row: i64,
 }
 

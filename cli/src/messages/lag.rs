@@ -72,7 +72,6 @@ struct SetAside {
     parked_keys: i64,
     /// Nobody has decided on them.
     dead_letters_waiting: i64,
-    /// To be replayed.
     dead_letters_to_replay: i64,
     /// Of both.
     oldest_dead_letter_age_s: Option<f64>,

@@ -12,7 +12,6 @@ const OPTIONS: SerializeOptions = SerializeOptions::new().use_proto_field_name(t
 
 #[derive(Debug, Serialize)]
 pub struct Payload {
-    /// Its size.
     pub bytes: usize,
     /// Its fields, if its type is known and it can be decoded.
     pub decoded: Option<Value>,

@@ -29,7 +29,6 @@ pub struct Report {
     pub has_more: bool,
 }
 
-/// One key of it.
 #[derive(Debug, Serialize)]
 pub struct KeyReport {
     #[serde(flatten)]
@@ -40,7 +39,6 @@ pub struct KeyReport {
     pub outlook: Option<Outlook>,
     /// Those that were decided on; fewer than `letters` if somebody else was faster.
     pub decided: Option<Vec<LetterId>>,
-    /// The result.
     pub outcome: Option<Outcome>,
 }
 
@@ -80,7 +78,6 @@ impl Report {
         !self.keys.is_empty() && self.keys.iter().all(is_good)
     }
 
-    /// Returns the changes as text.
     pub fn plan_text(&self) -> String {
         if self.keys.is_empty() {
             return "nothing of it waits for a decision: `stampede messages list --state all` has what was decided"
@@ -112,7 +109,6 @@ impl Report {
         format!("nothing was changed: add --yes --why TEXT to do it for {} keys", self.keys.len())
     }
 
-    /// Returns the result as text.
     pub fn outcome_text(&self, waited: bool) -> String {
         let mut text = String::new();
         for key in &self.keys {

@@ -27,7 +27,6 @@ pub struct Server {
     pub kafka_topic_prefix: String,
 }
 
-/// The schemas of all services.
 pub struct Schemas {
     server_url: String,
     prefix: String,

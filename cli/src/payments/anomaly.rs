@@ -95,7 +95,6 @@ pub struct Anomaly {
     settled_time: Option<String>,
 }
 
-/// The decision on it.
 #[derive(Debug, Clone, Serialize)]
 struct Decided {
     verdict: String,
@@ -123,7 +122,6 @@ impl Verdict {
         }
     }
 
-    /// Returns what it does.
     pub const fn effect(self) -> &'static str {
         match self {
             Self::Retry => {
@@ -193,7 +191,6 @@ pub async fn find(schemas: &Schemas, id: i64) -> anyhow::Result<Option<Anomaly>>
     Ok(found.await?.into_iter().next())
 }
 
-/// Returns a table of anomalies.
 pub fn anomalies_table(anomalies: &[Anomaly]) -> Table {
     let mut shown = table(["id", "about", "kind", "state", "payment", "order", "what"], ["age"]);
     for one in anomalies {

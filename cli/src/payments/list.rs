@@ -51,7 +51,6 @@ impl StateFilter {
     }
 }
 
-/// A page of them.
 #[derive(Debug, Serialize)]
 struct Page {
     anomalies: Vec<Anomaly>,

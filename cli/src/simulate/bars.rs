@@ -40,7 +40,6 @@ impl Bars {
         }
     }
 
-    /// Shows the picture.
     pub fn draw(&self, picture: &Picture) {
         let glance = &picture.glance;
         let heading = [picture.phase.clone(), picture.anomalies_text()].join("  ");

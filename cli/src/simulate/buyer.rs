@@ -14,10 +14,8 @@ use stampede_proto::order::v1::OrderState;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
-/// One buyer of the crowd.
 #[derive(Clone)]
 pub struct Buyer {
-    /// The sale they came for.
     pub stage: Arc<Stage>,
     pub number: usize,
 }
@@ -29,12 +27,11 @@ enum Placed {
 }
 
 impl Buyer {
-    /// Returns this buyer's plan.
     pub fn plan(&self) -> &BuyerPlan {
         &self.stage.plan.buyers[self.number]
     }
 
-    /// Returns their authorization.
+    /// Returns the value of their header `authorization`.
     pub fn token(&self) -> &HeaderValue {
         &self.stage.tokens[self.number]
     }
@@ -206,7 +203,6 @@ impl Buyer {
         Duration::from_millis((self.number % 16) as u64)
     }
 
-    /// Reports an anomaly.
     pub fn record_anomaly(&self, step: Step, outcome: &str, detail: &str) {
         self.stage.record_anomaly(self.number, step, outcome, detail, None);
     }

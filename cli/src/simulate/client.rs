@@ -54,7 +54,6 @@ pub struct Call {
 }
 
 impl Call {
-    /// Makes a GET.
     pub fn get(path: impl Into<String>) -> Self {
         Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new(), is_follow_up: false, due: None }
     }
@@ -81,10 +80,8 @@ impl Call {
     }
 }
 
-/// The failure of a request.
 #[derive(Debug, Clone)]
 pub enum Failure {
-    /// The gateway refuses.
     Refused(Box<Problem>),
     /// No answer came.
     Broken(String),
@@ -182,7 +179,6 @@ struct Traffic {
     most: usize,
 }
 
-/// The concurrency of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InFlight {
     /// The most that were under way at a time.
@@ -255,7 +251,6 @@ impl Client {
         self.traffic.queued_watches.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the concurrency of requests.
     pub fn in_flight(&self) -> InFlight {
         let Traffic { peak, queued, queued_watches, most, .. } = &self.traffic;
         let [peak, queued, queued_watches] = [peak, queued, queued_watches].map(|count| count.load(Ordering::Relaxed));

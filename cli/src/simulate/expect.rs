@@ -40,7 +40,6 @@ pub enum Intent<'l> {
     OrderOverLimit(&'l [PlannedLine]),
     /// A payment, to be made until then.
     Pay(Option<Timestamp>),
-    /// A cancellation.
     Cancel,
 }
 

@@ -63,7 +63,6 @@ impl Follow {
         window.ok().flatten().expect("the sender lives as long as this, and some window is waited for")
     }
 
-    /// Counts the orders by state.
     pub fn states(&self) -> BTreeMap<OrderState, usize> {
         let mut states = BTreeMap::new();
         for order in self.orders().values() {

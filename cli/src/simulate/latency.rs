@@ -18,13 +18,9 @@ pub struct Latency {
 /// Latencies of one kind, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Percentiles {
-    /// Number of latencies.
     pub count: u64,
-    /// Half took no longer.
     pub p50_ms: f64,
-    /// 99 of 100 took no longer.
     pub p99_ms: f64,
-    /// The longest.
     pub max_ms: f64,
 }
 
@@ -36,7 +32,6 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// Adds one.
     pub fn record(&mut self, took: Duration) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US);
         self.all.saturating_record(took_us);
@@ -79,7 +74,6 @@ pub struct RateMeter {
 /// The rate of events of one kind.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Rate {
-    /// Number of events.
     pub count: usize,
     /// Time that the middle 98 of 100 took, in seconds: the stragglers at both ends are left out.
     pub busy_s: f64,
@@ -90,12 +84,10 @@ pub struct Rate {
 }
 
 impl RateMeter {
-    /// Adds one.
     pub fn record(&mut self, at: Timestamp) {
         self.at_us.push(at.micros());
     }
 
-    /// Computes the rate.
     #[expect(clippy::cast_precision_loss, reason = "counts and spans are far below 2^52")]
     pub fn rate(&mut self) -> Rate {
         self.at_us.sort_unstable();

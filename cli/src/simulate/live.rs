@@ -16,7 +16,6 @@ use std::{
 };
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Polls for each set of latencies; a plain line is written as often.
 const POLLS_PER_LINE: u32 = 5;

@@ -10,7 +10,6 @@ pub struct Picture {
     pub phase: String,
     /// Counts so far.
     pub glance: Glance,
-    /// The stock of each item.
     pub stocks: Vec<Stock>,
     /// Orders by state, as far as answers have shown it.
     pub states: BTreeMap<OrderState, usize>,

@@ -13,7 +13,6 @@ pub struct Plan {
     pub buyers: Vec<BuyerPlan>,
 }
 
-/// The plan of one buyer.
 #[derive(Debug, PartialEq)]
 pub struct BuyerPlan {
     /// Time at which they claim a coupon, from when claims open; never without a campaign.
@@ -22,7 +21,6 @@ pub struct BuyerPlan {
     pub orders_after: Duration,
     /// They order so long before the opening too.
     pub early_by: Option<Duration>,
-    /// The lines of the order.
     pub lines: Vec<PlannedLine>,
     /// Think time before each next click.
     pub thinks: Duration,

@@ -19,14 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The report of a sale.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Name of the sale.
     pub name: String,
     pub event_id: EventId,
-    /// The campaign, if there was one.
     pub campaign_id: Option<CampaignId>,
-    /// The seed of the crowd.
     pub seed: u64,
-    /// Number of buyers.
     pub buyers: usize,
     /// From the opening to the last order's end, in seconds.
     pub took_s: f64,
@@ -34,7 +30,6 @@ pub struct Report {
     pub opened_late_ms: Option<f64>,
     /// Number of outcomes of each kind, by step.
     pub outcomes: BTreeMap<&'static str, BTreeMap<String, u64>>,
-    /// Latencies by kind.
     pub latencies: BTreeMap<Timed, Percentiles>,
     /// The load as it was really sent.
     pub load: Load,
@@ -42,13 +37,11 @@ pub struct Report {
     pub rates: Rates,
     /// Orders by state.
     pub orders: BTreeMap<&'static str, usize>,
-    /// The ranks of arrival.
     pub arrivals: Arrivals,
     /// The stock of each item at the end.
     pub stock: Vec<ItemLeft>,
     /// Requests that were sent again, by the reason.
     pub tried_again: BTreeMap<String, u64>,
-    /// The anomalies.
     pub unexpected: Unexpected,
     /// Whether there was no anomaly.
     pub as_expected: bool,
@@ -90,33 +83,26 @@ pub struct Arrivals {
     pub ranked: usize,
     /// Different ranks among them.
     pub distinct: usize,
-    /// The last rank.
     pub last: i64,
 }
 
 #[derive(Debug, Serialize)]
 pub struct ItemLeft {
     pub title: String,
-    /// Units there were.
     pub total_units: u32,
     /// Units that can still be bought.
     pub left_units: u32,
     /// Units in the ledger.
     pub committed_units: u32,
-    /// Units on hold.
     pub held_units: u32,
-    /// Gifts there were.
     pub total_gift_units: u32,
-    /// Gifts that are left.
     pub left_gift_units: u32,
 }
 
 /// Anomalies, counted, with the first ones whole.
 #[derive(Debug, Serialize)]
 pub struct Unexpected {
-    /// Number of all.
     pub count: u64,
-    /// Number of each.
     pub by_outcome: BTreeMap<String, u64>,
     /// The first ones.
     pub first: Vec<Anomaly>,
@@ -126,12 +112,10 @@ pub struct Unexpected {
 pub struct Aftermath {
     pub event: Event,
     pub stocks: Vec<Stock>,
-    /// All its orders.
     pub orders: Vec<Order>,
 }
 
 impl Report {
-    /// Computes the report.
     pub fn of(sale: &Sale, stage: &Stage, seed: u64, aftermath: &Aftermath) -> Self {
         anomalies(sale, stage, aftermath).into_iter().for_each(|anomaly| stage.stats.record_anomaly(anomaly));
         let totals = stage.stats.totals();

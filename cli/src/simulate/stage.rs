@@ -19,17 +19,13 @@ use tokio::time::Instant;
 
 /// A sale and its crowd, ready to start.
 pub struct Stage {
-    /// The client of the crowd.
     pub client: Client,
-    /// The counters.
     pub stats: Arc<Stats>,
     /// The known orders.
     pub follow: Follow,
-    /// The times of the sale.
     pub timeline: Timeline,
-    /// Each buyer's plan.
     pub plan: Plan,
-    /// Each buyer's authorization.
+    /// Each buyer's value of the header `authorization`.
     pub tokens: Vec<HeaderValue>,
     /// Each buyer's coupon, once they have one.
     pub coupons: Vec<OnceLock<CouponId>>,
@@ -38,7 +34,6 @@ pub struct Stage {
     pub items: Vec<ItemId>,
     /// Units of each that one buyer may have.
     pub limits: Vec<u32>,
-    /// The campaign, if there is one.
     pub campaign: Option<CampaignId>,
     /// The refusals that are expected of this sale.
     pub expectations: Expectations,
@@ -57,7 +52,6 @@ impl Stage {
         }
     }
 
-    /// Reports an anomaly.
     pub fn record_anomaly(&self, buyer: usize, step: Step, outcome: &str, detail: &str, trace_id: Option<&str>) {
         self.stats.record_anomaly(Anomaly {
             step: Some(step),

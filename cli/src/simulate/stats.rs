@@ -63,11 +63,8 @@ pub struct Stats(Mutex<Figures>);
 pub struct Glance {
     /// Buyers who have ordered.
     pub arrivals: usize,
-    /// Coupons issued.
     pub coupons: usize,
-    /// Orders accepted.
     pub orders: usize,
-    /// Unexpected outcomes.
     pub anomalies: u64,
 }
 
@@ -75,7 +72,6 @@ pub struct Glance {
 pub struct Totals {
     /// Number of outcomes of each kind, by step.
     pub outcomes: BTreeMap<Step, BTreeMap<String, u64>>,
-    /// Latencies by kind.
     pub latencies: BTreeMap<Timed, Percentiles>,
     /// Delay of requests, from when they were due.
     pub sent_late: Percentiles,
@@ -118,7 +114,6 @@ impl Stats {
         self.took(Timed::Step(step, answer), took);
     }
 
-    /// Records a latency.
     pub fn took(&self, timed: Timed, took: Duration) {
         self.figures().latencies.entry(timed).or_default().record(took);
     }
@@ -128,7 +123,6 @@ impl Stats {
         self.figures().sent_late.record(late);
     }
 
-    /// Counts a retry.
     pub fn tried_again(&self, reason: &str) {
         *self.figures().tried_again.entry(reason.to_owned()).or_default() += 1;
     }

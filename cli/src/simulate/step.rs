@@ -6,13 +6,10 @@ use serde::{Serialize, Serializer};
 /// A step of a buyer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// Claims a coupon.
     Claim,
-    /// Places an order.
     Order,
     /// Comes back after it was sold out, and places another.
     ComeBack,
-    /// Pays it.
     Payment,
     Cancel,
 }

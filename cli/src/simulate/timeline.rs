@@ -9,9 +9,7 @@ use tokio::time::Instant;
 pub struct Timeline {
     start: Instant,
     start_at: Timestamp,
-    /// When the event opens.
     pub open_time: Timestamp,
-    /// When it closes.
     pub close_time: Timestamp,
     /// When coupons can be claimed; the opening without a campaign.
     pub claims_open_at: Timestamp,
@@ -41,7 +39,6 @@ impl Timeline {
         self.start_at.plus(instant.duration_since(self.start))
     }
 
-    /// Returns the time now.
     pub fn now(&self) -> Timestamp {
         self.time(Instant::now())
     }

@@ -8,7 +8,6 @@ use stampede_proto::order::v1::OrderState;
 use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, Money, OrderId, Timestamp};
 use std::collections::BTreeMap;
 
-/// Request of CreateEvent.
 #[derive(Serialize)]
 pub struct CreateEvent<'a> {
     pub request_id: &'a str,
@@ -29,14 +28,12 @@ pub struct NewItem<'a> {
     pub gift: Option<NewGift<'a>>,
 }
 
-/// A limited gift.
 #[derive(Serialize)]
 pub struct NewGift<'a> {
     pub title: &'a str,
     pub total_units: u32,
 }
 
-/// Request of CreateCampaign.
 #[derive(Serialize)]
 pub struct CreateCampaign<'a> {
     pub request_id: &'a str,
@@ -54,7 +51,6 @@ pub struct ClaimCoupon<'a> {
     pub request_id: &'a str,
 }
 
-/// Request of PlaceOrder.
 #[derive(Serialize)]
 pub struct PlaceOrder<'a> {
     pub request_id: &'a str,
@@ -64,7 +60,6 @@ pub struct PlaceOrder<'a> {
     pub coupon_id: Option<CouponId>,
 }
 
-/// A line wanted.
 #[derive(Serialize)]
 pub struct NewLine {
     pub item_id: ItemId,
@@ -94,7 +89,6 @@ pub struct TokenPair {
     pub access_token: String,
 }
 
-/// A sale event.
 #[derive(Deserialize)]
 pub struct Event {
     pub event_id: EventId,
@@ -120,13 +114,11 @@ pub struct Coupon {
     pub coupon_id: CouponId,
 }
 
-/// The stock of each item.
 #[derive(Deserialize)]
 pub struct Stocks {
     pub stocks: Vec<Stock>,
 }
 
-/// The stock of one item.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Stock {
     pub item_id: ItemId,

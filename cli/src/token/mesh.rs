@@ -9,7 +9,6 @@ use stampede_vocab::{Process, Timestamp, UserId};
 
 #[derive(Serialize)]
 struct Made {
-    /// Name of the metadata.
     metadata: &'static str,
     identity: String,
 }

@@ -6,11 +6,9 @@ use opentelemetry::{KeyValue, global, metrics::Counter};
 /// The owner of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// One order.
     Order,
     /// One user or login.
     Token,
-    /// One address.
     Address,
 }
 
@@ -51,7 +49,6 @@ impl Meters {
         Self { throttled, unchecked }
     }
 
-    /// Counts a refusal.
     pub fn throttled(&self, act: Act, by: By) {
         self.throttled.add(1, &[KeyValue::new("act", act.name()), KeyValue::new("by", by.name())]);
     }

@@ -15,12 +15,9 @@ pub enum Act {
     Login,
     /// The next pair of tokens, or the end of a login.
     Refresh,
-    /// A claim of a coupon.
     Claim,
     Order,
-    /// A payment of an order.
     Payment,
-    /// A cancellation of an order.
     Cancel,
 }
 
@@ -34,11 +31,9 @@ pub struct Rate {
 /// The limits of one act; `None` for no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rule {
-    /// Of one order.
     pub by_order: Option<Rate>,
     /// Of one user or login.
     pub by_token: Option<Rate>,
-    /// Of one address.
     pub by_address: Option<Rate>,
 }
 
@@ -98,7 +93,6 @@ impl Act {
         }
     }
 
-    /// Returns its limits.
     pub const fn rule(self) -> Rule {
         match self {
             // All buyers behind one address log in when a sale is announced. Costs one signature and no memory.

@@ -36,9 +36,7 @@ pub struct Claims {
 /// The user that a token is issued to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Id of the user.
     pub user: String,
-    /// Their role.
     pub role: Role,
     /// The family of refresh tokens that it comes with.
     pub family: String,

@@ -11,7 +11,6 @@ use stampede_status::{Problem, Reason};
 pub struct Caller {
     /// The user and role that the token names.
     pub identity: Identity,
-    /// The session of the token.
     pub session: Session,
 }
 

@@ -28,9 +28,7 @@ use std::{sync::Arc, time::Duration};
 /// Lifetimes of tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct Lives {
-    /// An access token.
     pub access: Duration,
-    /// A refresh token.
     pub refresh: Duration,
     /// Time in which a refresh can be repeated.
     pub repeat: Duration,
@@ -44,7 +42,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Takes the shared secrets.
+    /// Fails on secrets that cannot sign and check a token.
     pub fn new(secrets: Secrets) -> Result<Self, SecretError> {
         Ok(Self { access: AccessTokens::new(&secrets)?, first: FirstTokens::new(&secrets), secrets })
     }

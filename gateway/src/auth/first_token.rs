@@ -38,7 +38,6 @@ pub struct FirstTokens {
 }
 
 impl FirstTokens {
-    /// Takes the shared secrets.
     pub fn new(secrets: &Secrets) -> Self {
         Self { jwt: Jwt::new(secrets, ISSUER) }
     }

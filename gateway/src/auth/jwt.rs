@@ -146,7 +146,7 @@ impl Jwt {
         serde_json::from_slice(&claims).map_err(unreadable)
     }
 
-    /// Reads any token.
+    /// Reads a token whose head is not that of a key.
     fn read_by_library<C: DeserializeOwned>(&self, token: &str) -> Result<C, JwtError> {
         // With one key there is nothing to choose: a token of another key does not verify.
         if let [only] = self.checking.as_slice() {

@@ -11,7 +11,6 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Number of shards.
 const SHARDS: usize = 256;
 
 /// A shard: its logins, each with the time at which its tokens have expired.
@@ -24,7 +23,6 @@ pub struct Logins {
 }
 
 impl Logins {
-    /// Returns an empty list.
     pub fn none() -> Self {
         Self { shards: (0..SHARDS).map(|_| Shard::new(HashMap::new())).collect(), hashes: RandomState::new() }
     }
@@ -34,7 +32,6 @@ impl Logins {
         self.shard(login).borrow().contains_key(login)
     }
 
-    /// Waits until this login is revoked.
     pub async fn wait_revoked(&self, login: &str) {
         // Fails only if the sender is dropped, which `self` owns.
         let _ = self.shard(login).subscribe().wait_for(|logins| logins.contains_key(login)).await;

@@ -35,7 +35,6 @@ impl RefreshToken {
             .ok_or_else(|| Problem::new(Reason::Unauthenticated, "the refresh token is not valid"))
     }
 
-    /// Returns the name of the family.
     pub fn family(&self) -> &str {
         &self.family
     }

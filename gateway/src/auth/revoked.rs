@@ -20,7 +20,6 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// Poll interval of the list.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time that each poll reads again: the clock of a Redis that takes over may be behind that of the one before.
 const OVERLAP: Duration = Duration::from_secs(60);
@@ -33,7 +32,7 @@ pub struct Revoked {
 }
 
 impl Revoked {
-    /// Loads the whole list.
+    /// Loads the whole list. Returns the time to poll from.
     pub async fn load(redis: Redis) -> Result<(Self, Timestamp), RedisError> {
         let revoked = Self { redis, logins: Logins::none(), has_room: AtomicBool::new(true) };
         let since = revoked.poll(Timestamp::from_micros(0)).await?;
@@ -60,7 +59,6 @@ impl Revoked {
         Ok(())
     }
 
-    /// Waits until the login is revoked.
     pub async fn wait_revoked(&self, login: &str) {
         self.logins.wait_revoked(login).await;
     }

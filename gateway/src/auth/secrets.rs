@@ -23,7 +23,6 @@ pub enum SecretError {
     TooShort {
         /// The flag that it comes from.
         flag: &'static str,
-        /// Its length.
         bytes: usize,
     },
     /// The cryptography does not work.

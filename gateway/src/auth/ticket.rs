@@ -54,7 +54,6 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Takes the shared secrets.
     pub fn new(secrets: &Secrets) -> Self {
         Self { jwt: Jwt::new(secrets, ISSUER) }
     }

@@ -14,7 +14,6 @@ pub const READ: &str = "identity,gzip";
 pub enum Encoding {
     /// Not compressed.
     Identity,
-    /// Compressed by gzip.
     Gzip,
 }
 

@@ -24,7 +24,6 @@ pub enum Wire {
     WebText,
     /// Connect with protobuf: a request and an answer without frames.
     ConnectProto,
-    /// Connect with JSON.
     ConnectJson,
 }
 

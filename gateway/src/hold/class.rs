@@ -13,7 +13,6 @@ pub enum Class {
     Notices,
     /// An order is placed or cancelled; and every other act of a buyer.
     Ordering,
-    /// A coupon is claimed.
     Claiming,
     /// A token is issued, checked, refreshed or revoked.
     Logins,
@@ -46,7 +45,6 @@ impl Class {
         Self::OwnReads,
         Self::PublicReads,
     ];
-    /// Number of classes.
     pub const COUNT: usize = Self::ALL.len();
 
     /// Returns the class of the requests of a route. New RPCs need no entry here.

@@ -57,7 +57,6 @@ pub struct Holds {
 pub type StreamPermit = (Permit, Permit);
 
 impl Holds {
-    /// Starts with empty pools.
     pub fn new(limits: &LimitConfig) -> Self {
         let holds = Self {
             requests: Pool::new(limits.requests()),

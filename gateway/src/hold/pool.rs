@@ -17,7 +17,6 @@ pub struct PoolBounds {
     pub name: &'static str,
     /// Its name in a refusal, such as "requests are under way".
     pub what: &'static str,
-    /// Units in all.
     pub total: usize,
     /// Units of one address; without effect if it is not less than `total`.
     pub of_address: usize,
@@ -35,7 +34,6 @@ pub enum By {
     /// All clients together.
     All,
     Address,
-    /// The buyer.
     User,
 }
 
@@ -69,7 +67,6 @@ pub struct Permit {
 }
 
 impl Pool {
-    /// Returns an empty pool.
     pub fn new(bounds: PoolBounds) -> Arc<Self> {
         Arc::new(Self { bounds, held: Mutex::default() })
     }

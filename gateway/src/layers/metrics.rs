@@ -9,7 +9,6 @@ use std::{sync::Arc, time::Duration};
 /// The label of requests without a route.
 const UNKNOWN: &str = "unknown";
 
-/// The metrics of requests.
 pub struct Metrics {
     duration: Histogram<f64>,
 }

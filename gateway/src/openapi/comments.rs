@@ -33,12 +33,10 @@ impl Comments {
         self.at(method.parent_file().name(), method.parent_service().path())
     }
 
-    /// Returns the comment of a message.
     pub fn of_message(&self, message: &MessageDescriptor) -> &str {
         self.at(message.parent_file_descriptor_proto().name(), message.path())
     }
 
-    /// Returns the comment of a field.
     pub fn of_field(&self, field: &FieldDescriptor) -> &str {
         self.at(field.parent_message().parent_file_descriptor_proto().name(), field.path())
     }

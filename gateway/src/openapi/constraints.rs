@@ -37,7 +37,6 @@ pub struct Constraints {
 }
 
 impl Constraints {
-    /// Finds the options.
     pub fn of(pool: &DescriptorPool) -> Self {
         let options = pool.get_message_by_name("google.protobuf.FieldOptions");
         Self {

@@ -6,14 +6,11 @@ use std::collections::BTreeMap;
 
 const EXAMPLES: &str = include_str!("examples.json");
 
-/// An example of a request.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Example {
-    /// The variables of the path.
     #[serde(default)]
     pub path: Map<String, Value>,
-    /// Parameters of the query.
     #[serde(default)]
     pub query: Map<String, Value>,
     pub body: Option<Value>,

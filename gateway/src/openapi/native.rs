@@ -211,7 +211,6 @@ const TICKET: (&str, &str) = (
      browsers cannot.",
 );
 
-/// Returns the ways to authenticate.
 pub fn security_schemes() -> Value {
     json!({
         "bearer": {

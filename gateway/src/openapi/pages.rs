@@ -32,7 +32,6 @@ struct Kept {
 }
 
 impl Pages {
-    /// Describes the routes of a table.
     pub fn new(table: &Table) -> Self {
         Self {
             openapi: Kept::new("application/json", document(table).to_string()),

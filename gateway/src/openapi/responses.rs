@@ -76,7 +76,6 @@ fn named_headers(more: &[(&str, &str)]) -> Value {
     Value::Object(all.map(refer).collect())
 }
 
-/// Returns the schema of problems.
 pub fn problem() -> Value {
     let text = |description: &str| json!({"type": "string", "description": description});
     let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();

@@ -62,7 +62,6 @@ impl Schemas {
         self.write(&rpc.input, Some(rpc))
     }
 
-    /// Returns the schema of a field.
     pub fn of_field(&mut self, field: &FieldDescriptor) -> Value {
         let kind = field.kind();
         let mut schema = match &kind {

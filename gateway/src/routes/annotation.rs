@@ -12,13 +12,11 @@ use stampede_proto::r#type::v1 as proto;
 
 /// The rule of one method.
 pub struct Binding {
-    /// HTTP method.
     pub method: Method,
     /// The template as written.
     pub text: String,
     /// The callers that it is open to.
     pub access: Access,
-    /// Its call.
     pub rpc: Rpc,
 }
 

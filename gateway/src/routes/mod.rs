@@ -19,7 +19,6 @@ pub use self::{
 /// The callers that a route is open to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody.
     Public,
     /// Anybody with a valid token, of whatever role.
     Authenticated,
@@ -44,7 +43,6 @@ pub enum RouteError {
     Binding {
         /// Full name of the method.
         method: String,
-        /// Description of the fault.
         problem: String,
     },
     /// Two routes are ambiguous.

@@ -18,9 +18,7 @@ pub struct Rpc {
     pub label: Arc<str>,
     /// Full name of its service.
     pub service: String,
-    /// Its request message.
     pub input: MessageDescriptor,
-    /// Its response message.
     pub output: MessageDescriptor,
     /// Writes the answers that are as services send them.
     pub writer: Writer,
@@ -38,7 +36,6 @@ pub struct Rpc {
     pub streaming: bool,
     /// The field of the request that makes a repeat known, if it has one; the header `Idempotency-Key` stands for it.
     pub request_id: Option<FieldDescriptor>,
-    /// The variable of the path.
     pub variable: Option<PathVariable>,
 }
 
@@ -46,7 +43,6 @@ pub struct Rpc {
 pub struct Rule<'r> {
     /// Whether it is a `get`.
     pub read_only: bool,
-    /// The variable of the path.
     pub variable: Option<Variable<'r>>,
     /// `*` for the whole request as JSON, or the field that is the raw body; empty if there is none.
     pub body: &'r str,

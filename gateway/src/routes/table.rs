@@ -51,7 +51,6 @@ impl Native {
     ];
 }
 
-/// The endpoint of a route.
 #[derive(Debug)]
 pub enum Endpoint {
     /// A service.
@@ -63,7 +62,6 @@ pub enum Endpoint {
 /// A path that is answered.
 #[derive(Debug)]
 pub struct Route {
-    /// HTTP method.
     pub method: Method,
     /// The template as written; the name of the route in metrics.
     pub template: Arc<str>,
@@ -104,7 +102,6 @@ pub enum Lookup {
     Unknown,
 }
 
-/// The route table.
 #[derive(Debug)]
 pub struct Table {
     by_path: Router<PathRoutes>,
@@ -147,7 +144,6 @@ impl Table {
         Ok(Self { by_path, calls: calls.collect(), routes })
     }
 
-    /// Returns every route.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter().map(Arc::as_ref)
     }

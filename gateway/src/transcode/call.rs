@@ -28,7 +28,6 @@ use tonic::{Status, Streaming};
 /// A parsed request on its way to a service.
 #[derive(Debug)]
 pub struct Call<'r> {
-    /// Its method.
     pub rpc: &'r Arc<Rpc>,
     /// The caller; `None` without a token.
     pub caller: Option<&'r Identity>,

@@ -20,7 +20,6 @@ const LISTED_NAMES: usize = 12;
 /// The location of a value. Formatted only for a refusal.
 #[derive(Clone, Copy)]
 pub enum Location<'p> {
-    /// The body itself.
     Body,
     /// A field of the value at this location.
     Field(&'p Location<'p>, &'p str),

@@ -24,7 +24,6 @@ const LONGEST: Duration = Duration::from_millis(4_500);
 /// of its own is held to less by the attack on a mesh.
 const MOST_GROWTH_BYTES: u64 = 512 << 20;
 
-/// The client.
 pub struct Victim<'d> {
     door: &'d Door,
     address: [u8; 4],

@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 /// Well over the time that any step of a test takes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A running sandbox.
 pub struct Sandbox {
     base: String,
     stop: CancellationToken,

@@ -13,7 +13,6 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Returns a client on this channel.
     pub fn new(channel: MeshChannel) -> Self {
         Self { client: OrderServiceClient::new(channel) }
     }

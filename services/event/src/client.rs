@@ -33,7 +33,6 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Returns a client on this channel.
     pub fn new(channel: MeshChannel) -> Self {
         Self { client: InventoryServiceClient::new(channel) }
     }

@@ -15,7 +15,6 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Returns a client on this channel.
     pub fn new(channel: MeshChannel) -> Self {
         Self { client: OrderServiceClient::new(channel) }
     }

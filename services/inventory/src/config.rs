@@ -69,7 +69,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Time between two sweeps.
     pub const fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)
     }

@@ -18,7 +18,6 @@ const MAX_REASON: usize = 64;
 pub enum Incoming {
     /// An input of an order.
     Order(OrderId, Input),
-    /// An event was cancelled.
     EventCancelled(Cancellation),
 }
 

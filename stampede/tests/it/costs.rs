@@ -123,7 +123,6 @@ async fn counted_sale() -> (Sale, Counters) {
     (sale, counters)
 }
 
-/// Buyers without a coupon.
 fn without_coupons() -> Vec<Purchase> {
     (0..ORDERS).map(|_| (buyer(), String::new())).collect()
 }

@@ -119,10 +119,8 @@ fn difference(after: &Tally, before: &Tally) -> Tally {
 pub struct Counters {
     /// The database server, without a schema, with the right to make triggers.
     pub database_url: String,
-    /// Prefix of the schema names.
     pub schema_prefix: String,
     pub brokers: String,
-    /// Prefix of the topic names.
     pub topic_prefix: String,
     /// The services, whose topics are counted.
     pub services: Vec<&'static str>,

@@ -32,7 +32,6 @@ use std::{env, fs, path::PathBuf, time::Duration};
 const PAGE: &str = include_str!("../../../docs/field-cases.md");
 /// The columns of the table.
 const COLUMNS: usize = 4;
-/// Number of cases.
 const CASES: usize = 30;
 /// Folder of the cases below.
 const PLAYED: &str = "stampede/tests/it/field";

@@ -59,7 +59,6 @@ impl History {
         Self(vec![(topic, records)])
     }
 
-    /// Returns the number of records.
     pub fn count(&self) -> usize {
         self.0.iter().map(|(_, records)| records.len()).sum()
     }

@@ -5,7 +5,6 @@ use stampede_testkit::Service;
 
 /// Keeps the outbox of order as it is.
 const KEEP: (Service, &str) = (Service::Order, "CREATE TABLE kept AS SELECT * FROM outbox");
-/// Puts its rows back.
 const PUT_BACK: &[(Service, &str)] = &[
     (Service::Order, "DELETE FROM outbox"),
     (Service::Order, "INSERT INTO outbox SELECT * FROM kept"),

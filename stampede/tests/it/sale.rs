@@ -24,7 +24,6 @@ const OPENS_IN: Duration = Duration::from_millis(1_500);
 /// what is before that.
 const OVER_IN: Duration = Duration::from_millis(200);
 
-/// A running sale.
 pub struct Sale {
     pub world: World,
     pub mesh: Mesh,
@@ -303,7 +302,6 @@ pub struct Breach {
     pub named: Vec<String>,
 }
 
-/// The reason that an error names.
 pub fn stampede_reason(status: &Status) -> String {
     use prost::Message;
     #[derive(Message)]

@@ -12,7 +12,6 @@ use std::{collections::BTreeSet, fmt};
 pub enum Way {
     /// An event opens and closes, and another one is cancelled.
     Scheduled,
-    /// A coupon is claimed.
     Claimed,
     /// An order with a coupon is paid, and an operator refunds it.
     Refunded,
@@ -43,7 +42,6 @@ pub struct Step {
     pub service: Service,
     takes: Option<&'static str>,
     writes: Option<&'static str>,
-    /// The path that it is on.
     pub way: Way,
     /// Texts that only its writes have, from the way's beginning on, and one of them has all. In braces are the ids of
     /// the order that goes this way: as text, or as the hexadecimal digits that SQL has.

@@ -73,7 +73,6 @@ struct Figures {
     p99_to_hop: f64,
 }
 
-/// One measurement.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     front_us: f64,

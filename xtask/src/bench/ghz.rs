@@ -39,7 +39,6 @@ pub struct Played {
     pub calls: u64,
     /// Calls a second.
     pub per_s: f64,
-    /// Median latency.
     pub p50_ms: f64,
     /// Latency that one call in a hundred exceeds.
     pub p99_ms: f64,
@@ -126,7 +125,6 @@ impl Runner<'_> {
         self.stage.until_orders_have_ended(self.args.load.seconds)
     }
 
-    /// Plays one plan with this load.
     pub fn play(&mut self, plan: &Plan, load: Load) -> anyhow::Result<Played> {
         let name = load.name(plan);
         let step = Step::begin(&name, "making an event");

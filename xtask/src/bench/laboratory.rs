@@ -41,7 +41,6 @@ pub struct Programs {
     parts: PathBuf,
 }
 
-/// The running laboratory.
 pub struct Laboratory {
     pub handler: u16,
     pub hop: u16,

@@ -14,7 +14,6 @@ pub const RESERVATION: &str = "reservation ";
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Counts by outcome.
 pub type Outcomes = BTreeMap<String, u64>;
 
 /// Reads how many calls of `method` the processes at these addresses have answered so far, by code or reason, and how

@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// One plan.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Name of its file without the ending, such as `claim-coupon.closed`.
@@ -17,7 +16,6 @@ pub struct Plan {
     content: Value,
 }
 
-/// The load of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
     /// That of its file.
@@ -38,7 +36,6 @@ impl Load {
     }
 }
 
-/// The folder of the plans.
 pub fn folder(workspace: &Workspace) -> PathBuf {
     workspace.root().join("ghz-bench/plans")
 }

@@ -8,9 +8,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 pub struct Line {
     /// The request and its answer: `claim ISSUED`.
     pub label: String,
-    /// Number of samples.
     pub count: usize,
-    /// Median time, in milliseconds.
     pub p50_ms: u64,
     /// Time that one in a hundred exceeds, in milliseconds.
     pub p99_ms: u64,
@@ -18,7 +16,6 @@ pub struct Line {
     pub failed: usize,
 }
 
-/// The samples of one run.
 #[derive(Debug)]
 pub struct Summary {
     /// By label.

@@ -54,7 +54,6 @@ struct Cost {
     change_us: f64,
 }
 
-/// The result.
 #[derive(Debug, Serialize)]
 struct Figures {
     watchers: u32,
@@ -201,7 +200,7 @@ impl Crowd {
         orders.write_all(b"\n").context("the crowd does not listen")
     }
 
-    /// Lets it end.
+    /// Waits for it to end. Fails if it ends with an error.
     fn end(mut self) -> anyhow::Result<()> {
         drop(self.orders.take());
         let status = self.child.wait()?;

@@ -8,7 +8,6 @@ use std::{
     process::Command,
 };
 
-/// One request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// `GET` or `POST`.
@@ -29,7 +28,6 @@ pub struct Count {
     pub refused: u64,
     /// Connections that failed, and answers that did not come.
     pub failed: u64,
-    /// Median latency.
     pub p50_ms: f64,
     /// Latency that one request in a hundred exceeds.
     pub p99_ms: f64,

@@ -31,7 +31,6 @@ impl Acknowledged {
         self.states.extend(other.states);
     }
 
-    /// Writes all of it.
     pub fn write(&self, file: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string(self).context("ids and states have a JSON form")?;
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))

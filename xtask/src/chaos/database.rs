@@ -18,7 +18,6 @@ pub struct InjectedFault {
     remedy: Remedy,
 }
 
-/// The removal of it.
 enum Remedy {
     Statements(Vec<String>),
     /// The same connections are killed again.
@@ -26,7 +25,6 @@ enum Remedy {
 }
 
 impl InjectedFault {
-    /// Injects a fault.
     pub fn begin(mut session: Session, fault: DatabaseFault) -> anyhow::Result<Self> {
         session.run(SET_LOCK_TIMEOUTS)?;
         let (count_met, remedy) = match fault {

@@ -24,7 +24,6 @@ impl Dice {
         all[usize::try_from(self.below(all.len() as u64)).expect("it is below a usize")]
     }
 
-    /// Shuffles the items.
     pub fn shuffle<T>(&mut self, all: &mut [T]) {
         for left in (2..=all.len()).rev() {
             let chosen = usize::try_from(self.below(left as u64)).expect("it is below a usize");

@@ -71,7 +71,6 @@ impl Links {
         Ok(())
     }
 
-    /// Returns the proxy of a link.
     pub fn of(&self, link: Link) -> anyhow::Result<&Proxy> {
         let found = self.proxies.iter().find(|(of, _)| *of == link);
         found.map(|(_, proxy)| proxy).with_context(|| format!("no proxy is between {} and {}", link.from, link.to))

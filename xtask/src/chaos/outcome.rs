@@ -58,7 +58,6 @@ impl Outcome {
         }
     }
 
-    /// Adds a problem.
     pub fn fail(&mut self, problem: impl Into<String>) {
         self.held = false;
         self.problems.push(problem.into());

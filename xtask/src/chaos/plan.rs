@@ -90,7 +90,6 @@ pub enum Harm {
     Refused,
 }
 
-/// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Blow(Target, Blow),

@@ -51,7 +51,6 @@ impl Session {
 }
 
 impl<S: Read + Write> Session<S> {
-    /// Runs a statement.
     pub fn run(&mut self, sql: &str) -> anyhow::Result<()> {
         self.rows(sql).map(drop)
     }

@@ -78,7 +78,6 @@ enum Cure<'s> {
 }
 
 impl<'s> Strike<'s> {
-    /// Injects a fault.
     pub fn begin(stage: &'s Stage<'s>, fleet: &mut Fleet, fault: Fault) -> anyhow::Result<Self> {
         let cure = match fault {
             Fault::Blow(target, blow) => hit(stage, fleet, target, blow)?,

@@ -23,7 +23,6 @@ use std::{
 /// Debian's release that stand-ins are made of.
 const RELEASE: &str = "bookworm";
 const BASE: &str = "stampede-stand-in/debian:bookworm";
-/// Longest time to pull an image.
 const PULL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A public image: the variable of `.env` that names it, and the folder of its stand-in.

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-/// Longest time to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A command under way. It is stopped when it is dropped.

@@ -16,7 +16,6 @@ use std::{path::Path, process::Command};
 /// The slots of each master, first and last.
 const SLOTS: [(u16, u16); 3] = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)];
 
-/// A running cluster.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     /// The masters, then their replicas in the same order.

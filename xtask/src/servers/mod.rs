@@ -53,7 +53,6 @@ const PASSWORD: &str = "stampede";
 const CREATE_ACCOUNT: &str = "CREATE USER IF NOT EXISTS 'stampede'@'127.0.0.1' IDENTIFIED BY 'stampede';\n\
      GRANT ALL ON *.* TO 'stampede'@'127.0.0.1' WITH GRANT OPTION;\n";
 
-/// One of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
     Redis,
@@ -276,7 +275,6 @@ impl Servers {
         format!("mysql://{ACCOUNT}@127.0.0.1:{}", self.ports.database)
     }
 
-    /// Kafka's bootstrap list.
     pub fn kafka_brokers(&self) -> String {
         format!("127.0.0.1:{}", self.ports.kafka)
     }

@@ -83,7 +83,6 @@ impl Server {
         }
     }
 
-    /// Its environment.
     pub fn env(&self) -> Vec<(String, String)> {
         let path = self.library_path.iter();
         path.map(|path| ("LD_LIBRARY_PATH".into(), path.display().to_string())).collect()

@@ -26,7 +26,6 @@ pub enum Probe {
 pub struct Requirement {
     /// Its name, for the contributor.
     pub what: &'static str,
-    /// How to check it.
     pub probe: Probe,
     /// Packages that have it, the better first: releases of a distribution name them differently.
     pub packages: &'static [&'static str],

@@ -23,7 +23,6 @@ pub fn comment_of(path: &str) -> Option<&'static str> {
     COMMENTS.iter().find(|(end, _)| lies_there && path.ends_with(end)).map(|(_, comment)| *comment)
 }
 
-/// Checks one such file.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {
     let Some(comment) = comment_of(path) else { return Vec::new() };
     let first = text.lines().find(|line| !line.starts_with("#!")).unwrap_or_default();

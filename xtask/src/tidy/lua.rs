@@ -3,7 +3,6 @@
 
 use crate::tidy::Finding;
 
-/// Checks one script.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {
     let header: String = text.lines().take_while(|line| line.starts_with("--")).collect::<Vec<_>>().join("\n");
     let lower = header.to_lowercase();

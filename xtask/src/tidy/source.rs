@@ -15,7 +15,6 @@ const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 const CHOSEN_MESSAGES: [(&str, &str); 2] =
     [("kit/inbox/src/letters.rs", "\"{done}\""), ("kit/outbox/src/meters.rs", "\"{why}\"")];
 
-/// Checks one file.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !text.starts_with("//!") {

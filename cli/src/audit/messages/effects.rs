@@ -25,11 +25,9 @@ pub struct Reading {
     pub reader: Service,
     /// The committed offset of each partition.
     pub committed: HashMap<i32, i64>,
-    /// Its dead letters.
     pub letters: Letters,
     /// Number of messages that were compared with its state.
     pub effects: usize,
-    /// Messages without an effect.
     pub without_effect: Named,
 }
 

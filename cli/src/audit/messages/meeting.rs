@@ -31,7 +31,6 @@ pub struct Meeting {
     /// Ids of these messages by their row numbers, where the two differ.
     numbers: HashMap<String, String>,
     records: HashMap<String, Seen>,
-    /// Number of matched pairs.
     pairs: usize,
     /// Hashes of both ids of each pair.
     met: HashSet<u64>,

@@ -35,7 +35,6 @@ use stampede_vocab::{Service, Timestamp};
 use states::Tallies;
 use transitions::Published;
 
-/// Numbers of compared messages.
 #[derive(Default)]
 struct Compared {
     sent: usize,
@@ -160,7 +159,6 @@ impl<'s> Topic<'s> {
         readings.flat_map(move |reading| reading.letters.discarded(name))
     }
 
-    /// Notes the breaches.
     fn report(mut self, retention: Retention, compared: &mut Compared, audit: &mut Audit) {
         let writer = self.writer;
         audit.figure(7, format!("messages on {writer}"), i64::try_from(self.records).unwrap_or(i64::MAX));

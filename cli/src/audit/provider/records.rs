@@ -13,7 +13,6 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Rows of one page of the records.
 const PAGE_SIZE: usize = 1_000;
-/// Longest wait for one page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A charge as the provider has it.
@@ -37,7 +36,6 @@ struct Page {
 pub enum Status {
     /// The bank has not answered yet.
     Pending,
-    /// The money was taken.
     Captured,
     /// Refused for good.
     Declined,
@@ -98,7 +96,6 @@ pub struct Charges {
 }
 
 impl Charges {
-    /// Reads all records.
     pub async fn read(url: &str) -> anyhow::Result<Self> {
         let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let mut charges = Self::default();

@@ -9,7 +9,6 @@ pub struct Events {
     buffer: BytesMut,
 }
 
-/// One event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
     /// Whether it is the failure that ended the stream.

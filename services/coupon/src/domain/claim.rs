@@ -6,7 +6,6 @@ use stampede_vocab::{CampaignId, CouponId, RequestId, Timestamp, UserId};
 /// One user's first-come request for a coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Campaign to claim from.
     pub campaign_id: CampaignId,
     pub user_id: UserId,
     pub request_id: RequestId,
@@ -26,7 +25,6 @@ pub struct RankedClaim {
     pub claim: Claim,
     /// Order of arrival in the campaign: 1 is the first.
     pub rank: i32,
-    /// Quota of the campaign.
     pub quota: i32,
     pub claimed_at: Timestamp,
     /// Epoch of the staged campaign that gave the rank: the one to invalidate if the rank is refused.

@@ -4,7 +4,6 @@
 use crate::domain::{CampaignTerms, HoldRefusal};
 use stampede_vocab::{CampaignId, CouponId, Currency, EventId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 
-/// The state of a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CouponState {
     /// Its owner may use it.
@@ -37,7 +36,6 @@ impl CouponState {
     }
 }
 
-/// A coupon, issued by a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coupon {
     /// Derived from the campaign and the user.
@@ -59,9 +57,7 @@ pub struct Coupon {
 /// A request to hold a coupon for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldRequest {
-    /// Coupon to hold.
     pub coupon_id: CouponId,
-    /// Order to hold it for.
     pub order_id: OrderId,
     /// Fingerprint of the request for the order.
     pub request: Fingerprint,
@@ -99,7 +95,6 @@ pub enum OrderEnd {
 pub struct EndedOrder {
     pub coupon_id: CouponId,
     pub order_id: OrderId,
-    /// How it ended.
     pub end: OrderEnd,
 }
 

@@ -17,22 +17,17 @@ pub enum CreateRefusal {
 /// Why a claim yields no coupon.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimRefusal {
-    /// There is no such campaign.
     #[error("there is no such campaign")]
     CampaignNotFound,
-    /// Claims have not opened yet.
     #[error("claims have not opened yet")]
     NotOpen,
-    /// Claims have closed.
     #[error("claims have closed")]
     Closed,
-    /// Every coupon is issued.
     #[error("every coupon is issued")]
     SoldOut,
     /// The user has a coupon of this campaign by another request.
     #[error("a coupon of this campaign was issued to you already")]
     AlreadyClaimed { coupon_id: CouponId },
-    /// The campaign is being staged.
     #[error("the campaign is being staged")]
     NotReady,
 }

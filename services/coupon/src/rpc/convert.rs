@@ -90,7 +90,6 @@ pub fn hold_result(held: Option<&Held>) -> proto::HoldCouponResult {
     proto::HoldCouponResult { outcome }
 }
 
-/// Converts a campaign.
 pub fn campaign(found: &IssuedCampaign) -> proto::Campaign {
     let IssuedCampaign { campaign, issued } = found;
     let terms = &campaign.terms;
@@ -107,7 +106,6 @@ pub fn campaign(found: &IssuedCampaign) -> proto::Campaign {
     }
 }
 
-/// Converts a coupon.
 pub fn coupon((coupon, campaign): &(Coupon, impl AsRef<Campaign>)) -> proto::Coupon {
     proto::Coupon {
         coupon_id: coupon.id.to_string(),
@@ -150,7 +148,6 @@ fn hold_request(hold: &proto::CouponHold) -> Result<HoldRequest, InvalidField> {
     })
 }
 
-/// Converts a page of campaigns.
 pub fn campaign_page(page: &Page<IssuedCampaign>) -> proto::ListCampaignsResponse {
     proto::ListCampaignsResponse {
         campaigns: page.rows.iter().map(campaign).collect(),
@@ -158,7 +155,6 @@ pub fn campaign_page(page: &Page<IssuedCampaign>) -> proto::ListCampaignsRespons
     }
 }
 
-/// Converts a page of coupons.
 pub fn coupon_page(page: &Page<FoundCoupon>) -> proto::ListCouponsResponse {
     proto::ListCouponsResponse {
         coupons: page.rows.iter().map(coupon).collect(),

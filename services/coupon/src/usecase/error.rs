@@ -8,13 +8,10 @@ use stampede_lua::RedisError;
 /// Why a use case failed. `Clone`, since a failed batch fails for each call in it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The claim yields no coupon.
     #[error(transparent)]
     Claim(#[from] ClaimRefusal),
-    /// The campaign is not created.
     #[error(transparent)]
     Create(#[from] CreateRefusal),
-    /// There is no such campaign.
     #[error("there is no such campaign")]
     CampaignNotFound,
     /// There is no such coupon, or it is another user's.

@@ -16,7 +16,6 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct IssuedCampaign {
     pub campaign: Arc<Campaign>,
-    /// Coupons issued so far.
     pub issued: i32,
 }
 
@@ -33,7 +32,6 @@ impl FindCampaigns {
         Self { db, redis, campaigns }
     }
 
-    /// Returns one campaign.
     pub async fn get(&self, id: CampaignId) -> Result<IssuedCampaign, Error> {
         let campaign = self.campaigns.get(id).await?.ok_or(Error::CampaignNotFound)?;
         self.count(campaign).await

@@ -52,7 +52,6 @@ impl WorkingSet {
         self.locked.get(&id)?.as_ref().err()
     }
 
-    /// Returns the campaigns of the coupons.
     pub fn campaign_ids(&self) -> Vec<CampaignId> {
         self.locked.values().flatten().map(|coupon| coupon.campaign_id).collect()
     }

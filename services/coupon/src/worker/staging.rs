@@ -8,7 +8,6 @@ use std::{convert::Infallible, time::Duration};
 /// Longest time until a failed staging is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The worker.
 pub struct Staging {
     pub stage: StageCampaign,
     /// Finds the campaigns that are queued.

@@ -10,7 +10,6 @@ pub enum Refusal {
     /// A field has a value that is not allowed.
     #[error(transparent)]
     Invalid(#[from] InvalidField),
-    /// There is no such event.
     #[error("there is no event {0}")]
     NotFound(EventId),
     /// The caller has used the request id for another request.
@@ -34,7 +33,6 @@ pub enum Refusal {
         /// Least time that must be left.
         lead: Duration,
     },
-    /// The event has closed.
     #[error("the event is {state}")]
     Closed { state: State },
     /// It is not yet time for the transition.

@@ -3,12 +3,10 @@
 use crate::domain::{OutgoingMessage, Schedule};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
 
-/// A sale event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Name shown to buyers.
     pub name: String,
-    /// Its times and its state.
     pub schedule: Schedule,
     /// Items on offer, in the order given at creation.
     pub items: Vec<Item>,

@@ -7,14 +7,12 @@ use stampede_vocab::{
     refuse_text_with_card_number,
 };
 
-/// A request to create an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
     /// The caller.
     pub creator: UserId,
     /// The caller's idempotency key.
     pub request_id: RequestId,
-    /// Fingerprint of the request.
     pub fingerprint: Fingerprint,
     name: String,
     times: Times,
@@ -40,12 +38,10 @@ impl NewEvent {
         EventId::derive(self.creator, &self.request_id)
     }
 
-    /// Returns the times of the event.
     pub fn times(&self) -> Times {
         self.times
     }
 
-    /// Returns the event, created `now`.
     pub fn event(&self, now: Timestamp) -> Event {
         let event_id = self.event_id();
         let items = self.items.iter().enumerate();

@@ -8,7 +8,6 @@ use stampede_vocab::{EventId, Timestamp};
 pub enum OutgoingMessage {
     /// An event was created, or its times were moved.
     Scheduled { event_id: EventId, version: i64, times: Times, items: Vec<Item> },
-    /// An event opened.
     Opened {
         event_id: EventId,
         version: i64,

@@ -24,7 +24,6 @@ impl Times {
         }
     }
 
-    /// Returns when the event opens.
     pub fn open_time(self) -> Timestamp {
         self.open_time
     }
@@ -43,27 +42,19 @@ impl Times {
 /// The state of an event, with the data that only that state has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Waiting for its opening.
     Scheduled,
-    /// Selling.
     Open {
-        /// When it opened.
         actual_open_time: Timestamp,
     },
     /// Its closing time has passed.
     Closed {
-        /// When it opened.
         actual_open_time: Timestamp,
-        /// When it closed.
         actual_close_time: Timestamp,
     },
     /// Ended by an operator.
     Cancelled {
-        /// When it opened, if it did.
         actual_open_time: Option<Timestamp>,
-        /// When it was cancelled.
         cancel_time: Timestamp,
-        /// The fate of its paid orders.
         paid_orders: PaidOrders,
     },
 }
@@ -73,7 +64,6 @@ pub enum State {
 pub enum PaidOrders {
     /// They stay as they are.
     Keep,
-    /// Each is refunded.
     Refund,
 }
 
@@ -134,7 +124,6 @@ pub struct Schedule {
     pub state: State,
     /// Incremented by each change.
     pub version: i64,
-    /// When it last changed.
     pub updated_at: Timestamp,
 }
 
@@ -238,9 +227,7 @@ pub struct Due {
 /// closes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advanced {
-    /// Schedules after their opening.
     pub opened: Vec<Schedule>,
-    /// Schedules after their closing.
     pub closed: Vec<Schedule>,
 }
 

@@ -21,7 +21,6 @@ pub fn new_event(caller: UserId, request: proto::CreateEventRequest) -> Result<N
     Ok(NewEvent::new((caller, request_id, fingerprint), request.name, times, items)?)
 }
 
-/// Converts the times of an event.
 pub fn times(
     open_time: Option<prost_types::Timestamp>,
     close_time: Option<prost_types::Timestamp>,
@@ -65,13 +64,11 @@ pub fn events(request: &proto::ListEventsRequest) -> Result<Paging, Problem> {
     Ok(Paging::parse("events", request.page_size, &request.page_token)?)
 }
 
-/// Converts a page of events.
 pub fn page(page: Page<Event>) -> proto::ListEventsResponse {
     let Page { rows, next_page_token } = page;
     proto::ListEventsResponse { events: rows.into_iter().map(event).collect(), next_page_token }
 }
 
-/// Converts an event.
 pub fn event(event: Event) -> proto::Event {
     let schedule = event.schedule;
     proto::Event {

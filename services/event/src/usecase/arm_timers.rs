@@ -30,7 +30,6 @@ const MAX_IN_FLIGHT: usize = 32;
 /// Why not every timer was armed.
 #[derive(Debug, thiserror::Error)]
 pub enum ArmError {
-    /// The events could not be read.
     #[error(transparent)]
     Db(#[from] DbError),
     /// A timer could not be set.

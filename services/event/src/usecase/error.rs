@@ -6,7 +6,6 @@ use stampede_db::{DbError, WorkError};
 /// Why a use case failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The request is refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]

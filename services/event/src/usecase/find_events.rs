@@ -22,7 +22,6 @@ impl FindEvents {
         Self { db }
     }
 
-    /// Returns the event of this id.
     pub async fn get(&self, id: EventId) -> Result<Event, Error> {
         let read = self.db.run("find_event", |mut conn| async move { store::events::find(&mut conn, id).await });
         Ok(read.await?.ok_or(Refusal::NotFound(id))?)

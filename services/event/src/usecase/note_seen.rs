@@ -30,7 +30,6 @@ pub struct SeenQueue {
     sender: mpsc::Sender<Seen>,
 }
 
-/// Records queued transitions.
 pub struct NoteSeen {
     db: Database,
     receiver: mpsc::Receiver<Seen>,
@@ -64,7 +63,6 @@ impl NoteSeen {
         self.receiver.try_recv().ok()
     }
 
-    /// Records the transitions.
     pub async fn run(&self, seen: Seen) -> Result<(), DbError> {
         let work = self.db.run("note_seen_events", |mut conn| async move {
             store::events::note_opened(&mut conn, &seen.opened, seen.committed).await?;

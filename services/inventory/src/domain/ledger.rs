@@ -18,7 +18,6 @@ pub enum LedgerCommand {
 }
 
 impl LedgerCommand {
-    /// The order of the command.
     pub const fn order_id(&self) -> OrderId {
         match self {
             Self::CommitAgain(order) => order.order_id,
@@ -80,13 +79,12 @@ pub enum LateAnswer {
 /// Whether the units of a row are committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryState {
-    /// Taken.
-    Committed { at: Timestamp },
-    /// Given back.
+    Committed {
+        at: Timestamp,
+    },
     Released {
         /// When they were last committed.
         committed_at: Timestamp,
-        /// When they were given back.
         released_at: Timestamp,
     },
 }
@@ -242,7 +240,6 @@ impl LedgerBatch {
         released
     }
 
-    /// Returns the changes to write.
     pub fn changes(self) -> Changes {
         let mut buyers: BTreeMap<ItemId, Vec<(UserId, i32)>> = BTreeMap::new();
         for (item_id, user_id) in &self.changed_buyers {

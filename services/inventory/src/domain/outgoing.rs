@@ -6,7 +6,6 @@ use stampede_vocab::{ItemId, OrderId};
 /// Why an order that was paid late was not committed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectReason {
-    /// Not enough units are left.
     SoldOut,
     /// The buyer would have more than the limit.
     LimitReached,
@@ -36,11 +35,7 @@ pub enum MessageBody {
         lines: Vec<OrderedLine>,
     },
     /// Nothing is committed.
-    Rejected {
-        reason: RejectReason,
-        /// Item that was refused.
-        item_id: ItemId,
-    },
+    Rejected { reason: RejectReason, item_id: ItemId },
     /// Nothing is committed any more: the order was refunded and gave its units back.
     GivenBack {
         /// One of its items.
@@ -52,7 +47,6 @@ pub enum MessageBody {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
     pub order_id: OrderId,
-    /// Its type and fields.
     pub body: MessageBody,
     /// Trace of the message that is answered.
     pub traceparent: Option<String>,

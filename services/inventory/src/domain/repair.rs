@@ -43,7 +43,6 @@ pub struct Restore {
     pub item_id: ItemId,
     /// The first version of its stock row whose changes are copied; 0 for all buyers.
     pub from: i64,
-    /// Whether it is staged.
     pub is_staged: bool,
 }
 
@@ -56,7 +55,6 @@ pub struct Repairs {
     pub restore: Vec<Restore>,
     /// Items whose buyers with units on hold are to be counted.
     pub recount: Vec<ItemId>,
-    /// The differences that were found.
     pub drifts: Vec<Drift>,
 }
 

@@ -12,7 +12,6 @@ pub struct Grant {
     pub user_id: UserId,
     /// Event of all lines.
     pub event_id: EventId,
-    /// Fingerprint of the request.
     pub fingerprint: Fingerprint,
     /// Place of arrival in the event.
     pub arrival: i64,
@@ -47,7 +46,6 @@ pub struct ReservedUnits {
     pub lines: Vec<OrderedLine>,
     /// Place of arrival in the event.
     pub arrival: i64,
-    /// When they were committed.
     pub committed_at: Timestamp,
     /// Whether this call committed them; false for a repeat.
     pub is_new: bool,
@@ -56,7 +54,6 @@ pub struct ReservedUnits {
 /// Price and titles of the item of a line, as staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
-    /// Price of one unit.
     pub unit_price: Money,
     /// Shared by the orders of a batch.
     pub titles: Arc<Titles>,
@@ -91,7 +88,6 @@ pub enum RefusalReason {
     CurrencyMismatch,
     /// The buyer would have more than the limit.
     LimitReached,
-    /// Not enough units are left.
     SoldOut,
 }
 

@@ -27,7 +27,6 @@ pub struct ShelfItem {
 /// An item of an event with its titles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
-    /// Quantities, limit and price.
     pub item: ShelfItem,
     /// Empty titles leave the stored ones as they are.
     pub titles: Titles,
@@ -50,7 +49,6 @@ pub struct Shelf {
 pub struct Withdrawal {
     pub event_id: EventId,
     pub event_version: i64,
-    /// When it was cancelled.
     pub cancel_time: Timestamp,
 }
 
@@ -83,7 +81,6 @@ impl Window {
 }
 
 impl ShelfItem {
-    /// Validates its numbers.
     pub fn checked(self) -> Result<Self, InvalidField> {
         at_least("total_units", self.total_units.into(), 1)?;
         at_least("limit_per_buyer", self.limit_per_buyer.into(), 1)?;

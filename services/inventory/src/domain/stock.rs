@@ -6,14 +6,11 @@ use stampede_vocab::{EventId, ItemId};
 /// An item: its offer and its committed units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
-    /// Event that offers it.
     pub event_id: EventId,
     /// Version of the event that staged it.
     pub event_version: i64,
     pub window: Window,
-    /// Quantities, limit and price.
     pub shelf: ShelfItem,
-    /// Its committed units.
     pub committed: Committed,
     /// Floor of the next places of arrival in the event; `None` before it was first staged in Redis.
     pub arrivals_floor: Option<i64>,
@@ -70,9 +67,7 @@ pub struct StockLevel {
     pub left_units: i32,
     /// Units in the ledger.
     pub committed_units: i32,
-    /// Units on hold.
     pub held_units: i32,
-    /// Gifts that are left.
     pub left_gift_units: i32,
 }
 

@@ -39,7 +39,6 @@ pub fn shelf(request: proto::StageStockRequest) -> Result<Shelf, Problem> {
     Ok(Shelf::new(event_id, request.event_version, window, items)?)
 }
 
-/// Converts the reservations of one call.
 pub fn reservations(request: proto::ReserveRequest) -> Result<Vec<EventReservation>, Problem> {
     field::ensure_count("reservations", request.reservations.len(), PER_CALL)?;
     Ok(field::each("reservations", request.reservations, reservation)?)
@@ -66,7 +65,6 @@ pub fn result(reserved: Reserved) -> proto::ReservationResult {
     proto::ReservationResult { outcome: Some(outcome) }
 }
 
-/// Converts the stock of each item.
 pub fn stocks(view: StockView) -> Vec<proto::Stock> {
     view.levels.into_iter().map(stock).collect()
 }

@@ -235,7 +235,6 @@ pub async fn page_of_events(
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// Returns these items.
 pub async fn of_items(conn: &mut MySqlConnection, items: &[ItemId]) -> Result<Vec<Item>, DbError> {
     if items.is_empty() {
         return Ok(Vec::new());

@@ -28,7 +28,6 @@ pub struct LedgerRequest {
 pub struct Batch {
     /// Events that are staged, or whose window has moved.
     pub shelves: Vec<Shelf>,
-    /// Events that were cancelled.
     pub withdrawals: Vec<Withdrawal>,
     /// Commands of orders to the ledger.
     pub requests: Vec<LedgerRequest>,

@@ -24,13 +24,11 @@ const TERM: Duration = Duration::from_secs(5);
 /// The outcome of a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repaired {
-    /// It is done.
     Complete,
     /// Another worker is on it, or the item has changed since: it has to be compared again.
     Pending,
 }
 
-/// One page of buyers.
 struct Page {
     buyers: Vec<(UserId, i32)>,
     /// Position of the next page; `None` after the last.

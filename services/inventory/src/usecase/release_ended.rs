@@ -92,7 +92,6 @@ impl ReleaseEnded {
         Ok(())
     }
 
-    /// Returns the time between two rounds.
     fn interval(&self) -> Duration {
         self.age / ROUNDS_PER_AGE
     }

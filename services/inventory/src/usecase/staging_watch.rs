@@ -13,7 +13,6 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// Both, in order.
     pub(super) const ALL: [Self; 2] = [Self::Ahead, Self::Open];
 
     /// Returns its name in metrics and logs.
@@ -39,7 +38,6 @@ struct Watched {
     missing: Option<Phase>,
 }
 
-/// The watched events.
 #[derive(Debug, Default)]
 pub(super) struct StagingWatch {
     events: HashMap<EventId, Watched>,

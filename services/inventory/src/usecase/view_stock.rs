@@ -23,7 +23,6 @@ pub struct ViewStock {
     hub: Hub<EventId, StockView>,
 }
 
-/// Reads the views.
 #[derive(Clone)]
 struct Reader {
     db: Database,
@@ -61,7 +60,6 @@ impl ViewStock {
         Ok(held)
     }
 
-    /// Returns the stock of the event.
     pub async fn run(&self, event: EventId) -> Result<StockView, Error> {
         let items = self.reader.items_of(event).await?;
         self.reader.view(&items).await?.ok_or(Error::NotReady(event))

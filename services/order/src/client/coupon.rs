@@ -29,7 +29,6 @@ pub struct Coupons {
 }
 
 impl Coupons {
-    /// Calls the service through this channel.
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
         let batch_client = client.clone();

@@ -31,7 +31,6 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Calls the service through this channel.
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
         let batch_client = client.clone();

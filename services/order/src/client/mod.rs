@@ -26,20 +26,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub enum PeerError {
     /// The service could not be reached, or failed.
     #[error("the {peer} service answered {:?}: {}", status.code(), status.message())]
-    Failed {
-        /// Name of the service.
-        peer: Service,
-        /// The error status.
-        status: Status,
-    },
+    Failed { peer: Service, status: Status },
     /// The call was not sent: the queue was full, or the deadline passed while it was queued.
     #[error("a call to the {peer} service: {error}")]
-    NotSent {
-        /// Name of the service.
-        peer: Service,
-        /// Why.
-        error: BatchError,
-    },
+    NotSent { peer: Service, error: BatchError },
 }
 
 impl PeerError {

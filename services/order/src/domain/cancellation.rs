@@ -9,9 +9,7 @@ pub struct Cancellation {
     pub event: EventId,
     /// Version of the event; the newest counts.
     pub event_version: i64,
-    /// Whether paid orders are refunded.
     pub refund_paid: bool,
-    /// When it was cancelled.
     pub cancel_time: Timestamp,
 }
 
@@ -22,9 +20,7 @@ pub struct Tally {
     pub ended: i32,
     /// Paid, and not to be refunded.
     pub kept: i32,
-    /// A refund is under way.
     pub refunding: i32,
-    /// Refunded.
     pub refunded: i32,
     /// Still to be ended, or being paid.
     pub remaining: i32,
@@ -33,9 +29,7 @@ pub struct Tally {
 /// The effect of a cancellation on an order in some state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Treatment {
-    /// It is cancelled.
     Cancel,
-    /// It is refunded.
     Refund,
     /// Nothing now: it has ended, or is being paid.
     None,

@@ -9,15 +9,12 @@ use std::collections::HashMap;
 /// Most lines of one order.
 const MAX_LINES: usize = stampede_vocab::limits::MAX_ORDER_LINES;
 
-/// A requested line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestedLine {
-    /// Item of the event.
     pub item: ItemId,
     pub units: Quantity,
 }
 
-/// A requested order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     /// The id it has or will have.
@@ -25,11 +22,9 @@ pub struct Draft {
     pub buyer: UserId,
     /// The buyer's idempotency key.
     pub request: RequestId,
-    /// Event to buy from.
     pub event: EventId,
     /// 1 to 20 lines, no item twice.
     pub lines: Vec<RequestedLine>,
-    /// Coupon to use.
     pub coupon: Option<CouponId>,
     /// Highest total that the buyer accepts.
     pub max_total: Option<Money>,

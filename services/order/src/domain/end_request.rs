@@ -29,9 +29,7 @@ impl EndVerb {
 /// A request that has ended an order. An order that a sweep has ended has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndRequest {
-    /// Cancel or refund.
     pub verb: EndVerb,
-    /// Caller.
     pub by: UserId,
     /// The caller's idempotency key.
     pub id: RequestId,

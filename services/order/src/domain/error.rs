@@ -20,7 +20,6 @@ pub enum PlaceRefusal {
     /// Two amounts have different currencies.
     #[error("the order is in {currency}")]
     CurrencyMismatch {
-        /// Field at fault.
         field: &'static str,
         /// Currency of the order.
         currency: Currency,
@@ -36,7 +35,6 @@ pub enum PlaceRefusal {
 /// Inventory's refusal of one reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StockRefusal {
-    /// Why.
     pub reason: StockReason,
     /// Index of the line at fault; `None` if the event is.
     pub line: Option<usize>,
@@ -50,13 +48,10 @@ pub enum StockReason {
     /// No stock of the event was ever staged.
     #[error("nothing of this event is on sale")]
     EventNotFound,
-    /// The event has not opened.
     #[error("the event has not opened")]
     EventNotOpen,
-    /// The event has closed.
     #[error("the event has closed")]
     EventClosed,
-    /// Not enough units are left.
     #[error("not enough units are left")]
     SoldOut,
     /// The buyer would have more than the limit.
@@ -114,7 +109,6 @@ pub enum CommandRefusal {
     /// Not in a state to be paid.
     #[error("an order that is {} cannot be paid", .0.as_str())]
     NotPayable(StateName),
-    /// The payment deadline has passed.
     #[error("the time to pay is over")]
     PaymentDeadlinePassed,
     /// The most payments have been declined, or the last decline was too recent.

@@ -15,7 +15,6 @@ pub struct Order {
     pub event: EventId,
     /// Idempotency key of the request that placed it.
     pub request: RequestId,
-    /// Fingerprint of that request.
     pub fingerprint: Fingerprint,
     /// Grows by one with each transition.
     pub version: i64,
@@ -23,7 +22,6 @@ pub struct Order {
     /// 1 to 20 lines of different items.
     pub lines: Vec<Line>,
     pub prices: Prices,
-    /// Coupon used for it.
     pub coupon: Option<CouponId>,
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
@@ -39,7 +37,6 @@ pub struct Order {
     pub form: Form,
     /// When it was accepted.
     pub created_at: Timestamp,
-    /// When it last changed.
     pub updated_at: Timestamp,
 }
 
@@ -55,12 +52,10 @@ pub enum Form {
 /// One line of an order. Its titles are reference-counted, since an order is cloned for its message and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Item bought.
     pub item: ItemId,
     pub units: Quantity,
     /// Price of one unit when it was reserved.
     pub unit_price: Money,
-    /// Gifts that come with it.
     pub gift_units: i32,
     /// Title of the item when it was reserved; empty if it was not known.
     pub title: Arc<str>,
@@ -71,7 +66,6 @@ pub struct Line {
 /// The item or its gift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GoodsKind {
-    /// The item bought.
     Item,
     /// The gift that came with it.
     Gift,
@@ -85,7 +79,6 @@ pub struct Goods {
     /// The item or its gift.
     pub kind: GoodsKind,
     pub units: i32,
-    /// When they were granted.
     pub grant_time: Timestamp,
     /// Title of the item or the gift; empty if it was not known.
     pub title: Arc<str>,
@@ -97,7 +90,6 @@ pub struct OrderStatus {
     pub id: OrderId,
     /// `None` if this version does not know the state. The order is written all the same.
     pub state: Option<StateName>,
-    /// Coupon used for it.
     pub coupon: Option<CouponId>,
 }
 

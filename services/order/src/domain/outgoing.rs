@@ -9,14 +9,12 @@ pub struct OutgoingMessage {
     pub order: OrderId,
     /// Its version after the change.
     pub version: i64,
-    /// Its type and fields.
     pub body: MessageBody,
 }
 
 /// A fact about an order, or a request to another service.
 #[derive(Clone, PartialEq, Eq)]
 pub enum MessageBody {
-    /// It was accepted.
     Placed {
         buyer: UserId,
         /// Event of all lines.
@@ -57,7 +55,6 @@ pub enum MessageBody {
         /// When it was fulfilled.
         at: Timestamp,
     },
-    /// The refund is done.
     Refunded {
         /// Coupon that was used and returns.
         coupon: Option<CouponId>,

@@ -10,7 +10,6 @@ pub struct Prices {
     pub subtotal: Money,
     /// The discount of the coupon, at most the subtotal.
     pub discount: Money,
-    /// The amount to pay.
     pub total: Money,
 }
 

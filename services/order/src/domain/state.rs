@@ -12,7 +12,6 @@ pub enum State {
     Pending,
     /// The units are committed; may be paid until `pay_deadline`.
     AwaitingPayment {
-        /// The payment deadline.
         pay_deadline: Timestamp,
     },
     /// A payment is under way.
@@ -44,7 +43,6 @@ pub enum State {
     },
     /// A refund is under way.
     Refunding(RefundOrigin),
-    /// The refund is done.
     Refunded(RefundOrigin),
 }
 
@@ -60,23 +58,14 @@ pub struct RefundOrigin {
 /// The name of a state, without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateName {
-    /// See [`State::Pending`].
     Pending,
-    /// See [`State::AwaitingPayment`].
     AwaitingPayment,
-    /// See [`State::Paying`].
     Paying,
-    /// See [`State::Paid`].
     Paid,
-    /// See [`State::Fulfilled`].
     Fulfilled,
-    /// See [`State::Expired`].
     Expired,
-    /// See [`State::Cancelled`].
     Cancelled,
-    /// See [`State::Refunding`].
     Refunding,
-    /// See [`State::Refunded`].
     Refunded,
 }
 
@@ -89,7 +78,6 @@ impl StateName {
         }
     }
 
-    /// Every state.
     pub const ALL: [Self; 9] = [
         Self::Pending,
         Self::AwaitingPayment,
@@ -131,7 +119,6 @@ impl StateName {
 }
 
 impl State {
-    /// Returns the name.
     pub const fn name(&self) -> StateName {
         match self {
             Self::Pending => StateName::Pending,

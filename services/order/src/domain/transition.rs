@@ -20,26 +20,20 @@ pub enum Input {
     StockRejected,
     /// The money was captured.
     PaymentApproved {
-        /// Attempt that succeeded.
         attempt: i32,
     },
     /// The money was captured for an order of a cancelled event.
     PaymentApprovedAfterCancel {
-        /// Attempt that succeeded.
         attempt: i32,
     },
     /// An attempt failed for good.
     PaymentDeclined {
-        /// Attempt that failed.
         attempt: i32,
         /// Why, such as `card_declined`.
         code: String,
     },
-    /// The refund is done.
     PaymentRefunded,
-    /// The buyer pays.
     Pay {
-        /// Caller.
         buyer: UserId,
         request: PayRequest,
         /// Token of the card or wallet.
@@ -49,14 +43,12 @@ pub enum Input {
     Cancel {
         /// The only user whose orders the caller may cancel; `None` for everybody's.
         owner: Option<UserId>,
-        /// Caller.
         by: UserId,
         /// The caller's idempotency key.
         request: RequestId,
     },
     /// An operator refunds.
     Refund {
-        /// Caller.
         operator: UserId,
         /// The caller's idempotency key.
         request: RequestId,
@@ -151,15 +143,12 @@ impl PaymentPolicy {
 /// One transition of an order, with everything that it changes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The state before.
     pub from: StateName,
-    /// The state after.
     pub to: State,
     /// The payment deadline that it sets; `None` to keep the old one.
     pub pay_deadline: Option<Timestamp>,
     /// The payment request that it starts, with its number.
     pub pay_request: Option<(i32, PayRequest)>,
-    /// The request that ends the order.
     pub end_request: Option<EndRequest>,
     /// The decline reason of the attempt that it ends.
     pub decline: Option<String>,
@@ -197,7 +186,6 @@ pub enum NoStep {
     AlreadyApplied,
     /// It does not apply in this state.
     Ignored,
-    /// The request is refused.
     Refused(CommandRefusal),
 }
 

@@ -22,7 +22,6 @@ use std::{collections::BTreeSet, time::Duration};
 /// Most ids of one look-up.
 const MAX_IDS: usize = stampede_vocab::limits::MAX_PER_CALL;
 
-/// Parses a requested order.
 pub fn draft(buyer: UserId, request: &proto::PlaceOrderRequest) -> Result<Draft, Problem> {
     let request_id = RequestId::of_request(&request.request_id)?;
     let event = field::id("event_id", &request.event_id)?;

@@ -13,7 +13,6 @@ pub struct OrderRpc {
     pub place: PlaceOrder,
     /// Pays, cancels, refunds.
     pub change: ChangeOrder,
-    /// Reads single orders.
     pub find: FindOrder,
     pub list: ListOrders,
     pub watch: WatchOrder,

@@ -15,7 +15,6 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DueWalk {
     pub event: EventId,
-    /// Whether paid orders are refunded.
     pub refund_paid: bool,
     /// When the newest message was applied.
     pub received_at: Timestamp,
@@ -32,10 +31,8 @@ pub struct DueWalk {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// The checkpoint of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// When the walk began.
     pub started_at: Timestamp,
     /// The position of the last order that was processed; `None` before the first.
     pub after: Option<(i64, Uuid)>,

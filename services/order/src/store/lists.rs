@@ -8,7 +8,6 @@ use stampede_db::{DbError, Statement};
 use stampede_vocab::{CouponId, EventId, OrderId, UserId};
 use uuid::Uuid;
 
-/// The index of a list.
 #[derive(Debug, Clone, Copy)]
 pub enum ListIndex {
     /// The orders of a buyer, newest first.

@@ -16,7 +16,6 @@ pub struct ChangeOrder {
 }
 
 impl ChangeOrder {
-    /// Changes orders in batches.
     pub fn new(transitions: Transitions) -> Self {
         let for_locked = transitions.clone();
         let change_unlocked = move |changes| {

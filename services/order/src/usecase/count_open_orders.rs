@@ -14,7 +14,6 @@ pub struct CountOpenOrders {
 }
 
 impl CountOpenOrders {
-    /// Counts orders of this schema.
     pub fn new(db: Database) -> Self {
         Self { db }
     }

@@ -45,7 +45,6 @@ pub(super) const LONGEST_PAUSE_AFTER_CHANGE: Duration = Duration::from_secs(300)
 /// Least time for which walks go on, even if every order has ended.
 const MIN_WALKING_TIME: Duration = Duration::from_secs(3_600);
 
-/// Ends the orders of cancelled events.
 pub struct EndEventOrders {
     db: Database,
     orders: SweepBatches,

@@ -11,16 +11,12 @@ use stampede_vocab::EventId;
 /// Why a use case failed. `Clone`, since a failed batch fails for each call in it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The order is refused.
     #[error(transparent)]
     Place(#[from] PlaceRefusal),
-    /// The change is refused.
     #[error(transparent)]
     Command(#[from] CommandRefusal),
-    /// A call to another service failed.
     #[error(transparent)]
     Peer(#[from] PeerError),
-    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
     /// The batch queue is full, or the batch failed.

@@ -16,7 +16,6 @@ pub struct EventCancellations {
 }
 
 impl EventCancellations {
-    /// Stores them in this schema.
     pub fn new(db: Database) -> Self {
         Self { db }
     }

@@ -19,7 +19,6 @@ pub struct FindOrder {
 }
 
 impl FindOrder {
-    /// Reads orders of this schema.
     pub fn new(db: Database) -> Self {
         let reading = db.clone();
         let queue = Batcher::new(batch("find_orders"), move |ids| find_all(reading.clone(), ids));

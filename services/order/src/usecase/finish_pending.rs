@@ -18,7 +18,6 @@ const BATCH_SIZE: u32 = 256;
 /// Age up to which an order is left to an inventory of an earlier release, which reports the commit by message.
 const MIN_AGE: Duration = Duration::from_secs(60);
 
-/// Finishes pending orders.
 pub struct FinishPending {
     db: Database,
     inventory: Inventory,

@@ -13,7 +13,6 @@ use stampede_db::{Database, DbError};
 use stampede_service::{Page, Paging};
 use stampede_vocab::{EventId, UserId};
 
-/// A list of orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
     /// The orders of a buyer, newest first.

@@ -29,7 +29,6 @@ pub struct SweepBatches {
 }
 
 impl SweepBatches {
-    /// Changes orders through these transitions.
     pub fn new(transitions: Transitions) -> Self {
         Self { transitions, logged: HashSet::new(), backed_off: BackedOff::default(), was_cut_short: false }
     }

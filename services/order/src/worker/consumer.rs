@@ -15,7 +15,6 @@ pub struct Consumer {
     cancellations: EventCancellations,
 }
 
-/// A decoded batch.
 #[derive(Default)]
 struct DecodedBatch {
     changes: Vec<Change>,

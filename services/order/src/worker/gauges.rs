@@ -25,7 +25,6 @@ impl Gauges {
         Self { count, open, unanswered }
     }
 
-    /// Measures once.
     pub async fn measure(&self) -> Result<(), DbError> {
         for (state, count) in self.count.run().await? {
             self.open.record(count, &[KeyValue::new("state", state.as_str())]);

@@ -65,7 +65,6 @@ pub struct Attempt {
     pub traceparent: Option<String>,
     /// When it was requested.
     pub created_at: Timestamp,
-    /// When it last changed.
     pub updated_at: Timestamp,
 }
 

@@ -99,7 +99,6 @@ impl Anomaly {
         }
     }
 
-    /// Returns its subject.
     pub fn subject(&self) -> Subject {
         match self {
             Self::RefundInDoubt { .. } | Self::RefundTakenBack { .. } | Self::RefundedElsewhere { .. } => {

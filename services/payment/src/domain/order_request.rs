@@ -14,7 +14,6 @@ pub struct OrderRequest {
 /// The kind of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Charge the buyer.
     Charge {
         /// Buyer.
         user_id: UserId,

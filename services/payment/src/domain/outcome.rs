@@ -6,11 +6,9 @@ use stampede_vocab::Money;
 /// The outcome of a charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The money was captured.
     Captured {
         /// The provider's id of the charge; `None` if there was nothing to pay.
         charge_id: Option<String>,
-        /// Captured amount.
         amount: Money,
     },
     /// Refused for good: nothing was captured, and nothing will be.
@@ -46,10 +44,8 @@ impl Outcome {
     }
 }
 
-/// The outcome of a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundOutcome {
-    /// The money was refunded.
     Refunded {
         /// The provider's id of the refund; `None` if there was nothing to give back, or it went back another way.
         refund_id: Option<String>,

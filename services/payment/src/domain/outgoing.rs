@@ -11,26 +11,23 @@ pub struct OutgoingMessage {
     pub version: i64,
     /// The trace in which it was requested.
     pub traceparent: Option<String>,
-    /// Its type and fields.
     pub body: MessageBody,
 }
 
 /// A fact about a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageBody {
-    /// The money was captured.
     Approved {
-        /// Attempt that succeeded.
         attempt: i32,
         captured: Money,
     },
     /// An attempt failed for good.
     Declined {
-        /// Attempt that failed.
         attempt: i32,
         /// Why.
         code: String,
     },
-    /// The money was refunded.
-    Refunded { refunded: Money },
+    Refunded {
+        refunded: Money,
+    },
 }

@@ -23,12 +23,10 @@ pub enum PaymentState {
         /// That attempt.
         attempt: i32,
     },
-    /// The refund is requested.
     Refunding {
         /// The attempt that captured the money.
         attempt: i32,
     },
-    /// The refund is done.
     Refunded {
         /// The attempt that captured the money.
         attempt: i32,
@@ -69,16 +67,13 @@ pub struct Payment {
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
-    /// The amount to pay.
     pub amount: Money,
     pub state: PaymentState,
     /// In order of their numbers.
     pub attempts: Vec<Attempt>,
     /// Grows by one with each change of the payment.
     pub version: i64,
-    /// When it was created.
     pub created_at: Timestamp,
-    /// When it last changed.
     pub updated_at: Timestamp,
 }
 

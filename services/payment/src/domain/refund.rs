@@ -6,7 +6,6 @@ use crate::domain::{
 };
 use stampede_vocab::{Money, Timestamp};
 
-/// The state of a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundState {
     /// To be sent to the provider, under the same key until it is done.
@@ -19,7 +18,6 @@ pub enum RefundState {
     /// The provider's answer does not fit, or none will come. Nothing more is sent or looked up, until an operator
     /// decides or the provider reports its end.
     Parked,
-    /// Done.
     Refunded {
         /// The provider's id of the refund; `None` if there was nothing to give back, or it went back another way.
         refund_id: Option<String>,
@@ -52,7 +50,6 @@ pub struct Refund {
     pub traceparent: Option<String>,
     /// When it was requested.
     pub created_at: Timestamp,
-    /// When it last changed.
     pub updated_at: Timestamp,
 }
 

@@ -13,7 +13,6 @@ pub struct Step {
     pub attempt: Option<AttemptKey>,
     /// The refund that it requests, or that was made elsewhere.
     pub refund: Option<Refund>,
-    /// The message to publish.
     pub message: Option<OutgoingMessage>,
 }
 

@@ -27,7 +27,6 @@ pub struct RefundPage {
     pub pending: Vec<String>,
     /// The id of the last refund on the page; `None` if it is empty.
     pub last: Option<String>,
-    /// Whether there is a next page.
     pub has_more: bool,
 }
 
@@ -103,7 +102,6 @@ impl ChargeAnswer {
         }
     }
 
-    /// Returns the record of the charge.
     pub(super) fn into_record(self) -> Result<ChargeRecord, ProviderError> {
         let refunded = money(self.refunded_minor, &self.currency).ok();
         let key = self.key.as_deref().and_then(|key| key.parse().ok());
@@ -129,7 +127,6 @@ impl RefundAnswer {
 }
 
 impl RefundListAnswer {
-    /// Returns the page.
     pub(super) fn into_page(self) -> Result<RefundPage, ProviderError> {
         let last = self.refunds.last().map(|refund| readable_id(refund.id.clone())).transpose()?;
         let is_foreign =

@@ -19,14 +19,12 @@ use tokio::time::Instant;
 /// Upper bound of the back-off between two probes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// The configuration of a breaker.
 #[derive(Debug, Clone, Copy)]
 pub struct BreakerPolicy {
     /// Failures in a row that open it.
     pub failures: u32,
     /// The first back-off; it doubles each time, up to ten seconds.
     pub pause: Duration,
-    /// Time-out of a probe.
     pub probe_timeout: Duration,
 }
 

@@ -65,12 +65,10 @@ pub enum ProviderError {
     /// The provider failed, is busy, or refuses the request.
     #[error("the provider answered {status} {code}")]
     Refused {
-        /// HTTP status.
         status: StatusCode,
         /// The provider's own code, if it gave one.
         code: String,
     },
-    /// The answer is malformed.
     #[error("the provider's answer cannot be read: {0}")]
     Unreadable(String),
 }

@@ -7,7 +7,6 @@ use crate::{
 use serde::Deserialize;
 use stampede_vocab::Timestamp;
 
-/// Longest notice, in bytes.
 const MAX_NOTICE_BYTES: usize = 64 * 1024;
 
 /// The content of a notice. It is a hint: its charge or refund is looked up, and that answer counts.
@@ -36,7 +35,6 @@ pub enum NoticeError {
     /// The signature is wrong, or too old.
     #[error("the signature does not fit the payload")]
     BadSignature,
-    /// The text is malformed.
     #[error("{0}")]
     Unreadable(String),
 }

@@ -10,7 +10,6 @@ use std::{sync::Arc, time::Duration};
 
 /// Largest difference between the time of a signature and the clock.
 const TOLERANCE: Duration = Duration::from_secs(300);
-/// Longest header.
 const MAX_HEADER_BYTES: usize = 1_024;
 /// Most digits of the time, more than needed.
 const MAX_TIME_DIGITS: usize = 12;

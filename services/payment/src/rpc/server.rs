@@ -8,7 +8,6 @@ use tonic::{Request, Response, Status};
 
 /// The use cases behind the RPCs.
 pub struct PaymentRpc {
-    /// Reads payments.
     pub find: FindPayments,
     /// Handles notices of the provider.
     pub webhook: HandleWebhook,

@@ -13,7 +13,6 @@ pub async fn read(conn: &mut MySqlConnection, list: &'static str) -> Result<Opti
     Ok(after.bind(list).fetch_optional(conn).await?)
 }
 
-/// Stores the cursor.
 pub async fn save(conn: &mut MySqlConnection, list: &'static str, after: &str, now: Timestamp) -> Result<(), DbError> {
     let save = sqlx::query(
         "INSERT INTO provider_cursors (list, after_id, updated_us) VALUES (?, ?, ?) \

@@ -41,7 +41,6 @@ pub type Found = Result<Payment, Unreadable>;
 pub struct Unreadable {
     pub id: PaymentId,
     pub created_at: Timestamp,
-    /// Why.
     pub error: DbError,
 }
 

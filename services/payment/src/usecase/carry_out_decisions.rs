@@ -41,7 +41,6 @@ impl CarryOutDecisions {
         Self { context }
     }
 
-    /// Carries out the open decisions.
     pub async fn run(&self) -> Result<(), DbError> {
         let found = self
             .context

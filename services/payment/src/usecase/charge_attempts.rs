@@ -19,7 +19,6 @@ pub struct ChargeAttempts {
 }
 
 impl ChargeAttempts {
-    /// Charges through this provider.
     pub fn new(context: Context, provider: HttpProvider, settle: SettleAttempts) -> Self {
         Self { context, provider, settle, scans: QueueScans::default() }
     }

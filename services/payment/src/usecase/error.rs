@@ -13,13 +13,11 @@ pub enum Error {
     /// There is no such payment, or it is somebody else's.
     #[error("there is no such payment")]
     NotFound,
-    /// The signature is wrong.
     #[error("the signature does not fit the payload")]
     InvalidSignature,
     /// The charge or refund of a notice was not looked up in time.
     #[error("what the notice is about cannot be looked up now")]
     NotLookedUp(String),
-    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
     /// The batch queue is full, or the batch failed.

@@ -19,7 +19,6 @@ pub struct FindPayments {
 }
 
 impl FindPayments {
-    /// Reads payments of this schema.
     pub fn new(db: Database) -> Self {
         Self { db }
     }

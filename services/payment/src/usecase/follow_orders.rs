@@ -23,7 +23,6 @@ use tokio::sync::OwnedSemaphorePermit;
 /// Why a batch was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
     /// One message can never be applied.
@@ -31,7 +30,6 @@ pub enum FollowError {
     Refused {
         /// Index of the message in its batch.
         index: usize,
-        /// Why.
         refusal: Refusal,
     },
     /// The stored payment of one message cannot be read.
@@ -39,7 +37,6 @@ pub enum FollowError {
     Unreadable {
         /// Index of the message in its batch.
         index: usize,
-        /// Why.
         error: DbError,
     },
 }

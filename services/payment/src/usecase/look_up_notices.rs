@@ -27,7 +27,6 @@ pub struct LookUpNotices {
 }
 
 impl LookUpNotices {
-    /// Looks up at this provider.
     pub fn new(
         context: Context,
         provider: HttpProvider,

@@ -40,7 +40,6 @@ const TURN_LEASE: Duration = Duration::from_secs(90);
 /// Why a round failed. The next one resumes at the cursor.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
-    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]

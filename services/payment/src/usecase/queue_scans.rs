@@ -20,7 +20,6 @@ const OVERLAP: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Default)]
 pub(super) struct QueueScans(Arc<Mutex<Option<(Instant, Timestamp)>>>);
 
-/// One scan of a queue.
 #[derive(Debug)]
 pub(super) struct Scan {
     started: Instant,
@@ -30,7 +29,6 @@ pub(super) struct Scan {
 }
 
 impl QueueScans {
-    /// Begins a scan.
     pub(super) fn begin(&self) -> Scan {
         let last_full = self.lock().filter(|(at, _)| at.elapsed() < FULL_SCAN_INTERVAL);
         let from = last_full.map_or(Timestamp::from_micros(0), |(_, now)| now.minus(OVERLAP));

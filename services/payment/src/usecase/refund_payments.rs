@@ -19,7 +19,6 @@ pub struct RefundPayments {
 }
 
 impl RefundPayments {
-    /// Refunds through this provider.
     pub fn new(context: Context, provider: HttpProvider, settle: SettleRefunds) -> Self {
         Self { context, provider, settle, scans: QueueScans::default() }
     }

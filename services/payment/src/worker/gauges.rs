@@ -27,7 +27,6 @@ impl Gauges {
         Self { reconcile, note_refunds, parked, unknown, unread }
     }
 
-    /// Measures once.
     pub async fn measure(&self) -> Result<(), DbError> {
         self.unknown.record(self.reconcile.count_unknown().await?, &[]);
         self.parked.record(self.reconcile.count_parked().await?, &[]);

@@ -25,14 +25,12 @@ pub trait Queue: Clone + Send + Sync + 'static {
     /// Claims at most `limit` jobs for this process; the claim is committed when this returns.
     fn claim(&self, limit: u32) -> impl Future<Output = Result<Vec<Self::Job>, DbError>> + Send;
 
-    /// Does one job.
     fn perform(&self, job: Self::Job) -> impl Future<Output = ()> + Send;
 
     /// Waits for a hint that there are new jobs. Hints may be lost: the queue is polled as well.
     fn woken(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// The configuration of a pool.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     /// Bounds the jobs under way.

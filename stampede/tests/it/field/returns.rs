@@ -23,7 +23,6 @@ const UNITS: i32 = 10;
 const GIFTS: i32 = 2;
 /// The messages by which orders return units, gifts and coupons.
 const ENDS: [&str; 2] = ["OrderCancelled", "OrderExpired"];
-/// Their readers.
 const READERS: [Service; 3] = [Service::Inventory, Service::Coupon, Service::Payment];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -42,7 +42,6 @@ pub struct Seen {
     pub answers: usize,
     /// The order of each request_id.
     pub orders: BTreeMap<String, String>,
-    /// Errors.
     pub faults: Vec<String>,
 }
 

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-/// Length of a period.
 const PERIOD: Duration = Duration::from_secs(4);
 /// Time between two cuts.
 const TICK: Duration = Duration::from_millis(20);

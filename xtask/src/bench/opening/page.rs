@@ -9,7 +9,7 @@ use std::fmt::Write;
 /// Size of one drawing, in pixels, without its marks.
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 160.0;
-/// Room for the marks.
+/// Room for the marks, in pixels.
 const MARGIN: f64 = 24.0;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;color:#1d2433}\

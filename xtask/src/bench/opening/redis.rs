@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-/// Longest wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for a message before the subscriber checks other work.
 const MESSAGE_TIMEOUT: Duration = Duration::from_millis(100);
