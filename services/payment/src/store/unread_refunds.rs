@@ -19,7 +19,8 @@ pub struct Unread {
     pub is_pending: bool,
 }
 
-/// Inserts these. Leaves an existing row unchanged, unless another refund of its charge is pending: then it begins anew.
+/// Inserts these. Leaves an existing row unchanged, unless another refund of its charge is pending: then it begins
+/// anew.
 pub async fn insert(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(), DbError> {
     if unread.is_empty() {
         return Ok(());
