@@ -16,6 +16,8 @@ pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
 pub const BODY_PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 /// Answers with more bytes are counted by their bytes until they are written. Smaller ones are limited by their number.
 pub const COUNTED_ANSWER_BYTES: usize = 16 * 1024;
+/// Largest answer as JSON: each address may have one, whatever its share.
+pub const LARGEST_ANSWER_BYTES: usize = 32 << 20;
 /// Longest time in which a watcher takes no message while one waits.
 pub const WATCHER_STALL_DEADLINE: Duration = Duration::from_secs(15);
 /// Most messages that wait for one watcher, one a subject, as the contract allows no more subjects.
@@ -54,7 +56,7 @@ pub struct LimitConfig {
     pub max_unfinished_bytes: usize,
 
     /// Bytes of large answers that have not been read.
-    #[arg(long, env = "STAMPEDE_MAX_UNREAD_BYTES", value_name = "BYTES", default_value_t = 64 << 20)]
+    #[arg(long, env = "STAMPEDE_MAX_UNREAD_BYTES", value_name = "BYTES", default_value_t = 96 << 20)]
     pub max_unread_bytes: usize,
 
     /// Connections at a time; over it the idlest are closed, and then newcomers.
@@ -155,7 +157,8 @@ impl LimitConfig {
     /// Returns the bounds of the bytes of large answers that are not written.
     pub fn answers(&self) -> PoolBounds {
         let pool = self.pool("answer_bytes", "answers are waiting to be read", self.max_unread_bytes);
-        PoolBounds { may_exceed: true, kept_percent: Class::kept_percent_of_answers, ..pool }
+        let of_address = pool.of_address.max(LARGEST_ANSWER_BYTES);
+        PoolBounds { of_address, kept_percent: Class::kept_percent_of_answers, ..pool }
     }
 
     pub fn streams(&self) -> PoolBounds {
@@ -172,7 +175,7 @@ impl LimitConfig {
     /// Returns a pool that is bounded by its total and the share of an address, with a share for each class.
     fn pool(&self, name: &'static str, what: &'static str, total: usize) -> PoolBounds {
         let (of_address, of_user, kept_percent) = (self.of_address(total), total, Class::kept_percent);
-        PoolBounds { name, what, total, of_address, may_exceed: false, of_user, kept_percent }
+        PoolBounds { name, what, total, of_address, of_user, kept_percent }
     }
 
     /// Returns the share of an address: at least 1, however small the total.
@@ -217,16 +220,12 @@ mod tests {
         }
     }
 
-    /// Largest answer as JSON.
-    const LARGEST_ANSWER_BYTES: usize = 32 << 20;
-
     #[test]
-    fn the_largest_list_fits_beside_what_is_kept_and_no_two_addresses_take_all() {
+    fn the_largest_list_fits_beside_what_is_kept_and_what_another_address_leaves_unread() {
         let flags = LimitConfig::augment_args(Command::new("gateway"));
         let bounds = LimitConfig::from_arg_matches(&flags.get_matches_from(["gateway"])).unwrap().answers();
         let kept = Class::ALL.into_iter().map(|class| bounds.total * (bounds.kept_percent)(class) / 100);
-        assert!(bounds.total - kept.sum::<usize>() >= LARGEST_ANSWER_BYTES);
-        assert!(bounds.may_exceed && bounds.of_address * 2 < bounds.total, "{bounds:?}");
+        assert!(bounds.total - kept.sum::<usize>() >= bounds.of_address + LARGEST_ANSWER_BYTES, "{bounds:?}");
     }
 
     #[test]

@@ -20,8 +20,6 @@ pub struct PoolBounds {
     pub total: usize,
     /// Units of one address; without effect if it is not less than `total`.
     pub of_address: usize,
-    /// Whether an address that holds less may take any number at once, so that the largest of all fits.
-    pub may_exceed: bool,
     /// Units of one buyer; likewise.
     pub of_user: usize,
     /// The share of all units that is reserved for a class, in percent.
@@ -96,14 +94,13 @@ impl Pool {
 
     fn check_holder(&self, held: &Held, holder: &Holder, units: usize) -> Result<(), By> {
         // A client without a limit of its own is refused only by the limit of all.
-        let is_over = |bound: usize, count: Option<&usize>, units: usize| {
+        let is_over = |bound: usize, count: Option<&usize>| {
             bound < self.bounds.total && count.copied().unwrap_or(0) + units > bound
         };
-        let of_address = if self.bounds.may_exceed { units.min(1) } else { units };
-        if holder.block.is_some_and(|block| is_over(self.bounds.of_address, held.by_address.get(&block), of_address)) {
+        if holder.block.is_some_and(|block| is_over(self.bounds.of_address, held.by_address.get(&block))) {
             return Err(By::Address);
         }
-        if holder.user.as_ref().is_some_and(|user| is_over(self.bounds.of_user, held.by_user.get(user), units)) {
+        if holder.user.as_ref().is_some_and(|user| is_over(self.bounds.of_user, held.by_user.get(user))) {
             return Err(By::User);
         }
         Ok(())
@@ -197,8 +194,8 @@ mod tests {
     use std::net::IpAddr;
 
     fn bounds(total: usize, of_address: usize, of_user: usize) -> PoolBounds {
-        let (may_exceed, kept_percent) = (false, Class::kept_percent);
-        PoolBounds { name: "requests", what: "", total, of_address, may_exceed, of_user, kept_percent }
+        let kept_percent = Class::kept_percent;
+        PoolBounds { name: "requests", what: "", total, of_address, of_user, kept_percent }
     }
 
     fn pool(total: usize, of_address: usize, of_user: usize) -> Arc<Pool> {
@@ -262,17 +259,6 @@ mod tests {
         assert_eq!(pool.in_use().1, 8);
         drop(permit);
         assert_eq!(pool.in_use().1, 0);
-    }
-
-    #[test]
-    fn an_address_exceeds_its_share_by_one_that_is_larger_and_by_no_more() {
-        let pool = Pool::new(PoolBounds { may_exceed: true, kept_percent: |_| 0, ..bounds(100, 12, 100) });
-        let _small = pool.take(&holder(1, ""), Class::PublicReads, 11).unwrap();
-        let large = pool.take(&holder(1, ""), Class::PublicReads, 50).unwrap();
-        assert_eq!(pool.take(&holder(1, ""), Class::PublicReads, 1).err(), Some(By::Address));
-        drop(large);
-        assert!(pool.take(&holder(1, ""), Class::PublicReads, 89).is_ok());
-        assert_eq!(pool.take(&holder(2, ""), Class::PublicReads, 90).err(), Some(By::All));
     }
 
     #[test]

@@ -141,17 +141,6 @@ async fn bodies_that_arrive_in_parts_are_bounded_by_their_bytes_and_whole_ones_a
 }
 
 #[tokio::test]
-async fn one_address_exceeds_its_share_of_unread_answers_by_one_of_them_and_by_no_more() {
-    // An eighth is room for less than one.
-    let (front, _guard) = front(&[("--max-unread-bytes", "500000")]).await;
-    let large = "/v1/events?page_token=large";
-    let unread = front.open(from("192.0.2.1", "", large)).await;
-    assert_eq!(unread.status(), 200, "every list arrives");
-    is_throttled(&front.send(from("192.0.2.1", "", large)).await);
-    assert_eq!(front.open(from("192.0.2.2", "", large)).await.status(), 200);
-}
-
-#[tokio::test]
 async fn large_answers_that_are_not_read_are_bounded_by_their_bytes() {
     let (front, _guard) = front(&[("--max-unread-bytes", "100000")]).await;
     let large = "/v1/events?page_token=large";
