@@ -32,10 +32,11 @@ async fn stored(sale: &Sale) -> Result<Coupon> {
 async fn a_campaign_is_created_once_and_a_coupon_released_once_whatever_fails() -> Result<()> {
     let (sale, link) = open(MeshBuilder::default(), &[Service::Coupon]).await?;
     let created = link.break_off_everywhere(&["INSERT INTO campaigns "]);
-    let create = || async { sale.create(new_campaign("repeated")).await.ok() };
+    let wanted = new_campaign("repeated");
+    let create = || async { sale.create(wanted.clone()).await.ok() };
     let campaign = eventually("the campaign is created", create).await;
     sale.mesh.until_broken(Service::Coupon, "create_campaign", &created).await;
-    assert_eq!(sale.create(new_campaign("repeated")).await?.campaign_id, campaign.campaign_id);
+    assert_eq!(sale.create(wanted.clone()).await?.campaign_id, campaign.campaign_id);
 
     let coupon = stored(&sale).await?;
     sale.hold(hold_request(&coupon, order(1))).await?;
