@@ -1,7 +1,7 @@
 //! The refund of captured money.
 
 use crate::domain::{
-    Anomaly, AttemptKey, RefundKey, RefundOutcome, Verdict,
+    Anomaly, AttemptKey, Doubt, RefundKey, RefundOutcome, Verdict,
     backoff::{backoff, slow_backoff},
 };
 use stampede_vocab::{Money, Timestamp};
@@ -110,12 +110,14 @@ impl Refund {
     }
 
     /// Returns an anomaly if the provider had done this refund and reports otherwise now, as of a card that is closed.
-    /// The refund stays done, since its order has ended. Ignores one that went back another way.
+    /// The refund stays done, since its order has ended. Ignores one that went back another way, and a request that was
+    /// refused or not answered, which says nothing of the refund.
     pub fn taken_back(&self, outcome: &RefundOutcome) -> Option<Anomaly> {
         match (&self.state, outcome) {
-            (RefundState::Refunded { refund_id: Some(_) }, RefundOutcome::InDoubt(doubt)) => {
-                Some(Anomaly::RefundTakenBack { key: self.of, doubt: doubt.clone() })
-            }
+            (
+                RefundState::Refunded { refund_id: Some(_) },
+                RefundOutcome::InDoubt(doubt @ (Doubt::Failed | Doubt::OtherAmount(_) | Doubt::UnknownState)),
+            ) => Some(Anomaly::RefundTakenBack { key: self.of, doubt: doubt.clone() }),
             _ => None,
         }
     }

@@ -387,7 +387,9 @@ fn a_refund_takes_everything_back_once() {
     let failed = RefundOutcome::InDoubt(Doubt::Failed);
     let taken_back = Anomaly::RefundTakenBack { key: refund.of, doubt: Doubt::Failed };
     assert_eq!(refund.taken_back(&failed), Some(taken_back));
-    assert_eq!(refund.taken_back(&RefundOutcome::Unresolved), None);
+    for nothing_said in [RefundOutcome::Unresolved, RefundOutcome::InDoubt(Doubt::NoAnswer)] {
+        assert_eq!(refund.taken_back(&nothing_said), None);
+    }
     let another_way = Refund { state: RefundState::Refunded { refund_id: None }, ..refund };
     assert_eq!(another_way.taken_back(&failed), None);
 

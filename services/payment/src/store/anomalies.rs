@@ -47,10 +47,10 @@ pub async fn park(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timest
     insert(conn, &anomalies, now).await
 }
 
-/// Inserts those of these anomalies, which changed nothing, that are not stored yet.
-pub async fn note(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timestamp) -> Result<(), DbError> {
+/// Inserts those of these anomalies, which changed nothing, that are not stored yet. Returns them.
+pub async fn note(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timestamp) -> Result<Vec<Anomaly>, DbError> {
     if anomalies.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let keys: Vec<_> = anomalies.iter().map(Anomaly::key).collect();
     let mut query = Statement::new("SELECT payment_id, attempt, kind, detail FROM anomalies WHERE ");
@@ -61,7 +61,8 @@ pub async fn note(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timest
     let new: Vec<_> = found
         .filter(|(anomaly, detail)| known.insert((anomaly.key(), anomaly.kind().to_owned(), detail.clone())))
         .collect();
-    insert(conn, &new, now).await
+    insert(conn, &new, now).await?;
+    Ok(new.into_iter().map(|(anomaly, _)| anomaly.clone()).collect())
 }
 
 /// Settles the anomalies of these attempts, whose end the provider has reported, or an operator has decided by another

@@ -239,6 +239,19 @@ async fn a_decision_that_the_provider_was_faster_than_is_not_kept_as_carried_out
 }
 
 #[tokio::test]
+async fn an_anomaly_is_new_once() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let mut conn = db.acquire().await?;
+    let key = AttemptKey { payment_id: queue(&mut conn, 1).await?, attempt: 1 };
+    let doubts = [Doubt::Failed, Doubt::UnknownState];
+    let [failed, other] = doubts.map(|doubt| Anomaly::RefundTakenBack { key, doubt });
+    assert_eq!(anomalies::note(&mut conn, &[failed.clone(), failed.clone()], NOW).await?, [failed.clone()]);
+    assert_eq!(anomalies::note(&mut conn, &[failed, other.clone()], NOW).await?, [other]);
+    assert_eq!(anomalies::count_open(&mut conn).await?, 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_turn_is_one_callers_until_it_ends_and_one_that_is_over_changes_nothing() -> Result<()> {
     const LIST: &str = "refunds";
     let db = World::new()?.schema(Service::Payment).await?;

@@ -72,7 +72,8 @@ impl LookUpNotices {
     }
 
     /// Looks up a refund of this service, and stores its outcome if it has ended. One that is done is looked up only if
-    /// its notice says that it `has_failed` since. If it has, that is stored as an anomaly.
+    /// its notice says that it `has_failed` since. If it has, that is stored as an anomaly, also where the refund is
+    /// done while this looks it up.
     pub async fn refund(&self, key: RefundKey, has_failed: bool) -> Result<(), Error> {
         let found =
             self.context.db.run("find_refund", move |mut conn| async move { refunds::find(&mut conn, key.0).await });
@@ -85,10 +86,6 @@ impl LookUpNotices {
             return Ok(());
         }
         match self.with_permit(self.provider.look_up_refund(&refund)).await? {
-            Some(Some(outcome)) if is_done => match refund.taken_back(&outcome) {
-                Some(anomaly) => self.note_refunds.note_taken_back(anomaly).await.map_err(Error::from),
-                None => Ok(()),
-            },
             Some(Some(outcome)) if outcome != RefundOutcome::Unresolved => self.settle_refunds.run(key, outcome).await,
             Some(Some(_) | None) | None => Ok(()),
         }

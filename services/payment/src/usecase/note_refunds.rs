@@ -270,19 +270,6 @@ impl NoteRefunds {
         self.context.report(noted.await?.iter());
         Ok(())
     }
-
-    /// Stores the anomaly of a refund that was done and is not any more. Idempotent.
-    pub async fn note_taken_back(&self, anomaly: Anomaly) -> Result<(), DbError> {
-        let (now, taken_back): (Timestamp, Arc<[Anomaly]>) = (Timestamp::now(), [anomaly].into());
-        let to_note = taken_back.clone();
-        let noted = self.context.db.transact("note_refunds", move |conn| {
-            let to_note = to_note.clone();
-            Box::pin(async move { write_taken_back(conn, &to_note, now).await })
-        });
-        noted.await?;
-        self.context.report(taken_back.iter());
-        Ok(())
-    }
 }
 
 /// Returns whether the refund of this charge was pending, and may be done later than now.
@@ -308,12 +295,7 @@ async fn move_cursor(
     Ok(true)
 }
 
-async fn write_taken_back(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timestamp) -> Result<(), DbError> {
-    // Locked, so that of two that note the same the second finds it.
-    let _locked = WorkingSet::lock(conn, anomalies.iter().map(|anomaly| anomaly.key().payment_id)).await?;
-    anomalies::note(conn, anomalies, now).await
-}
-
+/// Stores what these charges were refunded by others. Returns the anomalies that are new.
 async fn write(
     conn: &mut MySqlConnection,
     refunded: &[(AttemptKey, Money)],
@@ -324,6 +306,5 @@ async fn write(
         .iter()
         .filter_map(|(key, refunded)| payments.get_mut(key.payment_id)?.refunded_elsewhere(key.attempt, *refunded))
         .collect();
-    anomalies::note(conn, &noted, now).await?;
-    Ok(noted)
+    anomalies::note(conn, &noted, now).await
 }

@@ -13,7 +13,7 @@ use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
 use stampede_db::{Bisection, DbError, Statements};
 use stampede_vocab::Timestamp;
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 /// The outcome of one charge.
 #[derive(Debug, Clone)]
@@ -146,11 +146,15 @@ impl Changes {
         !(self.unparked.is_empty() && self.parked.is_empty() && self.noted.is_empty())
     }
 
-    async fn save_anomalies(&self, conn: &mut MySqlConnection, now: Timestamp) -> Result<(), DbError> {
+    /// Writes the anomalies, and keeps those noted that were not stored before, to report them once.
+    async fn save_anomalies(&mut self, conn: &mut MySqlConnection, now: Timestamp) -> Result<(), DbError> {
         store::anomalies::close(conn, Subject::Charge, &self.unparked, now).await?;
         store::anomalies::park(conn, &self.parked, now).await?;
-        let noted: Vec<_> = self.noted.iter().filter(|anomaly| anomaly.is_for_operator()).cloned().collect();
-        store::anomalies::note(conn, &noted, now).await
+        let (noted, surplus): (Vec<_>, Vec<_>) =
+            mem::take(&mut self.noted).into_iter().partition(Anomaly::is_for_operator);
+        self.noted = store::anomalies::note(conn, &noted, now).await?;
+        self.noted.extend(surplus);
+        Ok(())
     }
 }
 

@@ -49,13 +49,16 @@ struct Locked {
     finished: Vec<AttemptKey>,
     /// The anomalies of refunds that are parked now.
     parked: Vec<Anomaly>,
+    /// The anomalies of refunds that were done and are not any more.
+    taken_back: Vec<Anomaly>,
 }
 
 /// The outcome of one part of a batch.
 struct Written {
     /// One for each call: a failure if its refund or payment cannot be read.
     results: Vec<Result<(), DbError>>,
-    parked: Vec<Anomaly>,
+    /// The anomalies that are new.
+    anomalies: Vec<Anomaly>,
 }
 
 /// Settles a batch in one transaction, or in several by bisection if the database refuses the data of a call.
@@ -71,7 +74,7 @@ async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Resul
         match written.await {
             Ok(written) => {
                 context.outbox.wake();
-                context.report(written.parked.iter());
+                context.report(written.anomalies.iter());
                 bisection.part_written(written.results);
             }
             Err(error) => {
@@ -87,13 +90,18 @@ async fn write(conn: &mut MySqlConnection, part: &[RefundSettlement], now: Times
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
     // After the payments, the lock order of every transaction that locks both: the reverse order could deadlock.
     let refunds = store::refunds::lock(conn, &ids).await?;
-    let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), finished: Vec::new(), parked: Vec::new() };
+    let mut locked = Locked::of(payments, refunds);
     let results: Vec<_> = part.iter().map(|settlement| locked.settle(settlement, now)).collect();
-    let parked = locked.save(conn, now).await?;
-    Ok(Written { results, parked })
+    let anomalies = locked.save(conn, now).await?;
+    Ok(Written { results, anomalies })
 }
 
 impl Locked {
+    fn of(payments: WorkingSet, refunds: BTreeMap<AttemptKey, Result<Refund, DbError>>) -> Self {
+        let (changed, finished) = (BTreeSet::new(), Vec::new());
+        Self { payments, refunds, changed, finished, parked: Vec::new(), taken_back: Vec::new() }
+    }
+
     /// Applies the outcome of a refund. Fails if the refund or its payment cannot be read.
     fn settle(&mut self, settlement: &RefundSettlement, now: Timestamp) -> Result<(), DbError> {
         let of = settlement.key.0;
@@ -104,7 +112,10 @@ impl Locked {
             None => return Ok(()),
         };
         match refund.settle(settlement.outcome.clone(), now) {
-            RefundSettled::AlreadyKnown => return Ok(()),
+            RefundSettled::AlreadyKnown => {
+                self.taken_back.extend(refund.taken_back(&settlement.outcome));
+                return Ok(());
+            }
             RefundSettled::StillOpen => {}
             RefundSettled::Parked(anomaly) => self.parked.push(anomaly),
             RefundSettled::Finished => {
@@ -119,14 +130,16 @@ impl Locked {
         Ok(())
     }
 
-    /// Writes the changes and their messages. Returns the anomalies of the refunds that are parked now.
+    /// Writes the changes and their messages. Returns the anomalies that are new.
     async fn save(self, conn: &mut MySqlConnection, now: Timestamp) -> Result<Vec<Anomaly>, DbError> {
-        let Self { payments, refunds, changed, finished, parked } = self;
+        let Self { payments, refunds, changed, finished, mut parked, taken_back } = self;
         let saved = payments.save(conn).await?;
         let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
         store::refunds::save(conn, &changed).await?;
         store::anomalies::close(conn, Subject::Refund, &finished, now).await?;
         store::anomalies::park(conn, &parked, now).await?;
+        // After the others are closed: it stays open even if its refund was done in this batch.
+        parked.extend(store::anomalies::note(conn, &taken_back, now).await?);
         store::outbox::append(conn, &saved.messages).await?;
         Ok(parked)
     }
