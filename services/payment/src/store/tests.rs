@@ -6,6 +6,7 @@ use crate::{
         Claim, KeyRow, ReadMode, anomalies,
         attempts::{self, Claimable},
         payments, refunds, turns,
+        unread_refunds::{self, Unread},
     },
 };
 use anyhow::{Context, Result};
@@ -248,6 +249,24 @@ async fn an_anomaly_is_new_once() -> Result<()> {
     assert_eq!(anomalies::note(&mut conn, &[failed.clone(), failed.clone()], NOW).await?, [failed.clone()]);
     assert_eq!(anomalies::note(&mut conn, &[failed, other.clone()], NOW).await?, [other]);
     assert_eq!(anomalies::count_open(&mut conn).await?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_charge_that_is_not_shown_is_counted_until_it_is_whatever_is_pending() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let mut conn = db.acquire().await?;
+    let charge =
+        |is_pending, is_unread| Unread { charge_id: "ch_1".to_owned(), due_at: NOW, tries: 0, is_pending, is_unread };
+    unread_refunds::insert(&mut conn, &[charge(true, false)]).await?;
+    assert_eq!(unread_refunds::count_unread(&mut conn).await?, 0, "it is shown");
+    for found in [charge(true, true), charge(true, false)] {
+        unread_refunds::insert(&mut conn, &[found]).await?;
+        assert_eq!(unread_refunds::count_unread(&mut conn).await?, 1);
+    }
+    assert_eq!(unread_refunds::due(&mut conn, NOW, 9).await?, [charge(true, true)]);
+    unread_refunds::postpone(&mut conn, &[charge(true, false)]).await?;
+    assert_eq!(unread_refunds::count_unread(&mut conn).await?, 0, "it is shown");
     Ok(())
 }
 

@@ -17,10 +17,12 @@ pub struct Unread {
     pub tries: u32,
     /// Whether its refund was pending when the page was read. The provider may show it then before the refund is done.
     pub is_pending: bool,
+    /// Whether the provider has not shown it when it was last looked up.
+    pub is_unread: bool,
 }
 
 /// Inserts these. Leaves an existing row unchanged, unless another refund of its charge is pending: then it begins
-/// anew.
+/// anew. One that the provider has not shown stays unread.
 pub async fn insert(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(), DbError> {
     if unread.is_empty() {
         return Ok(());
@@ -28,7 +30,8 @@ pub async fn insert(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(),
     let mut query = insert_of(unread);
     query.push(
         " ON DUPLICATE KEY UPDATE due_us = IF(VALUES(is_pending), VALUES(due_us), due_us), \
-         tries = IF(VALUES(is_pending), VALUES(tries), tries), is_pending = is_pending OR VALUES(is_pending)",
+         tries = IF(VALUES(is_pending), VALUES(tries), tries), is_pending = is_pending OR VALUES(is_pending), \
+         is_unread = is_unread OR VALUES(is_unread)",
     );
     query.execute(conn).await?;
     Ok(())
@@ -36,36 +39,39 @@ pub async fn insert(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(),
 
 /// Returns up to `limit` due rows, most overdue first.
 pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Result<Vec<Unread>, DbError> {
-    let due = sqlx::query_as::<_, (String, i64, i32, bool)>(
-        "SELECT charge_id, due_us, tries, is_pending FROM unread_refunds WHERE due_us <= ? ORDER BY due_us LIMIT ?",
+    let due = sqlx::query_as::<_, (String, i64, i32, bool, bool)>(
+        "SELECT charge_id, due_us, tries, is_pending, is_unread FROM unread_refunds WHERE due_us <= ? \
+         ORDER BY due_us LIMIT ?",
     );
     let rows = due.bind(now.micros()).bind(limit).fetch_all(conn).await?;
-    let unread = |(charge_id, due_us, tries, is_pending)| {
-        Ok(Unread { charge_id, due_at: Timestamp::from_micros(due_us), tries: count(tries)?, is_pending })
+    let unread = |(charge_id, due_us, tries, is_pending, is_unread)| {
+        Ok(Unread { charge_id, due_at: Timestamp::from_micros(due_us), tries: count(tries)?, is_pending, is_unread })
     };
     rows.into_iter().map(unread).collect()
 }
 
-/// Updates the due time of these, the number of tries, and whether they are pending.
+/// Updates the due time of these, the number of tries, and whether they are pending or unread.
 pub async fn postpone(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(), DbError> {
     if unread.is_empty() {
         return Ok(());
     }
     let mut query = insert_of(unread);
     query.push(
-        " ON DUPLICATE KEY UPDATE due_us = VALUES(due_us), tries = VALUES(tries), is_pending = VALUES(is_pending)",
+        " ON DUPLICATE KEY UPDATE due_us = VALUES(due_us), tries = VALUES(tries), \
+         is_pending = VALUES(is_pending), is_unread = VALUES(is_unread)",
     );
     query.execute(conn).await?;
     Ok(())
 }
 
 fn insert_of(unread: &[Unread]) -> Statement {
-    let mut query = Statement::new("INSERT INTO unread_refunds (charge_id, due_us, tries, is_pending) ");
+    let mut query = Statement::new("INSERT INTO unread_refunds (charge_id, due_us, tries, is_pending, is_unread) ");
     query.push_values(unread, |mut row, unread| {
         row.push_bind(&unread.charge_id)
             .push_bind(unread.due_at.micros())
             .push_bind(unread.tries)
-            .push_bind(i32::from(unread.is_pending));
+            .push_bind(i32::from(unread.is_pending))
+            .push_bind(i32::from(unread.is_unread));
     });
     query
 }
@@ -83,7 +89,6 @@ pub async fn delete(conn: &mut MySqlConnection, read: &[Unread]) -> Result<(), D
 
 /// Returns the number of charges that the provider does not show.
 pub async fn count_unread(conn: &mut MySqlConnection) -> Result<u64, DbError> {
-    let count: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM unread_refunds WHERE NOT is_pending").fetch_one(conn).await?;
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM unread_refunds WHERE is_unread").fetch_one(conn).await?;
     Ok(count.unsigned_abs())
 }

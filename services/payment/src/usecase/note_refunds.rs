@@ -150,10 +150,13 @@ impl NoteRefunds {
         let LookedUp { ours, unread, .. } = looked_up;
         let due_at = Timestamp::now().plus(self.interval);
         let pending: BTreeSet<String> = pending.into_iter().collect();
+        let again = |charge_id: String, is_unread| {
+            let is_pending = pending.contains(&charge_id);
+            Unread { charge_id, due_at, tries: 0, is_pending, is_unread }
+        };
         let shown = pending.iter().filter(|charge_id| ours.contains(*charge_id)).cloned();
-        let charges: BTreeSet<String> = unread.into_iter().chain(shown).collect();
-        let charges = charges.into_iter();
-        charges.map(|id| Unread { is_pending: pending.contains(&id), charge_id: id, due_at, tries: 0 }).collect()
+        let shown = shown.map(|charge_id| again(charge_id, false));
+        unread.into_iter().map(|charge_id| again(charge_id, true)).chain(shown).collect()
     }
 
     /// Stores the cursor, and the charges up to it that are to be looked up again; `None` resets the cursor to the
@@ -186,8 +189,8 @@ impl NoteRefunds {
         let (mut unread, read): (Vec<Unread>, Vec<Unread>) =
             due.into_iter().partition(|due| looked_up.unread.contains(&due.charge_id) || may_still_be_done(due));
         for unread in &mut unread {
-            // One that is never shown is counted as unread in the end.
             unread.is_pending = may_still_be_done(unread);
+            unread.is_unread = looked_up.unread.contains(&unread.charge_id);
             unread.tries = unread.tries.saturating_add(1);
             unread.due_at = Timestamp::now().plus(backoff_within(self.interval, LONGEST_PAUSE, unread.tries));
         }
