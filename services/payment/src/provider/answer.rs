@@ -14,6 +14,8 @@ pub struct ChargeRecord {
     pub key: Option<AttemptKey>,
     /// The refunded amount; `None` if it cannot be read.
     pub refunded: Option<Money>,
+    /// Whether all of it was refunded: no other refund of it is to come.
+    pub is_given_back: bool,
     /// The outcome so far.
     pub outcome: Outcome,
 }
@@ -105,7 +107,8 @@ impl ChargeAnswer {
     pub(super) fn into_record(self) -> Result<ChargeRecord, ProviderError> {
         let refunded = money(self.refunded_minor, &self.currency).ok();
         let key = self.key.as_deref().and_then(|key| key.parse().ok());
-        Ok(ChargeRecord { key, refunded, outcome: self.into_outcome()? })
+        let is_given_back = self.refunded_minor > 0 && self.refunded_minor >= self.amount_minor;
+        Ok(ChargeRecord { key, refunded, is_given_back, outcome: self.into_outcome()? })
     }
 }
 

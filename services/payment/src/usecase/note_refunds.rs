@@ -6,7 +6,7 @@
 //!
 //! A charge of the list that cannot be looked up blocks no other: it is stored together with the cursor that passes it,
 //! and looked up again with back-off, until the provider shows it. So is a charge of this service whose refund is
-//! pending, for two weeks at least.
+//! pending, for two weeks at least, unless all of it is refunded before.
 
 use super::{Context, working_set::WorkingSet};
 use crate::{
@@ -52,8 +52,18 @@ struct LookedUp {
     charges: Vec<ChargeRecord>,
     /// Ids of those that are charges of this service.
     ours: BTreeSet<String>,
+    /// Ids of those that were refunded as a whole.
+    given_back: BTreeSet<String>,
     /// Ids of charges that the provider has not shown.
     unread: Vec<String>,
+}
+
+impl LookedUp {
+    /// Returns whether this charge, which is among them, has to be looked up once more.
+    fn is_to_be_read_again(&self, due: &Unread) -> bool {
+        let may_change = may_still_be_done(due) && !self.given_back.contains(&due.charge_id);
+        may_change || self.unread.contains(&due.charge_id)
+    }
 }
 
 /// Finds and notes refunds of others. Cheap to clone.
@@ -187,7 +197,7 @@ impl NoteRefunds {
         let looked_up = self.look_up_all(due.iter().map(|unread| unread.charge_id.clone()).collect()).await;
         self.note(&looked_up.charges).await?;
         let (mut unread, read): (Vec<Unread>, Vec<Unread>) =
-            due.into_iter().partition(|due| looked_up.unread.contains(&due.charge_id) || may_still_be_done(due));
+            due.into_iter().partition(|due| looked_up.is_to_be_read_again(due));
         for unread in &mut unread {
             unread.is_pending = may_still_be_done(unread);
             unread.is_unread = looked_up.unread.contains(&unread.charge_id);
@@ -225,6 +235,9 @@ impl NoteRefunds {
         for (charge_id, found) in answers {
             match found {
                 Ok(Some(charge)) => {
+                    if charge.is_given_back {
+                        looked_up.given_back.insert(charge_id.clone());
+                    }
                     if charge.key.is_some() {
                         looked_up.ours.insert(charge_id);
                     }

@@ -229,6 +229,8 @@ async fn a_refund_by_hand_that_was_pending_when_the_list_was_read_is_found_when_
     provider.says_of(Ask::ChargeById, "ch_1", 200, shown(PRICE));
     sqlx::query("UPDATE unread_refunds SET due_us = 1").execute(&mut *sale.conn().await?).await?;
     noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    let left = "SELECT COUNT(*) FROM unread_refunds";
+    eventually("none is left", || async { sale.number(left).await.ok().filter(|left| *left == 0) }).await;
     sale.mesh.stop().await
 }
 
