@@ -58,6 +58,8 @@ async fn a_charge_too_many_is_named_even_if_it_was_given_back() {
 
 const DECLINED_BY_OPERATOR: &str = "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, state, verdict, found_us) VALUES ({payment}, 2, 'CHARGE', 'NO_ANSWER', 'x', 'SETTLED', 'DECLINED', 0)";
 
+const TAKEN_BACK: &str = "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, state, verdict, found_us) VALUES ({payment}, 2, 'REFUND', 'REFUND_TAKEN_BACK', 'x', 'SETTLED', 'NOTED', 0)";
+
 /// Whether promise 3 holds: the attempts that are made up here break others.
 fn charged_right(sold: &Sold) -> bool {
     sold.sale.run_audit(AT_ONCE).promises[2].holds
@@ -76,6 +78,10 @@ async fn a_late_capture_of_a_declined_attempt_is_named_until_all_of_it_is_refund
     let part = json!({"charge_id": late["id"], "amount_minor": 1_000});
     ask(&sold.sale, "/v1/refunds", "a-part-by-hand", &part).await;
     sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment)]);
+    // An operator knows that a refund of it has failed since.
+    sold.run(&[(Service::Payment, TAKEN_BACK)]).await;
+    assert!(charged_right(&sold));
+    sold.run(&[(Service::Payment, "DELETE FROM anomalies WHERE kind = 'REFUND_TAKEN_BACK'")]).await;
     let rest = json!({"charge_id": late["id"], "amount_minor": 1_998});
     ask(&sold.sale, "/v1/refunds", "the-rest-by-hand", &rest).await;
     assert!(charged_right(&sold));

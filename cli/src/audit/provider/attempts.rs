@@ -18,20 +18,22 @@ pub struct Attempt {
     pub has_captured: bool,
     /// Whether an operator has declined it, although the provider may have captured it.
     pub is_given_up: bool,
-    /// The part of it that an operator knows to be refunded at the provider, and has left at that.
+    /// What an operator knows of its refund at the provider, and has left at that.
     pub noted_refund: NotedRefund,
     pub captured_minor: i64,
     pub refunded_minor: i64,
     pub currency: String,
 }
 
-/// A refund at the provider that an operator has noted.
+/// What an operator has noted of a refund at the provider.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NotedRefund {
     #[default]
     None,
     Part,
     Whole,
+    /// It was done by our records, and has failed since.
+    TakenBack,
 }
 
 /// A payment of the page.
@@ -57,7 +59,9 @@ const ATTEMPTS: &str = "SELECT a.payment_id, a.attempt, a.state IN ('APPROVED', 
      EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
      AND n.kind = 'REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'NOTED' \
      AND SUBSTRING_INDEX(n.detail, ' of the ', 1) \
-         = SUBSTRING_INDEX(SUBSTRING_INDEX(n.detail, ' that ', 1), ' of the ', -1)) FROM \
+         = SUBSTRING_INDEX(SUBSTRING_INDEX(n.detail, ' that ', 1), ' of the ', -1)), \
+     EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
+     AND n.kind = 'REFUND_TAKEN_BACK' AND n.state = 'SETTLED' AND n.verdict = 'NOTED') FROM \
      (SELECT id FROM {payment}.payments WHERE id > ? ORDER BY id LIMIT {page}) p \
      JOIN {payment}.attempts a ON a.payment_id = p.id";
 
@@ -71,11 +75,13 @@ struct Standing {
 
 impl Standing {
     fn read(row: &MySqlRow) -> anyhow::Result<Self> {
-        let (part, whole): (bool, bool) = (row.try_get(4)?, row.try_get(5)?);
-        let noted_refund = match (part, whole) {
-            (_, true) => NotedRefund::Whole,
-            (true, false) => NotedRefund::Part,
-            (false, false) => NotedRefund::None,
+        let (part, whole, taken_back): (bool, bool, bool) = (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+        // Of one that was taken back, all is refunded by our records: more than that was not noted.
+        let noted_refund = match (part, whole, taken_back) {
+            (_, _, true) => NotedRefund::TakenBack,
+            (_, true, false) => NotedRefund::Whole,
+            (true, false, false) => NotedRefund::Part,
+            (false, false, false) => NotedRefund::None,
         };
         Ok(Self { has_ended: row.try_get(2)?, is_given_up: row.try_get(3)?, noted_refund })
     }

@@ -84,8 +84,11 @@ impl Found {
         }
         if !ours.has_captured {
             // The provider may have captured a charge that an operator has declined: then it must be refunded as a
-            // whole.
-            if !ours.is_given_up || theirs.refunded_minor != theirs.amount_minor {
+            // whole, unless an operator knows that the refund has failed since.
+            let is_taken_back = ours.noted_refund == NotedRefund::TakenBack;
+            let is_back = theirs.refunded_minor == theirs.amount_minor
+                || (is_taken_back && (0..theirs.amount_minor).contains(&theirs.refunded_minor));
+            if !ours.is_given_up || !is_back {
                 self.surplus.push(format!("{key} ({theirs})"));
             }
         } else if theirs.amount_minor != ours.captured_minor || !is_refund_right(ours, theirs) {
@@ -107,8 +110,8 @@ impl Found {
     }
 }
 
-/// Returns whether as much was refunded as our records have, or more of which an operator knows. A refund that they
-/// know of in part may not be of the whole, and none may be of more than was captured.
+/// Returns whether as much was refunded as our records have, or more or less of which an operator knows. A refund that
+/// they know of in part may not be of the whole, and none may be of more than was captured.
 fn is_refund_right(ours: &Attempt, theirs: &Charge) -> bool {
     let more = ours.refunded_minor + 1;
     theirs.refunded_minor == ours.refunded_minor
@@ -116,13 +119,14 @@ fn is_refund_right(ours: &Attempt, theirs: &Charge) -> bool {
             NotedRefund::None => false,
             NotedRefund::Part => (more..theirs.amount_minor).contains(&theirs.refunded_minor),
             NotedRefund::Whole => (more..=theirs.amount_minor).contains(&theirs.refunded_minor),
+            NotedRefund::TakenBack => (0..ours.refunded_minor).contains(&theirs.refunded_minor),
         }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use NotedRefund::{Part, Whole};
+    use NotedRefund::{Part, TakenBack, Whole};
     use stampede_vocab::PaymentId;
 
     const KEY: Key = Key { payment: PaymentId::from_uuid(uuid::Uuid::from_u128(1)), attempt: 1 };
@@ -146,7 +150,7 @@ mod tests {
         Attempt { is_given_up: true, ..ours(0, 0) }
     }
 
-    /// Returns an attempt of which an operator knows that so much more was refunded.
+    /// Returns an attempt of whose refund an operator knows this.
     fn noted(noted_refund: NotedRefund, captured_minor: i64, refunded_minor: i64) -> Attempt {
         Attempt { noted_refund, ..ours(captured_minor, refunded_minor) }
     }
@@ -175,6 +179,9 @@ mod tests {
             (noted(Part, 500, 0), vec![theirs(Status::Captured, 500, 100)]),
             (noted(Whole, 500, 0), vec![theirs(Status::Captured, 500, 500)]),
             (noted(Whole, 500, 500), vec![theirs(Status::Captured, 500, 500)]),
+            (noted(TakenBack, 500, 500), vec![theirs(Status::Captured, 500, 0)]),
+            (noted(TakenBack, 500, 500), vec![theirs(Status::Captured, 500, 500)]),
+            (Attempt { noted_refund: TakenBack, ..given_up() }, vec![theirs(Status::Captured, 500, 0)]),
         ] {
             assert_eq!(broken(&ours, &theirs), [0; 5], "{ours:?} {theirs:?}");
         }
@@ -192,6 +199,14 @@ mod tests {
             (noted(Part, 500, 0), vec![theirs(Status::Captured, 500, 500)], [0, 1, 0, 0, 0]),
             (noted(Whole, 500, 0), vec![theirs(Status::Captured, 500, 501)], [0, 1, 0, 0, 0]),
             (noted(Whole, 500, 500), vec![theirs(Status::Captured, 500, 100)], [0, 1, 0, 0, 0]),
+            (noted(TakenBack, 500, 500), vec![theirs(Status::Captured, 500, 501)], [0, 1, 0, 0, 0]),
+            (noted(TakenBack, 500, 500), vec![theirs(Status::Captured, 499, 0)], [0, 1, 0, 0, 0]),
+            (noted(TakenBack, 0, 0), vec![theirs(Status::Captured, 500, 0)], [1, 0, 0, 0, 0]),
+            (
+                Attempt { noted_refund: TakenBack, ..given_up() },
+                vec![theirs(Status::Captured, 500, 501)],
+                [1, 0, 0, 0, 0],
+            ),
             (ours(500, 0), vec![theirs(Status::Captured, 500, 500)], [0, 1, 0, 0, 0]),
             (ours(500, 0), vec![theirs(Status::Captured, 500, 0); 2], [1, 0, 0, 0, 0]),
             (ours(500, 0), vec![theirs(Status::Captured, 501, 0)], [0, 1, 0, 0, 0]),
