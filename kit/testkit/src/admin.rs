@@ -26,12 +26,14 @@ enum Link {
 }
 
 impl AdminRedis {
-    /// Connects to `redis://host:port[/database]` or `redis-cluster://host:port[,host:port...]`. Fails if nobody
-    /// answers.
+    /// Connects to `redis://host:port[/database]` or `redis-cluster://host:port[,host:port...]`, both with or
+    /// without a login. Fails if nobody answers.
     pub async fn connect(url: &str) -> Result<Self> {
         let link = match url.strip_prefix(CLUSTER) {
             Some(nodes) => {
-                let client = ClusterClient::builder(nodes.split(',').map(|node| format!("redis://{node}")))
+                // A login before the first node is that of all.
+                let (login, nodes) = nodes.split_at(nodes.rfind('@').map_or(0, |at| at + 1));
+                let client = ClusterClient::builder(nodes.split(',').map(|node| format!("redis://{login}{node}")))
                     .connection_timeout(DEADLINE)
                     .response_timeout(DEADLINE)
                     .build()?;
