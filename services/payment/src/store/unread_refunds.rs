@@ -1,12 +1,12 @@
-//! The table `unread_refunds`: charges that were refunded by hand, and that the provider does not show yet, or whose
-//! refund was pending.
+//! The table `unread_refunds`: charges that were refunded by hand, and that the provider does not show yet, whose
+//! payment cannot be read, or whose refund was pending.
 
 use super::count;
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
 use stampede_vocab::Timestamp;
 
-/// A charge that the provider has not shown, or whose refund was pending.
+/// A charge that the provider has not shown, whose payment cannot be read, or whose refund was pending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
     /// The provider's id.
@@ -17,12 +17,12 @@ pub struct Unread {
     pub tries: u32,
     /// Whether its refund was pending when the page was read. The provider may show it then before the refund is done.
     pub is_pending: bool,
-    /// Whether the provider has not shown it when it was last looked up.
+    /// Whether the provider has not shown it when it was last looked up, or its payment could not be read then.
     pub is_unread: bool,
 }
 
 /// Inserts these. Leaves an existing row unchanged, unless another refund of its charge is pending: then it begins
-/// anew. One that the provider has not shown stays unread.
+/// anew. One that is unread stays so.
 pub async fn insert(conn: &mut MySqlConnection, unread: &[Unread]) -> Result<(), DbError> {
     if unread.is_empty() {
         return Ok(());
@@ -76,7 +76,7 @@ fn insert_of(unread: &[Unread]) -> Statement {
     query
 }
 
-/// Deletes these: the provider has shown them.
+/// Deletes these: they are read, and nothing of them is pending.
 pub async fn delete(conn: &mut MySqlConnection, read: &[Unread]) -> Result<(), DbError> {
     if read.is_empty() {
         return Ok(());
@@ -87,7 +87,7 @@ pub async fn delete(conn: &mut MySqlConnection, read: &[Unread]) -> Result<(), D
     Ok(())
 }
 
-/// Returns the number of charges that the provider does not show.
+/// Returns the number of charges that the provider does not show, or whose payments cannot be read.
 pub async fn count_unread(conn: &mut MySqlConnection) -> Result<u64, DbError> {
     let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM unread_refunds WHERE is_unread").fetch_one(conn).await?;
     Ok(count.unsigned_abs())

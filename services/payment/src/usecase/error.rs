@@ -15,7 +15,7 @@ pub enum Error {
     NotFound,
     #[error("the signature does not fit the payload")]
     InvalidSignature,
-    /// The charge or refund of a notice was not looked up in time.
+    /// The charge or refund of a notice was not looked up in time, or its payment cannot be read now.
     #[error("what the notice is about cannot be looked up now")]
     NotLookedUp(String),
     #[error(transparent)]

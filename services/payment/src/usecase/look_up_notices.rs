@@ -91,12 +91,14 @@ impl LookUpNotices {
         }
     }
 
-    /// Looks up a charge that was refunded by others, and stores that as an anomaly.
+    /// Looks up a charge that was refunded by others, and stores that as an anomaly. Fails if its payment cannot be
+    /// read, so that the provider retries its notice.
     pub async fn foreign_refund(&self, charge_id: &str) -> Result<(), Error> {
-        match self.with_permit(self.provider.look_up_charge(charge_id)).await? {
-            Some(Some(charge)) => self.note_refunds.note(&[charge]).await.map_err(Error::from),
-            Some(None) | None => Ok(()),
-        }
+        let Some(Some(charge)) = self.with_permit(self.provider.look_up_charge(charge_id)).await? else {
+            return Ok(());
+        };
+        let unreadable = self.note_refunds.note(&[charge]).await?;
+        unreadable.into_values().next().map_or(Ok(()), |error| Err(Error::NotLookedUp(error.to_string())))
     }
 
     /// Makes a look-up with a permit. Returns `None` if the provider refuses it permanently. Fails if there is no

@@ -6,7 +6,7 @@
 //!
 //! A charge of the list that cannot be looked up blocks no other: it is stored together with the cursor that passes it,
 //! and looked up again with back-off, until the provider shows it. So is a charge of this service whose refund is
-//! pending, for two weeks at least, unless all of it is refunded before.
+//! pending, for two weeks at least, unless all of it is refunded before, and one whose payment cannot be read.
 
 use super::{Context, working_set::WorkingSet};
 use crate::{
@@ -20,8 +20,12 @@ use crate::{
 use futures_util::{StreamExt, stream};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
-use stampede_vocab::{Money, Timestamp, backoff_within};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use stampede_vocab::{Money, PaymentId, Timestamp, backoff_within};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Most pages of a round.
 const MAX_PAGES: usize = 20;
@@ -50,15 +54,32 @@ pub enum SweepError {
 #[derive(Default)]
 struct LookedUp {
     charges: Vec<ChargeRecord>,
-    /// Ids of those that are charges of this service.
-    ours: BTreeSet<String>,
+    /// Ids of those that are charges of this service, with their payments.
+    ours: BTreeMap<String, PaymentId>,
     /// Ids of those that were refunded as a whole.
     given_back: BTreeSet<String>,
-    /// Ids of charges that the provider has not shown.
+    /// Ids of charges that the provider has not shown, or whose payments cannot be read.
     unread: Vec<String>,
 }
 
+/// What was stored of refunds by others.
+struct Noted {
+    /// The anomalies that are new.
+    anomalies: Vec<Anomaly>,
+    /// The payments that cannot be read, with the error. Nothing is stored of their refunds.
+    unreadable: BTreeMap<PaymentId, DbError>,
+}
+
 impl LookedUp {
+    /// Counts the charges of these payments, which cannot be read, as unread.
+    fn leave_unread(&mut self, unreadable: &BTreeMap<PaymentId, DbError>) {
+        let (left, ours) = std::mem::take(&mut self.ours)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(_, payment_id)| unreadable.contains_key(payment_id));
+        self.ours = ours;
+        self.unread.extend(left.into_keys());
+    }
+
     /// Returns whether this charge, which is among them, has to be looked up once more.
     fn is_to_be_read_again(&self, due: &Unread) -> bool {
         let may_change = may_still_be_done(due) && !self.given_back.contains(&due.charge_id);
@@ -148,14 +169,15 @@ impl NoteRefunds {
             }
         };
         let foreign: BTreeSet<String> = page.foreign.into_iter().collect();
-        let looked_up = self.look_up_all(foreign).await;
-        self.note(&looked_up.charges).await?;
+        let mut looked_up = self.look_up_all(foreign).await;
+        let unreadable = self.note(&looked_up.charges).await?;
+        looked_up.leave_unread(&unreadable);
         let Some(last) = page.last else { return Ok(false) };
         let unread = self.to_look_up_again(looked_up, page.pending);
         Ok(self.move_cursor(turn, Some(last.into()), unread).await? && page.has_more)
     }
 
-    /// Returns the charges of a page that the provider has not shown, and those of this service with a pending refund.
+    /// Returns the unread charges of a page, and those of this service with a pending refund.
     fn to_look_up_again(&self, looked_up: LookedUp, pending: Vec<String>) -> Vec<Unread> {
         let LookedUp { ours, unread, .. } = looked_up;
         let due_at = Timestamp::now().plus(self.interval);
@@ -164,7 +186,7 @@ impl NoteRefunds {
             let is_pending = pending.contains(&charge_id);
             Unread { charge_id, due_at, tries: 0, is_pending, is_unread }
         };
-        let shown = pending.iter().filter(|charge_id| ours.contains(*charge_id)).cloned();
+        let shown = pending.iter().filter(|charge_id| ours.contains_key(*charge_id)).cloned();
         let shown = shown.map(|charge_id| again(charge_id, false));
         unread.into_iter().map(|charge_id| again(charge_id, true)).chain(shown).collect()
     }
@@ -180,8 +202,8 @@ impl NoteRefunds {
         moved.await
     }
 
-    /// Retries the look-ups of charges that the provider has not shown or whose refunds were pending, and stores the
-    /// refunds of those that it shows now.
+    /// Retries the look-ups of charges that were unread or whose refunds were pending, and stores the refunds of those
+    /// that the provider shows now.
     async fn look_up_again(&self) -> Result<(), DbError> {
         if self.is_blocked_by_breaker() {
             return Ok(());
@@ -194,8 +216,9 @@ impl NoteRefunds {
         if due.is_empty() {
             return Ok(());
         }
-        let looked_up = self.look_up_all(due.iter().map(|unread| unread.charge_id.clone()).collect()).await;
-        self.note(&looked_up.charges).await?;
+        let mut looked_up = self.look_up_all(due.iter().map(|unread| unread.charge_id.clone()).collect()).await;
+        let unreadable = self.note(&looked_up.charges).await?;
+        looked_up.leave_unread(&unreadable);
         let (mut unread, read): (Vec<Unread>, Vec<Unread>) =
             due.into_iter().partition(|due| looked_up.is_to_be_read_again(due));
         for unread in &mut unread {
@@ -215,7 +238,7 @@ impl NoteRefunds {
         written.await
     }
 
-    /// Returns the number of charges that the provider has not shown.
+    /// Returns the number of charges that the provider has not shown, or whose payments cannot be read.
     pub async fn count_unread(&self) -> Result<u64, DbError> {
         self.context
             .db
@@ -238,8 +261,8 @@ impl NoteRefunds {
                     if charge.is_given_back {
                         looked_up.given_back.insert(charge_id.clone());
                     }
-                    if charge.key.is_some() {
-                        looked_up.ours.insert(charge_id);
+                    if let Some(key) = charge.key {
+                        looked_up.ours.insert(charge_id, key.payment_id);
                     }
                     looked_up.charges.push(charge);
                 }
@@ -271,20 +294,28 @@ impl NoteRefunds {
         }
     }
 
-    /// Stores an anomaly for each of these charges that was refunded by others. Idempotent.
-    pub async fn note(&self, charges: &[ChargeRecord]) -> Result<(), DbError> {
+    /// Stores an anomaly for each of these charges that was refunded by others. Idempotent. Returns the payments that
+    /// cannot be read, with the error: nothing is stored of their refunds, and their charges are to be looked up again.
+    pub async fn note(&self, charges: &[ChargeRecord]) -> Result<BTreeMap<PaymentId, DbError>, DbError> {
         let refunded = charges.iter().filter_map(|charge| charge.key.zip(charge.refunded));
         let refunded: Arc<[(AttemptKey, Money)]> = refunded.collect();
         if refunded.is_empty() {
-            return Ok(());
+            return Ok(BTreeMap::new());
         }
         let now = Timestamp::now();
         let noted = self.context.db.transact("note_refunds", move |conn| {
             let refunded = refunded.clone();
             Box::pin(async move { write(conn, &refunded, now).await })
         });
-        self.context.report(noted.await?.iter());
-        Ok(())
+        let Noted { anomalies, unreadable } = noted.await?;
+        self.context.report(anomalies.iter());
+        for (id, error) in &unreadable {
+            tracing::error!(
+                payment.id = %id, error.cause = %error,
+                "a refund was made by hand, and its payment cannot be read"
+            );
+        }
+        Ok(unreadable)
     }
 }
 
@@ -311,16 +342,20 @@ async fn move_cursor(
     Ok(true)
 }
 
-/// Stores what these charges were refunded by others. Returns the anomalies that are new.
-async fn write(
-    conn: &mut MySqlConnection,
-    refunded: &[(AttemptKey, Money)],
-    now: Timestamp,
-) -> Result<Vec<Anomaly>, DbError> {
+/// Stores what these charges were refunded by others.
+async fn write(conn: &mut MySqlConnection, refunded: &[(AttemptKey, Money)], now: Timestamp) -> Result<Noted, DbError> {
     let mut payments = WorkingSet::lock(conn, refunded.iter().map(|(key, _)| key.payment_id)).await?;
-    let noted: Vec<_> = refunded
-        .iter()
-        .filter_map(|(key, refunded)| payments.get_mut(key.payment_id)?.refunded_elsewhere(key.attempt, *refunded))
-        .collect();
-    anomalies::note(conn, &noted, now).await
+    let (mut found, mut unreadable) = (Vec::new(), BTreeMap::new());
+    for &(key, amount) in refunded {
+        let id = key.payment_id;
+        match payments.readable(id) {
+            Ok(()) => {
+                let payment = payments.get_mut(id);
+                found.extend(payment.and_then(|payment| payment.refunded_elsewhere(key.attempt, amount)));
+            }
+            Err(error) => drop(unreadable.insert(id, error)),
+        }
+    }
+    let anomalies = anomalies::note(conn, &found, now).await?;
+    Ok(Noted { anomalies, unreadable })
 }

@@ -22,7 +22,7 @@ impl Gauges {
         let unknown = gauge("stampede_payments_unknown", "Charges of unknown outcome, which are being looked up");
         let unread = gauge(
             "stampede_payments_unread_refunds",
-            "Charges that were refunded by hand and that the provider does not show",
+            "Charges that were refunded by hand and that the provider does not show, or whose payment cannot be read",
         );
         Self { reconcile, note_refunds, parked, unknown, unread }
     }

@@ -234,6 +234,50 @@ async fn a_refund_by_hand_that_was_pending_when_the_list_was_read_is_found_when_
     sale.mesh.stop().await
 }
 
+/// Writes this state into the rows of all payments.
+async fn write_state(sale: &Sale, state: &str) -> Result<()> {
+    sqlx::query("UPDATE payments SET state = ?").bind(state).execute(&mut *sale.conn().await?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refund_by_hand_of_a_payment_that_cannot_be_read_is_noted_once_it_can_be() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(sweeping().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET)).await?;
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    provider.has_captured(&order, "ch_1");
+    sale.reaches(&order, PaymentState::Captured).await;
+    // What a newer version may have written.
+    write_state(&sale, "PARTLY").await?;
+    let mut given_back = charge("captured", PRICE);
+    (given_back["key"], given_back["refunded_minor"]) = (json!(charge_key(&order)), json!(PRICE));
+    provider.says_of(Ask::ChargeById, "ch_1", 200, given_back);
+    let payload = json!({"type": "charge.refunded", "charge_id": "ch_1"}).to_string();
+    let refused = notify(&sale, &payload, &sign(&payload)).await.expect_err("its payment cannot be read");
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+
+    let mut by_hand = refund("refunded", PRICE);
+    by_hand["key"] = json!("by-hand");
+    provider.says(Ask::Refunds, 200, json!({"refunds": [by_hand], "has_more": false}));
+    let read = "SELECT COUNT(*) FROM provider_cursors WHERE after_id = 're_1'";
+    eventually("the page is done", || async { sale.number(read).await.ok().filter(|read| *read == 1) }).await;
+    // What comes behind it says nothing of that charge.
+    provider.says(Ask::Refunds, 200, json!({"refunds": [], "has_more": false}));
+    let tried = "SELECT COUNT(*) FROM unread_refunds WHERE charge_id = 'ch_1' AND is_unread AND tries > 1";
+    eventually("it is looked up again", || async { sale.number(tried).await.ok().filter(|tried| *tried == 1) }).await;
+    noted(&sale, &[]).await;
+
+    write_state(&sale, "CAPTURED").await?;
+    sqlx::query("UPDATE unread_refunds SET due_us = 1").execute(&mut *sale.conn().await?).await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    let left = "SELECT COUNT(*) FROM unread_refunds";
+    eventually("none is left", || async { sale.number(left).await.ok().filter(|left| *left == 0) }).await;
+    notify(&sale, &payload, &sign(&payload)).await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    sale.mesh.stop().await
+}
+
 #[tokio::test]
 async fn a_charge_that_cannot_be_looked_up_stops_no_list_and_is_looked_up_again() -> Result<()> {
     let provider = StandIn::start().await?;
