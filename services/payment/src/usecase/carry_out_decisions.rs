@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{Bisection, DbError};
 use stampede_vocab::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,26 +41,59 @@ impl CarryOutDecisions {
         Self { context }
     }
 
+    /// Carries out the decisions that are found. One whose data the database refuses waits, and blocks no other.
     pub async fn run(&self) -> Result<(), DbError> {
         let found = self
             .context
             .db
             .run("find_decisions", |mut conn| async move { anomalies::decided(&mut conn, MAX_DECISIONS).await });
         let decisions: Arc<[Decision]> = readable(found.await?).into();
-        if decisions.is_empty() {
-            return Ok(());
+        let (results, mut failure) = (self.carry_out_all(&decisions).await, None);
+        for (decision, result) in decisions.iter().zip(results) {
+            match result {
+                Ok(()) => {}
+                Err(error) if error.is_of_data() => {
+                    tracing::error!(
+                        attempt.id = %decision.key, error.cause = %error,
+                        "a decision cannot be carried out, and waits"
+                    );
+                }
+                Err(error) => failure = Some(error),
+            }
         }
-        let now = Timestamp::now();
-        let carried_out = self.context.db.transact("carry_out_decisions", move |conn| {
-            let decisions = decisions.clone();
-            Box::pin(async move { carry_out(conn, &decisions, now).await })
-        });
-        for decision in carried_out.await? {
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Carries out all in one transaction, or in several by bisection if the database refuses the data of one. Returns
+    /// a result for each.
+    async fn carry_out_all(&self, decisions: &Arc<[Decision]>) -> Vec<Result<(), DbError>> {
+        let (now, mut bisection) = (Timestamp::now(), Bisection::of(decisions.len()));
+        while let Some(part) = bisection.next_part() {
+            let (decisions, tried) = (decisions.clone(), part.clone());
+            let carried_out = self.context.db.transact("carry_out_decisions", move |conn| {
+                let (decisions, part) = (decisions.clone(), tried.clone());
+                Box::pin(async move { carry_out(conn, &decisions[part], now).await })
+            });
+            match carried_out.await {
+                Ok(carried_out) => {
+                    self.note_carried_out(&carried_out);
+                    bisection.part_written(part.map(|_| Ok(())));
+                }
+                Err(error) => {
+                    bisection.part_failed(part, &error);
+                }
+            }
+        }
+        bisection.results()
+    }
+
+    /// Logs what was carried out, and wakes the relay and the refund workers.
+    fn note_carried_out(&self, carried_out: &[Decision]) {
+        for decision in carried_out {
             tracing::info!(attempt.id = %decision.key, payment.verdict = ?decision.verdict, "a decision was carried out");
         }
         self.context.outbox.wake();
         self.context.refunds_queued.notify_one();
-        Ok(())
     }
 }
 

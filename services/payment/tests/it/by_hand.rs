@@ -130,6 +130,28 @@ async fn what_was_refunded_by_hand_and_is_only_noted_stays_paid() -> Result<()> 
 }
 
 #[tokio::test]
+async fn a_decision_that_cannot_be_written_blocks_no_other() -> Result<()> {
+    let sale = open().await?;
+    given_back(&sale, 1).await?;
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "OPEN")]).await;
+    given_back(&sale, PRICE).await?;
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "OPEN"), ("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    let mut conn = sale.conn().await?;
+    let refuse = "ALTER TABLE anomalies ADD CONSTRAINT ck_test \
+                  CHECK (state <> 'SETTLED' OR kind <> 'PARTLY_REFUNDED_ELSEWHERE')";
+    sqlx::raw_sql(refuse).execute(&mut *conn).await?;
+    // Both at once, so that one round finds them together.
+    let decide = "UPDATE anomalies SET state = 'DECIDED', verdict = 'NOTED', decided_by = 'ann', \
+                  decided_why = 'asked them', decided_us = 1 WHERE state = 'OPEN'";
+    assert_eq!(sqlx::query(decide).execute(&mut *conn).await?.rows_affected(), 2);
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "DECIDED"), ("REFUNDED_ELSEWHERE", "SETTLED")]).await;
+
+    sqlx::raw_sql("ALTER TABLE anomalies DROP CONSTRAINT ck_test").execute(&mut *conn).await?;
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "SETTLED"), ("REFUNDED_ELSEWHERE", "SETTLED")]).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
 async fn a_refund_of_what_was_given_back_in_part_is_parked() -> Result<()> {
     let sale = open().await?;
     let order = given_back(&sale, 1).await?;
