@@ -69,7 +69,10 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
     ("reschedule_event", Unbroken("whoever repeats it moves the times, or finds them moved")),
     ("create_campaign", COUPONS),
     ("store_claims", Sale(&[Coupon])),
-    ("store_missing_claims", Unbroken("a claim that is not stored is found missing again within a second")),
+    (
+        "store_missing_claims",
+        Unbroken("the sweep finds what is older than --unfinished-claim-age-ms (2 s) and not stored, again and again"),
+    ),
     ("hold_coupons", Sale(&[Coupon])),
     ("release_coupons", COUPONS),
     (
@@ -98,9 +101,12 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
     ("settle_attempts", Sale(&[Payment])),
     ("claim_refunds", CLAIMS),
     ("settle_refunds", Sale(&[Payment])),
-    ("note_refunds", Unbroken("the cursor is moved after it: the same page is read again")),
+    (
+        "note_refunds",
+        Unbroken("the cursor stays, so its page is read again; a look-up stays due; a notice is repeated"),
+    ),
     ("postpone_refunds", Unbroken("a look-up that is not put off is due, and made again")),
-    ("move_cursor", Unbroken("the page before the cursor is read again, and its refunds are known by then")),
+    ("move_cursor", Unbroken("the page behind the cursor is read again, and its refunds are known by then")),
     ("republish_captures", Unbroken("an ended order whose capture is not published again stays due")),
     ("put_off_ended_orders", Unbroken("an ended order that is not put off is due, and tried again")),
     ("carry_out_decisions", Unbroken("a decision that is not carried out stays DECIDED, and is found again")),
