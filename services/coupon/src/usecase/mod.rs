@@ -45,6 +45,8 @@ use stampede_vocab::{CampaignId, CouponId};
 
 /// The lines about campaigns that cannot be read: sweeps meet them in every round.
 static CAMPAIGN_LINES: OnceAMinute<CampaignId> = OnceAMinute::new();
+/// The lines about coupons that cannot be read: the sweep of holds meets them in every round.
+static COUPON_LINES: OnceAMinute<CouponId> = OnceAMinute::new();
 
 /// Most calls of one batch: the limit of one script call and of one statement.
 const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
@@ -71,13 +73,16 @@ where
     Ok(batcher.call(argument).await??)
 }
 
-/// Returns the coupon of a row. Logs a row that cannot be read, so that a list can leave it out.
+/// Returns the coupon of a row. Logs a row that cannot be read, once a minute, so that lists and sweeps leave it out.
 fn readable(stored: StoredCoupon) -> Option<Coupon> {
     stored.coupon.inspect_err(|error| log_unreadable(stored.id, error)).ok()
 }
 
+/// Logs why a coupon cannot be read, once a minute.
 fn log_unreadable(id: CouponId, error: &DbError) {
-    tracing::error!(coupon.id = %id, error.cause = %error, "coupon cannot be read");
+    if COUPON_LINES.is_due(id) {
+        tracing::error!(coupon.id = %id, error.cause = %error, "coupon cannot be read");
+    }
 }
 
 /// Returns the campaign of a row. Logs a row that cannot be read, once a minute, so that lists and sweeps leave it out.

@@ -24,6 +24,9 @@ pub struct Decision {
     pub verdict: Verdict,
 }
 
+/// The id of the row of a decision, with what was read of it.
+pub type Found = (i64, Result<Decision, DbError>);
+
 #[derive(FromRow)]
 struct KnownRow {
     payment_id: Uuid,
@@ -88,12 +91,12 @@ pub async fn close(
 }
 
 /// Returns decisions to carry out, the oldest first; an error for one that cannot be read. Takes no locks.
-pub async fn decided(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Result<Decision, DbError>>, DbError> {
+pub async fn decided(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Found>, DbError> {
     let mut query =
         Statement::new("SELECT id, payment_id, attempt, subject, verdict FROM anomalies WHERE state = 'DECIDED'");
     query.push(" ORDER BY id LIMIT ").push_bind(limit);
     let rows: Vec<DecisionRow> = query.fetch_all(conn).await?;
-    Ok(rows.into_iter().map(DecisionRow::into_decision).collect())
+    Ok(rows.into_iter().map(|row| (row.id, row.into_decision())).collect())
 }
 
 /// Settles those of these decisions that are not carried out yet, and returns their ids.

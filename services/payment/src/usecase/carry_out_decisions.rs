@@ -1,15 +1,16 @@
 //! Carries out the decisions of operators on anomalies, and settles these.
 
-use super::{Context, readable, working_set::WorkingSet};
+use super::{Context, working_set::WorkingSet};
 use crate::{
     domain::{AttemptKey, Refund, Step, Subject, Verdict},
     store::{
         self,
-        anomalies::{self, Decision},
+        anomalies::{self, Decision, Found},
     },
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Bisection, DbError};
+use stampede_service::OnceAMinute;
 use stampede_vocab::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,9 @@ use std::{
 
 /// Most decisions of a round.
 const MAX_DECISIONS: u32 = 256;
+
+/// The lines about decisions that wait, by the ids of their rows: each round meets them again.
+static LINES: OnceAMinute<i64> = OnceAMinute::new();
 
 /// Carries out decisions. Cheap to clone.
 #[derive(Clone)]
@@ -53,10 +57,12 @@ impl CarryOutDecisions {
             match result {
                 Ok(()) => {}
                 Err(error) if error.is_of_data() => {
-                    tracing::error!(
-                        attempt.id = %decision.key, error.cause = %error,
-                        "a decision cannot be carried out, and waits"
-                    );
+                    if LINES.is_due(decision.id) {
+                        tracing::error!(
+                            attempt.id = %decision.key, error.cause = %error,
+                            "a decision waits: it cannot be carried out"
+                        );
+                    }
                 }
                 Err(error) => failure = Some(error),
             }
@@ -97,6 +103,16 @@ impl CarryOutDecisions {
     }
 }
 
+/// Returns the decisions that can be read, and logs the others, which wait.
+fn readable(found: Vec<Found>) -> Vec<Decision> {
+    let log = |id: i64, error: &DbError| {
+        if LINES.is_due(id) {
+            tracing::error!(error.cause = %error, "a decision waits: it cannot be read");
+        }
+    };
+    found.into_iter().filter_map(|(id, decision)| decision.inspect_err(|error| log(id, error)).ok()).collect()
+}
+
 async fn carry_out(
     conn: &mut MySqlConnection,
     decisions: &[Decision],
@@ -126,7 +142,12 @@ impl Locked {
             (Ok(()), Some(Err(error))) => error.clone(),
             (Ok(()), Some(Ok(_)) | None) => return true,
         };
-        tracing::error!(attempt.id = %key, error.cause = %unreadable, "a decision waits: its payment cannot be read");
+        if LINES.is_due(decision.id) {
+            tracing::error!(
+                attempt.id = %key, error.cause = %unreadable,
+                "a decision waits: its payment cannot be read"
+            );
+        }
         false
     }
 
