@@ -38,6 +38,9 @@ struct TitlesRow {
     gift_title: Option<String>,
 }
 
+/// The items of an event, or why one of them cannot be read.
+pub type StoredItems = Result<Vec<Item>, DbError>;
+
 /// Upserts the items of events. The newer of two versions of an event wins; a total never falls below the committed
 /// units.
 pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), DbError> {
@@ -130,8 +133,12 @@ pub async fn withdraw(conn: &mut MySqlConnection, withdrawals: &[Withdrawal]) ->
     Ok(())
 }
 
-/// Returns the items of these events, grouped by event and ordered by id.
-pub async fn of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result<Vec<Item>, DbError> {
+/// Returns the items of each of these events that has any, ordered by id: a row that cannot be read fails its own event
+/// alone.
+pub async fn each_of_events(
+    conn: &mut MySqlConnection,
+    events: &[EventId],
+) -> Result<Vec<(EventId, StoredItems)>, DbError> {
     if events.is_empty() {
         return Ok(Vec::new());
     }
@@ -139,7 +146,7 @@ pub async fn of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result
     query.push(" WHERE event_id IN ");
     query.push_list(events.iter().map(EventId::uuid));
     query.push(" ORDER BY event_id, item_id");
-    fetch(conn, query).await
+    fetch_by_event(conn, query).await
 }
 
 /// Returns the close times of those of these events of which stock was ever staged.
@@ -254,7 +261,8 @@ pub fn push_lock(statements: &mut Statements, items: &[ItemId]) -> Option<Place>
 
 /// Returns the items that such a statement has read.
 pub fn items(answers: &Answers, place: Option<Place>) -> Result<Vec<Item>, DbError> {
-    answers.rows(place)?.into_iter().map(Row::item).collect()
+    let rows: Vec<Row> = answers.rows(place)?;
+    rows.iter().map(Row::item).collect()
 }
 
 /// Returns the titles of the items that such a statement has read.
@@ -309,13 +317,18 @@ fn select() -> Statement {
     select
 }
 
-/// Returns the items that are on sale at `now` or will be by `soon`, grouped by event.
-pub async fn on_sale(conn: &mut MySqlConnection, now: Timestamp, soon: Timestamp) -> Result<Vec<Item>, DbError> {
+/// Returns the items that are on sale at `now` or will be by `soon`, by event: a row that cannot be read fails its own
+/// event alone.
+pub async fn on_sale(
+    conn: &mut MySqlConnection,
+    now: Timestamp,
+    soon: Timestamp,
+) -> Result<Vec<(EventId, StoredItems)>, DbError> {
     let mut query = select();
     query.push(" FORCE INDEX (stock_by_opening) WHERE is_over = FALSE AND opens_at_us <= ").push_bind(soon.micros());
     query.push(" AND closes_at_us > ").push_bind(now.micros());
     query.push(" ORDER BY event_id, item_id");
-    fetch(conn, query).await
+    fetch_by_event(conn, query).await
 }
 
 fn select_items(items: &[ItemId]) -> Statement {
@@ -328,11 +341,22 @@ fn select_items(items: &[ItemId]) -> Statement {
 
 async fn fetch(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Item>, DbError> {
     let rows: Vec<Row> = query.fetch_all(conn).await?;
-    rows.into_iter().map(Row::item).collect()
+    rows.iter().map(Row::item).collect()
+}
+
+/// Fetches the rows of a statement that orders them by event.
+async fn fetch_by_event(
+    conn: &mut MySqlConnection,
+    mut query: Statement,
+) -> Result<Vec<(EventId, StoredItems)>, DbError> {
+    let rows: Vec<Row> = query.fetch_all(conn).await?;
+    let of_event =
+        |rows: &[Row]| (EventId::from_uuid(rows[0].event_id), rows.iter().map(Row::item).collect::<StoredItems>());
+    Ok(rows.chunk_by(|one, next| one.event_id == next.event_id).map(of_event).collect())
 }
 
 impl Row {
-    fn item(self) -> Result<Item, DbError> {
+    fn item(&self) -> Result<Item, DbError> {
         let item_id = ItemId::from_uuid(self.item_id);
         let currency =
             Currency::stored(&self.currency).map_err(|error| DbError::inconsistent(format!("{item_id}: {error}")))?;

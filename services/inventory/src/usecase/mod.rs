@@ -21,6 +21,7 @@ mod script_permits;
 mod stage_stock;
 mod staging_watch;
 mod sync_redis;
+mod unreadable;
 mod view_stock;
 
 pub use apply_messages::{ApplyMessages, Batch, Effects, LedgerRequest};

@@ -11,10 +11,11 @@ use super::{
     copy_buyers::{CopyBuyers, Repaired},
     recheck_queue::RecheckQueue,
     sync_redis::item_copy,
+    unreadable::readable,
 };
 use crate::{
     domain::{Drift, EventCopy, Item, Repairs},
-    store,
+    store::{self, stock::StoredItems},
 };
 use futures_util::{StreamExt, stream};
 use stampede_db::{Database, DbError};
@@ -226,37 +227,20 @@ impl Reconcile {
     }
 
     pub(super) async fn items_of(&self, event: EventId) -> Result<Vec<Item>, DbError> {
-        self.db
-            .run("items_of_event", |mut conn| async move { store::stock::of_events(&mut conn, &[event]).await })
-            .await
+        let read = self
+            .db
+            .run("items_of_event", |mut conn| async move { store::stock::each_of_events(&mut conn, &[event]).await });
+        let mut read: Vec<(EventId, StoredItems)> = read.await?;
+        read.pop().map_or(Ok(Vec::new()), |(_, items)| items)
     }
 
-    /// Returns the items of these events, grouped by event. If that fails because of the data, and not of the database,
-    /// reads each event on its own, so that an unreadable row affects only its own event.
+    /// Returns the items of these events, grouped by event. Leaves out and logs an event with an unreadable row.
     pub(super) async fn items_of_each(&self, events: &[EventId]) -> Result<Vec<Vec<Item>>, DbError> {
-        let read =
-            self.db.run("items_of_events", |mut conn| async move { store::stock::of_events(&mut conn, events).await });
-        let outcome: Result<Vec<Item>, DbError> = read.await;
-        let error = match outcome {
-            Ok(items) => {
-                let by_event = items.chunk_by(|one, next| one.event_id == next.event_id);
-                return Ok(by_event.map(<[Item]>::to_vec).collect());
-            }
-            Err(error) => error,
-        };
-        if !error.is_of_data() {
-            return Err(error);
-        }
-        let mut all = Vec::new();
-        for event in events {
-            match self.items_of(*event).await {
-                Ok(items) => all.push(items),
-                Err(error) => {
-                    tracing::error!(event.id = %event, error.cause = %error, "the stock of an event could not be read");
-                }
-            }
-        }
-        Ok(all)
+        let read = self
+            .db
+            .run("items_of_events", |mut conn| async move { store::stock::each_of_events(&mut conn, events).await });
+        let read: Vec<(EventId, StoredItems)> = read.await?;
+        Ok(read.into_iter().filter_map(readable).collect())
     }
 
     /// Compares the event of these items; `None` without items.

@@ -1,9 +1,9 @@
 //! Reads the stock of each item, once or as a stream of changes.
 
-use super::{COMPARED_AFTER_CLOSING, Error, Reconcile};
+use super::{COMPARED_AFTER_CLOSING, Error, Reconcile, unreadable::readable};
 use crate::{
     domain::{Item, StockLevel, StockView},
-    store,
+    store::{self, stock::StoredItems},
 };
 use futures_util::{Stream, future::join_all};
 use stampede_db::{Database, DbError};
@@ -40,13 +40,15 @@ impl ViewStock {
         Self { reader, hub }
     }
 
-    /// Returns the items of all events that are on sale or will be within the hour, grouped by event.
+    /// Returns the items of all events that are on sale or will be within the hour, grouped by event. Leaves out and
+    /// logs an event with an unreadable row.
     pub async fn on_sale(&self) -> Result<Vec<Item>, DbError> {
         let now = Timestamp::now();
-        self.reader
-            .db
-            .run("items_on_sale", |mut conn| async move { store::stock::on_sale(&mut conn, now, now.plus(SOON)).await })
-            .await
+        let read = self.reader.db.run("items_on_sale", |mut conn| async move {
+            store::stock::on_sale(&mut conn, now, now.plus(SOON)).await
+        });
+        let read: Vec<(EventId, StoredItems)> = read.await?;
+        Ok(read.into_iter().filter_map(readable).flatten().collect())
     }
 
     /// Returns the held units of those of these items that are staged. Reads one event after the other: a gauge must
@@ -74,27 +76,27 @@ impl ViewStock {
 
 impl Reader {
     async fn items_of(&self, event: EventId) -> Result<Vec<Item>, Error> {
-        let items = self.items(&[event]).await?;
+        let items = self.reconcile.items_of(event).await?;
         if items.is_empty() { Err(Error::EventNotFound(event)) } else { Ok(items) }
-    }
-
-    async fn items(&self, events: &[EventId]) -> Result<Vec<Item>, DbError> {
-        self.db.run("items_of_events", |mut conn| async move { store::stock::of_events(&mut conn, events).await }).await
     }
 
     /// Returns the views of those of these events that are staged. Leaves out those that fail.
     async fn ready_views(self, events: Vec<EventId>) -> anyhow::Result<HashMap<EventId, StockView>> {
-        let items = self.items(&events).await?;
-        let by_event = items.chunk_by(|one, next| one.event_id == next.event_id);
-        let views = join_all(by_event.map(|items| async { (items[0].event_id, self.view(items).await) })).await;
-        let ready = |(event, view): (EventId, Result<Option<StockView>, Error>)| match view {
+        let items = self.reconcile.items_of_each(&events).await?;
+        let views = join_all(items.into_iter().map(|items| self.ready_view(items))).await;
+        Ok(views.into_iter().flatten().collect())
+    }
+
+    /// Returns the view of the event of these items; `None` if it is not staged or, which is logged, fails.
+    async fn ready_view(&self, items: Vec<Item>) -> Option<(EventId, StockView)> {
+        let event = items.first()?.event_id;
+        match self.view(&items).await {
             Ok(view) => view.map(|view| (event, view)),
             Err(error) => {
                 tracing::warn!(event.id = %event, error.cause = %error, "the stock of a watched event could not be read");
                 None
             }
-        };
-        Ok(views.into_iter().filter_map(ready).collect())
+        }
     }
 
     /// Returns the view of the event of these items; `None` while it is not staged.

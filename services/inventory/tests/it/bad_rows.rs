@@ -1,13 +1,19 @@
-//! A row of the ledger that cannot be read harms its order, and none beside it.
+//! A row that cannot be read harms its order or its event, and none beside it.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::{
     runs::reserve_once_there_is_room,
-    sale::{Order, Sale},
+    sale::{Order, Sale, get_stock, level},
     stand::Stand,
 };
-use stampede_proto::inventory::v1::{RefusalReason, ReserveRequest, reservation_result::Outcome};
+use futures_util::StreamExt;
+use stampede_proto::inventory::v1::{
+    RefusalReason, ReserveRequest, WatchStockRequest, WatchStockResponse, reservation_result::Outcome,
+};
 use stampede_testkit::eventually;
+use std::time::Duration;
+use tokio::time::timeout;
+use tonic::Streaming;
 
 /// Gives the rows of the order what only a newer release knows.
 async fn spoil(sale: &Sale, order: &Order) {
@@ -65,4 +71,43 @@ async fn stale_holds_are_dropped_beside_one_of_an_order_that_cannot_be_read() {
     eventually("the hold is dropped", || async { (!stand.is_held(&forgotten).await).then_some(()) }).await;
     assert!(stand.is_held(&bad).await, "nobody knows whether its units are in the ledger");
     stand.sale.mesh.stop().await.unwrap();
+}
+
+/// Gives an item a currency that nobody can read.
+async fn spoil_stock(sale: &Sale, index: usize) {
+    let spoil = sqlx::query("UPDATE stock SET currency = '?' WHERE item_id = ?").bind(sale.item(index).uuid());
+    let spoilt = spoil.execute(&mut *sale.inventory_db.acquire().await.unwrap()).await.unwrap();
+    assert_eq!(spoilt.rows_affected(), 1);
+}
+
+async fn watch(sale: &Sale) -> Streaming<WatchStockResponse> {
+    let request = WatchStockRequest { event_id: sale.event_id.to_string() };
+    sale.api().watch_stock(request).await.unwrap().into_inner()
+}
+
+/// Returns how many units of item 1 are taken or on hold, as the watch shows next.
+async fn next_taken(watch: &mut Streaming<WatchStockResponse>, sale: &Sale) -> i32 {
+    let next = timeout(Duration::from_secs(30), watch.next()).await.expect("the watch shows something");
+    let (stocks, item_id) = (next.unwrap().unwrap().stocks, sale.item(1).to_string());
+    let stock = stocks.iter().find(|stock| stock.item_id == item_id).expect("the event offers the item");
+    stock.committed_units + stock.held_units
+}
+
+#[tokio::test]
+async fn stock_is_viewed_and_watched_beside_an_event_that_cannot_be_read() {
+    let mut sale = Sale::open().await;
+    // Goes on to the end, so that each poll reads the event.
+    let mut bad = watch(&sale).await;
+    assert_eq!(next_taken(&mut bad, &sale).await, 0);
+    spoil_stock(&sale, 0).await;
+    sale.api().get_stock(get_stock(&sale)).await.expect_err("one of its items cannot be read");
+
+    sale.begin_another().await;
+    assert_eq!(sale.stock(1).await, Some(level(3, 0, 0)));
+    let mut good = watch(&sale).await;
+    assert_eq!(next_taken(&mut good, &sale).await, 0);
+    sale.reserved(&sale.order([0, 1])).await;
+    assert_eq!(next_taken(&mut good, &sale).await, 1);
+    sale.stock_becomes(1, level(2, 1, 0)).await;
+    drop(bad);
 }
