@@ -149,6 +149,17 @@ pub async fn each_of_events(
     fetch_by_event(conn, query).await
 }
 
+/// Returns the ids of the items of these events.
+pub async fn ids_of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result<Vec<ItemId>, DbError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = Statement::new("SELECT item_id FROM stock WHERE event_id IN ");
+    query.push_list(events.iter().map(EventId::uuid));
+    let rows: Vec<(Uuid,)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(id,)| ItemId::from_uuid(id)).collect())
+}
+
 /// Returns the close times of those of these events of which stock was ever staged.
 pub async fn closings(conn: &mut MySqlConnection, events: &[EventId]) -> Result<HashMap<EventId, Timestamp>, DbError> {
     if events.is_empty() {

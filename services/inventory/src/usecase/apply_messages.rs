@@ -6,7 +6,7 @@ use super::{
     sync_redis::EventSync,
 };
 use crate::{
-    domain::{Item, LedgerBatch, LedgerCommand, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
+    domain::{LedgerBatch, LedgerCommand, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
     store,
 };
 use futures_util::future::join_all;
@@ -103,7 +103,7 @@ async fn lock_items(conn: &mut MySqlConnection, batch: &Batch) -> Result<(), DbE
     let late = batch.requests.iter().filter_map(|request| ordered(&request.command));
     let mut items: BTreeSet<ItemId> = late.flat_map(|order| &order.lines).map(|line| line.item_id).collect();
     items.extend(batch.shelves.iter().flat_map(|shelf| &shelf.items).map(|offered| offered.item.item_id));
-    items.extend(store::stock::of_events(conn, &withdrawn).await?.iter().map(Item::id));
+    items.extend(store::stock::ids_of_events(conn, &withdrawn).await?);
     items.extend(store::ledger::of_orders(conn, &orders).await?.iter().map(|entry| entry.line.item_id));
     let mut locks = Statements::new();
     store::stock::push_lock(&mut locks, &items.into_iter().collect::<Vec<_>>());
