@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use sqlx::MySqlConnection;
 use stampede_db::{Conn, Database, DbError};
 use stampede_lua::stock::{LedgerCopy, OpenHold, Stock};
+use stampede_service::OnceAMinute;
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -30,6 +31,8 @@ const HOLDS_PER_PAGE: u32 = 500;
 const HOLDS_PER_PASS: usize = 1_000;
 /// Events that are swept at a time.
 const MAX_CONCURRENT_EVENTS: usize = 8;
+
+static UNREADABLE_LINES: OnceAMinute<OrderId> = OnceAMinute::new();
 
 /// The aged holds of one event that one pass found.
 #[derive(Debug)]
@@ -162,11 +165,12 @@ fn divided(rows: Vec<(OrderId, StoredEntry)>) -> (Vec<Entry>, BTreeMap<OrderId, 
     (entries, unreadable)
 }
 
-/// Logs one line for all of a pass, since they are met in each.
+/// Logs one line for all orders that are due, and each order once a minute: every pass meets them.
 fn warn_of_unreadable(unreadable: &BTreeMap<OrderId, DbError>) {
-    if let Some((order_id, error)) = unreadable.first_key_value() {
+    let due: Vec<_> = unreadable.iter().filter(|(order_id, _)| UNREADABLE_LINES.is_due(**order_id)).collect();
+    if let Some((order_id, error)) = due.first() {
         tracing::warn!(
-            order.id = %order_id, order.count = unreadable.len(), error.cause = %error,
+            order.id = %order_id, order.count = due.len(), error.cause = %error,
             "holds are kept, since their orders cannot be read in the ledger"
         );
     }
