@@ -83,6 +83,7 @@ pub struct Arrivals {
     pub ranked: usize,
     /// Different ranks among them.
     pub distinct: usize,
+    /// The highest rank; 0 without orders.
     pub last: i64,
 }
 

@@ -6,6 +6,7 @@ use stampede_vocab::{ItemId, OrderId};
 /// Why an order that was paid late was not committed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectReason {
+    /// Fewer are left than were ordered, or the ledger does not have the item.
     SoldOut,
     /// The buyer would have more than the limit.
     LimitReached,

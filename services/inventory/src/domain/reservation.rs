@@ -88,6 +88,7 @@ pub enum RefusalReason {
     CurrencyMismatch,
     /// The buyer would have more than the limit.
     LimitReached,
+    /// Fewer are left than are asked for.
     SoldOut,
 }
 

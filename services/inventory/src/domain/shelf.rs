@@ -81,6 +81,7 @@ impl Window {
 }
 
 impl ShelfItem {
+    /// Returns the item. Fails if it has no units, if its limit is below 1, or if its gifts or its price are negative.
     pub fn checked(self) -> Result<Self, InvalidField> {
         at_least("total_units", self.total_units.into(), 1)?;
         at_least("limit_per_buyer", self.limit_per_buyer.into(), 1)?;
