@@ -22,7 +22,7 @@ use crate::{
 };
 use opentelemetry::{global, metrics::Counter};
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError, Statements};
+use stampede_db::{Bisection, Database, DbError, Statements};
 use stampede_vocab::{ItemId, OrderId, Timestamp};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,7 +87,7 @@ impl ReleaseEnded {
             return Ok(());
         }
         let commands = self.orders.ended(&due).await?;
-        self.release_all(commands).await?;
+        self.release_all(&commands).await?;
         self.walk().forget(&due);
         Ok(())
     }
@@ -142,27 +142,27 @@ impl ReleaseEnded {
 
     /// Executes all in one transaction. If that fails because of the data, splits the batch until the order at fault is
     /// alone, so that a row that is inconsistent or of a newer release keeps no other order's units.
-    async fn release_all(&self, commands: Vec<LedgerCommand>) -> Result<(), DbError> {
-        let mut parts = vec![commands];
-        while let Some(mut part) = parts.pop() {
-            let error = match self.release(part.clone()).await {
+    async fn release_all(&self, commands: &[LedgerCommand]) -> Result<(), DbError> {
+        let mut bisection = Bisection::of(commands.len());
+        while let Some(part) = bisection.next_part() {
+            let first = part.start;
+            match self.release(commands[part.clone()].to_vec()).await {
                 Ok(released) => {
                     self.count(released);
-                    continue;
+                    bisection.part_written(part.map(|_| Ok(())));
                 }
+                // The next round tries all of them again.
                 Err(error) if !error.is_of_data() => return Err(error),
-                Err(error) => error,
-            };
-            if let [command] = part.as_slice() {
-                tracing::error!(
-                    order.id = %command.order_id(), error.cause = %error,
-                    "the units of an order could not be given back"
-                );
-                continue;
+                Err(error) => {
+                    let is_halved = bisection.part_failed(part, &error);
+                    if !is_halved {
+                        tracing::error!(
+                            order.id = %commands[first].order_id(), error.cause = %error,
+                            "the units of an order could not be given back"
+                        );
+                    }
+                }
             }
-            let rest = part.split_off(part.len() / 2);
-            // A stack: the last part is next.
-            parts.extend([rest, part]);
         }
         Ok(())
     }
@@ -176,9 +176,6 @@ impl ReleaseEnded {
 
     /// Executes these commands on the ledger, and copies the changes to Redis. Returns how many orders gave units back.
     async fn release(&self, commands: Vec<LedgerCommand>) -> Result<u64, DbError> {
-        if commands.is_empty() {
-            return Ok(0);
-        }
         let commands = Arc::new(commands);
         let work = self.db.transact("release_ended_orders", move |conn| {
             let commands = commands.clone();
