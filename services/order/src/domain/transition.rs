@@ -138,6 +138,11 @@ impl PaymentPolicy {
         let jitter = u32::from(order.id.as_bytes()[15]);
         doubled.saturating_add((doubled / 1_024).saturating_mul(jitter))
     }
+
+    /// Returns an upper bound of the back-off before the first repeat of a request, with its jitter.
+    pub fn longest_first_ask_backoff(&self) -> Duration {
+        self.ask_backoff.saturating_add(self.ask_backoff / 4)
+    }
 }
 
 /// One transition of an order, with everything that it changes.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::{Draft, GoodsKind, Line, Prices, RequestedLine, Reserved, StateName};
-use stampede_vocab::{CouponId, EventId, ItemId, Money, Quantity, RequestId};
+use stampede_vocab::{CouponId, EventId, ItemId, Money, OrderId, Quantity, RequestId};
 use uuid::Uuid;
 
 /// The state of an order of the default kind (see [`order_in`]) after each input of [`inputs`], which are the columns.
@@ -403,6 +403,16 @@ fn whoever_owes_an_answer_is_asked_for_it_again_after_a_time_that_doubles_up_to_
     let mut answered = Order { asks: 3, ..order_in(state(StateName::Refunding), None) };
     take(&mut answered, Input::PaymentRefunded);
     assert_eq!(answered.asks, 0);
+}
+
+#[test]
+fn no_first_request_for_an_answer_waits_longer_than_the_bound() {
+    for last_byte in [0, 255] {
+        let id = OrderId::from_uuid(Uuid::from_u128(last_byte));
+        let order = Order { id, ..order_in(state(StateName::Paid), None) };
+        let now = order.updated_at.plus(POLICY.longest_first_ask_backoff());
+        assert!(order.clone().apply(&Input::AskAgain, now, &POLICY).is_ok(), "{last_byte}");
+    }
 }
 
 #[test]

@@ -13,6 +13,16 @@ use uuid::Uuid;
 /// The position of an order in the index.
 pub type Due = (i64, Uuid);
 
+/// Returns the cursor before all orders whose payment deadline is this or later.
+pub const fn overdue_since(deadline: Timestamp) -> Due {
+    (deadline.micros(), Uuid::nil())
+}
+
+/// Returns the cursor before all orders that have waited since this time or later.
+pub const fn waiting_since(time: Timestamp) -> Due {
+    (-time.micros(), Uuid::max())
+}
+
 /// Returns up to `limit` orders whose payment deadline has passed, most overdue first, after the cursor `after`.
 pub async fn overdue(
     conn: &mut MySqlConnection,

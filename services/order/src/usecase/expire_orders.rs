@@ -1,6 +1,6 @@
 //! Expires the orders whose payment deadline has passed.
 
-use super::{Transitions, sweep_batches::SweepBatches};
+use super::{Transitions, full_scans::FullScans, sweep_batches::SweepBatches};
 use crate::{
     domain::{Input, PaymentPolicy},
     store::due::{self, Due},
@@ -9,36 +9,32 @@ use stampede_db::{Database, DbError};
 use stampede_vocab::{OrderId, Timestamp};
 use std::time::Duration;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// Most orders of one transaction.
 const BATCH_SIZE: u32 = 250;
-/// Interval of full scans of the overdue orders. A scan in between begins where the last full one has ended: while an
-/// old snapshot is open, the index keeps the entries of orders that are not due any more, and a full scan reads them
-/// all.
+/// Interval of full scans of the overdue orders.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
 pub struct ExpireOrders {
     db: Database,
     policy: PaymentPolicy,
     orders: SweepBatches,
-    /// When the last full scan began, and up to which due time it has seen all orders.
-    last_full_scan: Option<(Instant, Timestamp)>,
+    scans: FullScans,
 }
 
 impl ExpireOrders {
     /// Expires orders of this schema under this policy.
     pub fn new(db: Database, policy: PaymentPolicy, transitions: Transitions) -> Self {
-        Self { db, policy, orders: SweepBatches::new(transitions), last_full_scan: None }
+        let (orders, scans) = (SweepBatches::new(transitions), FullScans::every(FULL_SCAN_INTERVAL));
+        Self { db, policy, orders, scans }
     }
 
     /// Expires due orders in batches until none is left. Replicas may run it concurrently: each order is checked again
     /// under its lock. An order that is due at an earlier time than the last full scan has reached may wait for the
     /// next full scan.
     pub async fn run(&mut self) -> Result<(), DbError> {
-        let (started, now) = (Instant::now(), Timestamp::now());
-        let last_full_scan = self.last_full_scan.filter(|(at, _)| at.elapsed() < FULL_SCAN_INTERVAL);
-        let mut after = last_full_scan.map(|(_, overdue)| (overdue.micros(), Uuid::nil()));
+        let (scan, now) = (self.scans.begin(Instant::now()), Timestamp::now());
+        let mut after = scan.from.map(due::overdue_since);
         loop {
             let due = self.due(after).await?;
             let is_last = due.len() < BATCH_SIZE as usize;
@@ -50,7 +46,7 @@ impl ExpireOrders {
             }
             if is_last {
                 // Orders that are being paid were skipped until their grace period is over.
-                self.last_full_scan = last_full_scan.or(Some((started, now.minus(self.policy.paying_grace))));
+                self.scans.end(scan, now.minus(self.policy.paying_grace));
                 return Ok(());
             }
         }

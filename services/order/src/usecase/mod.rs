@@ -10,6 +10,7 @@ mod event_cancellations;
 mod expire_orders;
 mod find_order;
 mod finish_pending;
+mod full_scans;
 mod list_orders;
 mod place_order;
 mod sweep_batches;
