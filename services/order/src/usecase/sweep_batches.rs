@@ -3,7 +3,7 @@
 
 use super::{Change, Outcome, Transitions};
 use crate::domain::Input;
-use stampede_db::DbError;
+use stampede_db::{Bisection, DbError};
 use stampede_vocab::{OrderId, Timestamp};
 use std::{
     collections::{HashMap, HashSet},
@@ -39,26 +39,26 @@ impl SweepBatches {
     pub async fn run(&mut self, name: &'static str, input: &Input, orders: Vec<OrderId>) -> Result<usize, DbError> {
         let now = Timestamp::now();
         let ready: Vec<OrderId> = orders.into_iter().filter(|order| !self.backed_off.contains(*order, now)).collect();
-        let (mut moved, mut failures, mut batches) = (0, 0, vec![ready]);
-        while let Some(mut batch) = batches.pop() {
-            if batch.is_empty() {
-                continue;
-            }
+        let (mut moved, mut failures, mut bisection) = (0, 0, Bisection::of(ready.len()));
+        while let Some(part) = bisection.next_part() {
+            let batch = &ready[part.clone()];
             let change = |order: &OrderId| Change { order: *order, input: input.clone(), traceparent: None };
             let applied = self.transitions.run_unlocked(name, batch.iter().map(change).collect()).await;
             match applied {
-                Ok(outcomes) => moved += self.moved(&batch, &outcomes),
+                Ok(outcomes) => {
+                    moved += self.moved(batch, &outcomes);
+                    bisection.part_written(part.map(|_| Ok(())));
+                }
                 Err(error) if !error.is_reproducible() => return Err(error),
-                Err(error) if batch.len() == 1 => {
+                Err(error) => {
+                    if bisection.part_failed(part, &error) {
+                        continue;
+                    }
                     self.failed(batch[0], &error, now);
                     failures += 1;
                     if failures > MAX_FAILURES {
                         return self.cut_short(moved, error);
                     }
-                }
-                Err(_) => {
-                    let half = batch.split_off(batch.len() / 2);
-                    batches.extend([half, batch]);
                 }
             }
         }
