@@ -120,10 +120,13 @@ fn millis(deadline: Duration) -> u64 {
 }
 
 impl LimitConfig {
+    /// Returns the limits of a call to a service: the longest wait for it.
     pub fn call(&self) -> CallLimits {
         CallLimits { deadline: Duration::from_millis(self.request_timeout_ms) }
     }
 
+    /// Returns the bounds of connections: how many there may be, in all and from an address that is no trusted proxy,
+    /// their deadlines and age, and how often they are pinged.
     pub fn http(&self) -> HttpBounds {
         HttpBounds {
             max_connections: self.max_connections,
@@ -161,6 +164,7 @@ impl LimitConfig {
         PoolBounds { of_address, kept_percent: Class::kept_percent_of_answers, ..pool }
     }
 
+    /// Returns the bounds of open streams: in all, of an address and of a user, with a share for each class.
     pub fn streams(&self) -> PoolBounds {
         let (of_user, kept_percent) = (self.max_streams_of_user, Class::kept_percent_of_streams);
         PoolBounds { of_user, kept_percent, ..self.pool("streams", "streams are open", self.max_streams) }

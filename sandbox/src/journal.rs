@@ -37,6 +37,7 @@ impl Journal {
         Ok((Journal { file }, records))
     }
 
+    /// Appends an entry. Fails if it was not written; a part of it may then be in the file.
     pub(crate) fn append(&mut self, entry: &Entry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');

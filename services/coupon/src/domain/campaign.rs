@@ -22,6 +22,7 @@ pub struct CampaignTerms {
 }
 
 impl CampaignTerms {
+    /// Fails with the first field that is invalid.
     pub fn check(&self) -> Result<(), InvalidField> {
         if !(1..=MAX_NAME_CHARS).contains(&self.name.chars().count()) {
             return Err(InvalidField::new("name", format!("must be 1 to {MAX_NAME_CHARS} characters")));

@@ -23,6 +23,7 @@ pub enum PaymentState {
         /// That attempt.
         attempt: i32,
     },
+    /// A refund was requested and is not done.
     Refunding {
         /// The attempt that captured the money.
         attempt: i32,
@@ -67,6 +68,7 @@ pub struct Payment {
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
+    /// The amount to pay. What an attempt has captured is in [`Outcome::Captured`].
     pub amount: Money,
     pub state: PaymentState,
     /// In order of their numbers.

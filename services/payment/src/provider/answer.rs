@@ -104,6 +104,8 @@ impl ChargeAnswer {
         }
     }
 
+    /// Returns the charge as the provider has it. A key or refunded amount that cannot be read is left out. Fails if
+    /// the id cannot be read.
     pub(super) fn into_record(self) -> Result<ChargeRecord, ProviderError> {
         let refunded = money(self.refunded_minor, &self.currency).ok();
         let key = self.key.as_deref().and_then(|key| key.parse().ok());
@@ -130,6 +132,8 @@ impl RefundAnswer {
 }
 
 impl RefundListAnswer {
+    /// Returns the charges that have refunds whose keys this service does not send. Fails if the id of the last refund,
+    /// from which the next page continues, cannot be read.
     pub(super) fn into_page(self) -> Result<RefundPage, ProviderError> {
         let last = self.refunds.last().map(|refund| readable_id(refund.id.clone())).transpose()?;
         let is_foreign =
