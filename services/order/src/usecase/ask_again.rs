@@ -31,23 +31,27 @@ impl AskAgain {
     }
 
     /// Retries in batches until no answer is overdue. Replicas may run it concurrently: each order is checked again
-    /// under its lock. One that a full scan has skipped, because it was locked or its back-off is a doubled one, may
-    /// wait for the next full scan.
+    /// under its lock. One that a full scan has skipped, because it was locked, its change failed or its back-off is a
+    /// doubled one, may wait for the next full scan.
     pub async fn run(&mut self) -> Result<(), DbError> {
         let (scan, now) = (self.scans.begin(Instant::now()), Timestamp::now());
         let mut after = scan.from.map(due::waiting_since);
+        let mut is_whole = true;
         loop {
             let waiting = self.waiting(after).await?;
             let is_last = waiting.len() < BATCH_SIZE as usize;
             after = waiting.last().copied();
             let orders = waiting.into_iter().map(|(_, id)| OrderId::from_uuid(id)).collect();
             let retried = self.orders.run("ask_again", &Input::AskAgain, orders).await?;
+            is_whole &= !self.orders.was_cut_short();
             if retried > 0 {
                 tracing::warn!(order.count = retried, "orders have waited long for an answer, asked again");
             }
             if is_last {
-                // Orders whose first back-off was not over, with its jitter, were skipped.
-                self.scans.end(scan, now.minus(self.policy.longest_first_ask_backoff()));
+                if is_whole {
+                    // Orders whose first back-off was not over, with its jitter, were skipped.
+                    self.scans.end(scan, now.minus(self.policy.longest_first_ask_backoff()));
+                }
                 return Ok(());
             }
         }

@@ -35,18 +35,22 @@ impl ExpireOrders {
     pub async fn run(&mut self) -> Result<(), DbError> {
         let (scan, now) = (self.scans.begin(Instant::now()), Timestamp::now());
         let mut after = scan.from.map(due::overdue_since);
+        let mut is_whole = true;
         loop {
             let due = self.due(after).await?;
             let is_last = due.len() < BATCH_SIZE as usize;
             after = due.last().copied();
             let orders = due.into_iter().map(|(_, id)| OrderId::from_uuid(id)).collect();
             let expired = self.orders.run("expire_orders", &Input::DeadlinePassed, orders).await?;
+            is_whole &= !self.orders.was_cut_short();
             if expired > 0 {
                 tracing::info!(order.count = expired, "orders expired");
             }
             if is_last {
-                // Orders that are being paid were skipped until their grace period is over.
-                self.scans.end(scan, now.minus(self.policy.paying_grace));
+                if is_whole {
+                    // Orders that are being paid were skipped until their grace period is over.
+                    self.scans.end(scan, now.minus(self.policy.paying_grace));
+                }
                 return Ok(());
             }
         }

@@ -37,6 +37,9 @@ impl SweepBatches {
     /// A batch that the database refuses is bisected until the order at fault is alone. Fails if the database is at
     /// fault and not the data; two pages in a row with too many failures are taken for that.
     pub async fn run(&mut self, name: &'static str, input: &Input, orders: Vec<OrderId>) -> Result<usize, DbError> {
+        if orders.is_empty() {
+            return Ok(0);
+        }
         let now = Timestamp::now();
         let ready: Vec<OrderId> = orders.into_iter().filter(|order| !self.backed_off.contains(*order, now)).collect();
         let (mut moved, mut failures, mut bisection) = (0, 0, Bisection::of(ready.len()));
@@ -64,6 +67,11 @@ impl SweepBatches {
         }
         self.was_cut_short = false;
         Ok(moved)
+    }
+
+    /// Returns whether the rest of the last page was left to the next round.
+    pub const fn was_cut_short(&self) -> bool {
+        self.was_cut_short
     }
 
     /// The failed orders are in back-off, so the next round comes to the rest of the page.

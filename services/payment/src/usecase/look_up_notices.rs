@@ -86,7 +86,9 @@ impl LookUpNotices {
             return Ok(());
         }
         match self.with_permit(self.provider.look_up_refund(&refund)).await? {
-            Some(Some(outcome)) if outcome != RefundOutcome::Unresolved => self.settle_refunds.run(key, outcome).await,
+            Some(Some(outcome)) if outcome != RefundOutcome::Unresolved => {
+                self.settle_refunds.run_noticed(key, outcome, has_failed).await
+            }
             Some(Some(_) | None) | None => Ok(()),
         }
     }

@@ -19,6 +19,9 @@ use std::{
 struct RefundSettlement {
     key: RefundKey,
     outcome: RefundOutcome,
+    /// Whether a notice says that it has failed, as one that was done may. An older answer to a request says nothing of
+    /// a refund that is done.
+    has_failed: bool,
 }
 
 /// Settles refunds in batches. Clones share the queue.
@@ -33,9 +36,15 @@ impl SettleRefunds {
         Self { queue: Batcher::new(batches("settle_refunds"), move |batch| settle_all(context.clone(), batch)) }
     }
 
-    /// Stores the outcome of a refund. It is idempotent.
+    /// Stores the outcome of a refund, as a request for it was answered.
     pub async fn run(&self, key: RefundKey, outcome: RefundOutcome) -> Result<(), Error> {
-        Ok(self.queue.call(RefundSettlement { key, outcome }).await??)
+        Ok(self.queue.call(RefundSettlement { key, outcome, has_failed: false }).await??)
+    }
+
+    /// Stores the outcome of a refund that was looked up for a notice. If that says that it `has_failed`, and so does
+    /// the outcome of one that is done, stores the anomaly.
+    pub async fn run_noticed(&self, key: RefundKey, outcome: RefundOutcome, has_failed: bool) -> Result<(), Error> {
+        Ok(self.queue.call(RefundSettlement { key, outcome, has_failed }).await??)
     }
 }
 
@@ -113,7 +122,9 @@ impl Locked {
         };
         match refund.settle(settlement.outcome.clone(), now) {
             RefundSettled::AlreadyKnown => {
-                self.taken_back.extend(refund.taken_back(&settlement.outcome));
+                if settlement.has_failed {
+                    self.taken_back.extend(refund.taken_back(&settlement.outcome));
+                }
                 return Ok(());
             }
             RefundSettled::StillOpen => {}
@@ -137,6 +148,8 @@ impl Locked {
         let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
         store::refunds::save(conn, &changed).await?;
         store::anomalies::close(conn, Subject::Refund, &finished, now).await?;
+        // One that was in doubt, and done later in the batch, is not parked.
+        parked.retain(|anomaly| !finished.contains(&anomaly.key()));
         store::anomalies::park(conn, &parked, now).await?;
         // After the others are closed: it stays open even if its refund was done in this batch.
         parked.extend(store::anomalies::note(conn, &taken_back, now).await?);
