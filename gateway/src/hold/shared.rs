@@ -11,6 +11,7 @@ mod tests;
 use super::{metrics::slow_readers, newest::Slot};
 use crate::{
     bounds::{MAX_WAITING_MESSAGES, WATCHER_STALL_DEADLINE},
+    problem::spread,
     routes::Rpc,
 };
 use bytes::Bytes;
@@ -313,11 +314,14 @@ impl<T: Send + Sync + 'static> Watcher<T> {
     }
 }
 
-/// Spreads those who share a refusal: its retry delay was drawn once for all of them.
+/// Spreads those who share a refusal: its retry delay was drawn once for all of them, and is drawn again for each. One
+/// that the service has named is longer, and kept.
 fn apart(problem: Problem) -> Problem {
-    match problem.retry_delay() {
-        Some(wait) => problem.retry_after(wait.mul_f64(rand::random_range(1.0..2.0))),
-        None => problem,
+    match problem.reason().default_retry() {
+        Some(default) if problem.retry_delay().is_some_and(|wait| wait <= 3 * default) => {
+            spread(problem.retry_after(default))
+        }
+        _ => problem,
     }
 }
 
