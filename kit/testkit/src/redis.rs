@@ -48,6 +48,12 @@ pub struct OwnRedis {
 /// Frees expired and deleted keys in the background.
 const LAZILY: [&str; 3] = ["--lazyfree-lazy-expire", "--lazyfree-lazy-user-del", "--lazyfree-lazy-server-del"];
 
+/// Makes reading the data last: a pause after each key, in microseconds, and answers to clients after each kilobyte.
+const SLOWLY: [&str; 4] = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"];
+/// Stores keys whose pauses take a minute, longer than a test waits. Each is larger than that kilobyte.
+const PAUSES: &str = "EVAL \"for i = 1, 3000 do redis.call('SET', 'pause:' .. i, string.rep('x', 2000)) end \
+                      return redis.status_reply('OK')\" 0";
+
 /// A copy of a server's disk at some time.
 #[derive(Debug)]
 pub struct RedisCopy(TempDir);
@@ -66,16 +72,21 @@ impl OwnRedis {
     }
 
     async fn launch(address: SocketAddr, folder: TempDir, settings: Vec<String>) -> Result<Self> {
+        let redis = Self::spawn(address, folder, settings, &[])?;
+        eventually("a Redis of the test's own answers", || async { is_up(address).await.then_some(()) }).await;
+        Ok(redis)
+    }
+
+    /// Starts the process, with some arguments for this time only.
+    fn spawn(address: SocketAddr, folder: TempDir, settings: Vec<String>, once: &[&str]) -> Result<Self> {
         let mut command = mortal("redis-server");
         command.arg("--dir").arg(folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &address.port().to_string()]).args(LAZILY.into_iter().flat_map(|name| [name, "yes"]));
         // A replica is synchronized at once, not after five seconds of waiting for others.
         command.args(["--repl-diskless-sync-delay", "0"]);
-        command.args(["--user", REDIS_USER]).args(redis_rules(&PASSWORD)).args(&settings);
+        command.args(["--user", REDIS_USER]).args(redis_rules(&PASSWORD)).args(&settings).args(once);
         let child = command.stdout(Stdio::null()).spawn().context("redis-server cannot be started")?;
-        let redis = Self { child, address, folder, settings };
-        eventually("a Redis of the test's own answers", || async { is_up(address).await.then_some(()) }).await;
-        Ok(redis)
+        Ok(Self { child, address, folder, settings })
     }
 
     /// Kills it as a power cut does, and starts it again with its data on the disk.
@@ -107,6 +118,34 @@ impl OwnRedis {
         }
         ensure!(is_torn, "nothing was stored in the last {lost:?}");
         self.restart_in(folder).await
+    }
+
+    /// Stops it in order, which loses nothing, and starts it again: it answers LOADING to whatever needs its data until
+    /// [`Self::finish_loading`]. Not for a server with `appendonly`, which answers nobody for a thousand commands on
+    /// end while it reads them.
+    pub async fn restart_loading(mut self) -> Result<Self> {
+        self.obey("CONFIG SET rdbcompression no").await?;
+        self.obey(PAUSES).await?;
+        // It answers only what it refuses.
+        let refusal = command(self.address, "SHUTDOWN SAVE").await?;
+        ensure!(refusal.is_empty(), "{refusal}");
+        self.child.wait()?;
+        let folder = copy_of(self.folder.path())?;
+        let redis = Self::spawn(self.address, folder, std::mem::take(&mut self.settings), &SLOWLY)?;
+        eventually("it answers LOADING", || async { redis.is_loading().await.then_some(()) }).await;
+        Ok(redis)
+    }
+
+    /// Returns whether it answers LOADING, as a server that is reading its data.
+    pub async fn is_loading(&self) -> bool {
+        command(self.address, "PING").await.is_ok_and(|answer| answer.starts_with("-LOADING "))
+    }
+
+    /// Reads the rest of its data without pauses.
+    pub async fn finish_loading(&self) -> Result<()> {
+        self.obey("CONFIG SET key-load-delay 0").await?;
+        eventually("it has read its data", || async { is_up(self.address).await.then_some(()) }).await;
+        Ok(())
     }
 
     async fn restart_in(mut self, folder: TempDir) -> Result<Self> {
