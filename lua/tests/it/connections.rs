@@ -1,4 +1,4 @@
-//! The connections to Redis on a server of the test's own that is slow, closes them, or is no master any more.
+//! The connections to Redis on a server of the test's own that is slow, closes them, loads, or is no master any more.
 
 use redis::{ErrorKind, ServerErrorKind, aio::MultiplexedConnection};
 use stampede_lua::{Redis, RedisConfig, RedisError, coupon, gate};
@@ -162,6 +162,30 @@ async fn a_replica_whose_master_is_gone_is_told_at_once_and_used_again_once_it_i
     server.promote().await.unwrap();
     let failures = failures_of_writes(&redis).await;
     assert!(failures.is_empty(), "{failures:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_loading_is_told_at_once_and_used_again_once_it_has_loaded() {
+    let server = OwnRedis::start(&[]).await.unwrap();
+    let redis = connect(&server).await;
+    let failures = failures_of_writes(&redis).await;
+    assert!(failures.is_empty(), "it opens all connections: {failures:?}");
+    let server = server.restart_loading().await.unwrap();
+    let newcomer = connect(&server).await;
+    for redis in [&redis, &newcomer] {
+        let failures = failures_of_writes(redis).await;
+        assert_eq!(failures.len(), 16, "{failures:?}");
+        for error in failures {
+            assert!(is_of(&error, ServerErrorKind::BusyLoading) && error.is_unreachable(), "{error}");
+        }
+    }
+    assert!(server.is_loading().await, "it has read its data too soon");
+    server.finish_loading().await.unwrap();
+    for redis in [&redis, &newcomer] {
+        let failures = failures_of_writes(redis).await;
+        assert!(failures.is_empty(), "{failures:?}");
+        assert_eq!(gate::epoch(redis, "other").await.unwrap().name, "fresh", "the one from before the restart");
+    }
 }
 
 #[tokio::test]
