@@ -148,6 +148,28 @@ async fn a_redis_that_was_emptied_takes_no_token_from_before() {
 }
 
 #[tokio::test]
+async fn who_logs_in_or_refreshes_while_redis_reads_its_data_is_put_off() {
+    let redis = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
+    let url = redis.url();
+    let front = Front::start(&[("--redis-url", &url)]).await;
+    let (unused, used) = (front.new_buyer().await, front.new_buyer().await);
+    let next = refresh(&front, &used).await.json();
+    let redis = redis.restart_loading().await.unwrap();
+    let login = front.post("/v1/auth/tokens", "", &json!({})).await;
+    for answer in [login, refresh(&front, &unused).await, refresh(&front, &next).await] {
+        assert_eq!((answer.reason().as_str(), answer.status.as_u16()), ("UNAVAILABLE", 503), "{answer:?}");
+        assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    }
+    assert!(redis.is_loading().await, "it has read its data too soon");
+    redis.finish_loading().await.unwrap();
+    front.new_buyer().await;
+    for pair in [&unused, &next] {
+        let answer = refresh(&front, pair).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn tokens_expire() {
     let front = Front::start(&[("--access-ttl-s", "1"), ("--refresh-ttl-s", "1")]).await;
     let pair = front.new_buyer().await;

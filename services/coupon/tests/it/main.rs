@@ -7,6 +7,7 @@ mod claiming;
 mod frozen;
 mod holding;
 mod idle;
+mod loading;
 mod memory;
 mod mending;
 mod ordering;

@@ -16,6 +16,7 @@ mod histories;
 mod history_model;
 mod idle;
 mod ledger;
+mod loading;
 mod lock_order;
 mod memory;
 mod old_copy;
