@@ -26,7 +26,7 @@ pub use config::Config;
 use anyhow::Context as _;
 use client::Inventory;
 use rpc::EventRpc;
-use stampede_chassis::{Grpc, Workers};
+use stampede_chassis::{Grpc, Workers, wait_for};
 use stampede_lua::Redis;
 use stampede_proto::event::v1::event_service_server::{EventServiceServer, SERVICE_NAME};
 use stampede_service::Parts;
@@ -50,7 +50,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let parts = Parts::connect(Service::Event, &config.service, workers).await?;
     let redis = parts.redis(&config.redis).await?;
     redis.require_one_server()?;
-    redis.require_expiry_notifications().await.context("the timers of events")?;
+    require_expiry_notifications(&redis, config.service.common.wait_for_servers()).await?;
     let timers = ArmTimers::new(parts.db.clone(), redis.clone());
     let changes = ScheduleChanges::new(parts.outbox.clone(), timers.clone());
     start_workers(&parts, &config, redis, timers, &changes);
@@ -58,6 +58,18 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let rpc = rpc(&parts, &config, changes, inventory);
     let routes = Routes::new(EventServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
+}
+
+/// Refuses a Redis that does not publish expired keys. Waits for one that takes no key yet: it is reading its data, or
+/// is no master.
+async fn require_expiry_notifications(redis: &Redis, wait: Duration) -> anyhow::Result<()> {
+    let check = || async {
+        match redis.require_expiry_notifications().await {
+            Err(error) if error.is_unreachable() => Err(error),
+            checked => Ok(checked),
+        }
+    };
+    wait_for("Redis", wait, check).await?.context("the timers of events")
 }
 
 fn start_workers(parts: &Parts, config: &Config, redis: Redis, timers: ArmTimers, changes: &ScheduleChanges) {

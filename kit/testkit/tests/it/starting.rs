@@ -138,6 +138,24 @@ async fn without_kafka_a_service_waits_and_says_for_what() {
 }
 
 #[tokio::test]
+async fn an_event_service_waits_for_a_redis_that_reads_its_data() {
+    let world = World::prepared().await.unwrap();
+    let redis = OwnRedis::start(&[("notify-keyspace-events", "Ex")]).await.unwrap().restart_loading().await.unwrap();
+    let process = launched(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &redis.url())]);
+    let said = eventually("the log says that Redis is loading, or that it cannot start", || {
+        let log = process.log();
+        let said = ["is loading the dataset", "cannot start"];
+        let line = log.lines().find(|line| said.iter().any(|part| line.contains(part)));
+        std::future::ready(line.map(str::to_owned))
+    })
+    .await;
+    assert!(said.contains("waiting for a server") && said.contains("server.name=\"Redis\""), "{}", process.log());
+    assert!(redis.is_loading().await && !process.is_ready().await, "{}", process.log());
+    redis.finish_loading().await.unwrap();
+    eventually("it is ready", || async { process.is_ready().await.then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn a_process_whose_wait_is_over_ends_and_names_the_missing_server() {
     let world = World::prepared().await.unwrap();
     // The servers that are there have as long to answer.
