@@ -91,7 +91,7 @@ impl Keys {
         format!("{}gate:epoch", self.prefix)
     }
 
-    /// The rate-limit bucket of one act. `subject` is a user, a login, an order or a network.
+    /// The rate-limit bucket of one act. `subject` is a user, a login, an order of a user or a network.
     pub fn gate_bucket(&self, subject: impl Display, act: &str) -> String {
         format!("{}gate:{{{subject}}}:{act}", self.prefix)
     }

@@ -6,6 +6,7 @@ use opentelemetry::{KeyValue, global, metrics::Counter};
 /// The owner of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
+    /// One order, for one user.
     Order,
     /// One user or login.
     Token,

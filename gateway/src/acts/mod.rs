@@ -25,7 +25,7 @@ use stampede_lua::{
 };
 use stampede_status::{Problem, Reason};
 use stampede_vocab::OrderId;
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// Shortest retry delay of a refusal.
 const LEAST_RETRY: Duration = Duration::from_secs(1);
@@ -56,11 +56,14 @@ pub struct Actor<'a> {
 
 impl Actor<'_> {
     /// Returns the key of the limits of this kind; `None` if it is unknown.
-    fn subject(&self, by: By) -> Option<&dyn Display> {
+    ///
+    /// That of an order has its caller too: whether the order is theirs is not known yet, and a stranger must not use
+    /// up the acts of its buyer.
+    fn subject(&self, by: By) -> Option<String> {
         match by {
-            By::Order => self.order.as_ref().map(|order| order as &dyn Display),
-            By::Token => self.token.as_ref().map(|token| token as &dyn Display),
-            By::Address => self.block.as_ref().map(|block| block as &dyn Display),
+            By::Order => Some(format!("{}/{}", self.token?, self.order?)),
+            By::Token => self.token.map(str::to_owned),
+            By::Address => self.block.map(|block| block.to_string()),
         }
     }
 }
@@ -81,7 +84,7 @@ impl Acts {
             return Ok(());
         }
         let buckets: Vec<_> =
-            bounds(act, actor).map(|(by, rate, subject)| self.bucket(act, by, rate, subject, actor.placing)).collect();
+            bounds(act, actor).map(|(by, rate, subject)| self.bucket(act, by, rate, &subject, actor.placing)).collect();
         if buckets.is_empty() {
             return Ok(());
         }
@@ -99,7 +102,7 @@ impl Acts {
         Err(self.refuse(act, by, wait, detail))
     }
 
-    fn bucket(&self, act: Act, by: By, rate: Rate, subject: &dyn Display, placing: Option<OrderId>) -> Bucket {
+    fn bucket(&self, act: Act, by: By, rate: Rate, subject: &str, placing: Option<OrderId>) -> Bucket {
         let keys = self.redis.keys();
         let bucket = Bucket::new(keys, subject, act.name(), self.times(rate.burst), rate.interval / self.factor);
         match (placing, rules::most_open(by)) {
@@ -122,7 +125,7 @@ impl Acts {
 
 /// Returns the limits of an act, the narrowest first: a caller over their own limit does not use up that of their
 /// address.
-fn bounds<'a>(act: Act, actor: &'a Actor<'_>) -> impl Iterator<Item = (By, Rate, &'a dyn Display)> {
+fn bounds(act: Act, actor: &Actor<'_>) -> impl Iterator<Item = (By, Rate, String)> {
     let rule = act.rule();
     By::NARROWEST_FIRST.into_iter().filter_map(move |by| Some((by, rule.of(by)?, actor.subject(by)?)))
 }

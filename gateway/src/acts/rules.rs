@@ -31,6 +31,7 @@ pub struct Rate {
 /// The limits of one act; `None` for no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rule {
+    /// Of one order, for each user by themselves.
     pub by_order: Option<Rate>,
     /// Of one user or login.
     pub by_token: Option<Rate>,

@@ -238,20 +238,23 @@ async fn whoever_hangs_up_before_the_answer_has_an_open_order_too() {
 }
 
 #[tokio::test]
-async fn an_order_is_paid_a_few_times_whoever_tries_and_however_its_id_is_written() {
+async fn an_order_is_paid_a_few_times_however_its_id_is_written_and_a_stranger_takes_none_of_them() {
     let (front, _guard) = front(&[]).await;
     let id = order_id(7).to_string();
-    let pay = |number: u32| {
+    let pay = |token: &str, number: u32| {
         // The same order by another path.
         let path = if number.is_multiple_of(2) { id.clone() } else { id.replacen("ord_", "%6Frd_", 1) };
         let body = json!({ "request_id": format!("p-{number}"), "payment_method": "pm_card_declined" }).to_string();
-        front.send(request("POST", &format!("/v1/orders/{path}:pay"), &buyer(), &body))
+        front.send(request("POST", &format!("/v1/orders/{path}:pay"), token, &body))
     };
-    for number in 0..6 {
-        assert_eq!(pay(number).await.status, 200, "{number}");
+    for (who, token) in [("a stranger", buyer()), ("its buyer", buyer())] {
+        for number in 0..6 {
+            let answer = pay(&token, number).await;
+            assert_eq!(answer.status, 200, "{who}, {number}: {answer:?}");
+        }
+        is_throttled(&pay(&token, 6).await, "payment", "order");
+        is_throttled(&pay(&token, 7).await, "payment", "order");
     }
-    is_throttled(&pay(6).await, "payment", "order");
-    is_throttled(&pay(7).await, "payment", "order");
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Rate limits: acts of a caller per time, and orders that are open at once.
 //!
 //! Questions are batched into one call of the script, which answers one after the other. In a cluster each subject (a
-//! user, a login, an order, a network) has a hash slot of its own, so one call is made for each subject, in rounds: an
-//! act is counted for an address only if the user may do it.
+//! user, a login, an order of a user, a network) has a hash slot of its own, so one call is made for each subject, in
+//! rounds: an act is counted for an address only if the user may do it.
 
 use super::{LIMIT, millis};
 use crate::{Args, FromRedisValue, Keys, Redis, RedisError, Value};
