@@ -100,6 +100,13 @@ local function forget_old(open)
   redis.call('ZREMRANGEBYSCORE', open, 1 - now_ms, now_ms - 1)
 end
 
+-- Has the set go with the last order that counts or is remembered.
+local function keep(open)
+  local first = redis.call('ZRANGE', open, 0, 0, 'WITHSCORES')
+  local last = redis.call('ZRANGE', open, -1, -1, 'WITHSCORES')
+  redis.call('PEXPIRE', open, math.max(-tonumber(first[2]), tonumber(last[2])) - now_ms)
+end
+
 local function write_placed()
   local order = next_arg()
   local life_ms = tonumber(next_arg())
@@ -107,7 +114,7 @@ local function write_placed()
     local open = next_key()
     forget_old(open)
     if redis.call('ZADD', open, 'NX', now_ms + life_ms, order) == 1 then
-      redis.call('PEXPIRE', open, life_ms)
+      keep(open)
     end
   end
 end
@@ -119,9 +126,7 @@ local function write_settled()
     local open = next_key()
     forget_old(open)
     redis.call('ZADD', open, -now_ms - life_ms, order)
-    -- The set goes with the last open order, or with this one.
-    local last = redis.call('ZRANGE', open, -1, -1, 'WITHSCORES')
-    redis.call('PEXPIRE', open, math.max(life_ms, last[2] - now_ms))
+    keep(open)
   end
 end
 

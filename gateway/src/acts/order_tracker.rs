@@ -1,9 +1,9 @@
 //! Tracks the open orders of callers, by the answers to limited calls.
 //!
-//! An order counts as open once it is answered as AWAITING_PAYMENT, and as settled once it is answered in any other
-//! state: PAYING, CANCELLED, EXPIRED. A declined order counts again when its payment is requested again. An order
-//! without an answer may have been placed, so it counts: hanging up does not evade the limit. An order that an operator
-//! cancels is settled for the buyer in the answer.
+//! An order counts as open once it is answered as AWAITING_PAYMENT, until the deadline in the answer, and as settled
+//! once it is answered in any other state: PAYING, CANCELLED, EXPIRED. A declined order counts again when its payment
+//! is requested again. An order without an answer may have been placed, so it counts for a fixed time: hanging up does
+//! not evade the limit. An order that an operator cancels is settled for the buyer in the answer.
 //!
 //! A settled order is recorded before its answer is sent, since the caller may then place the next one at once, by any
 //! gateway. An open order is recorded after its answer. The next order of its buyer counts it on the same gateway, and
@@ -11,15 +11,19 @@
 //! one order. The answer to a repeat may be recorded once the order is settled already: settled orders are remembered
 //! for a while, in which no record opens them again. A declined one too counts again only after that.
 
-use super::{Act, Actor, Acts, meters::By, rules::OPEN_FOR};
+use super::{
+    Act, Actor, Acts,
+    meters::By,
+    rules::{OPEN_AT_MOST, OPEN_FOR},
+};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Identity, Role};
 use stampede_lua::gate::{OpenOrders, Question};
 use stampede_proto::order::v1::{Order, OrderState, PlaceOrderResponse};
 use stampede_status::{Problem, Reason};
-use stampede_vocab::{OrderId, RequestId, UserId};
-use std::{mem, sync::Arc};
+use stampede_vocab::{OrderId, RequestId, Timestamp, UserId};
+use std::{mem, sync::Arc, time::Duration};
 
 /// An admitted call, until it is answered.
 pub struct OrderTracker {
@@ -99,7 +103,7 @@ impl OrderTracker {
         let Some(order) = self.order.take() else { return };
         let answer = answer.map_err(Problem::reason).and_then(read);
         match change(self.act, answer.as_ref()) {
-            Some(Change::Placed) => self.placed(order),
+            Some(Change::Placed) => self.placed(order, open_for(answer.as_ref().ok(), Timestamp::now())),
             Some(Change::Settled) => {
                 let of = match &mut self.owners {
                     Owners::Known(of) => mem::take(of),
@@ -114,11 +118,11 @@ impl OrderTracker {
         }
     }
 
-    /// Records an open order. For an operator's call it is counted already, by its buyer.
-    fn placed(&mut self, order: OrderId) {
+    /// Records an order that is open for so long. For an operator's call it is counted already, by its buyer.
+    fn placed(&mut self, order: OrderId, life: Duration) {
         if let Owners::Known(of) = &mut self.owners {
             let of = mem::take(of);
-            self.acts.queue.post(Question::Placed { order, of, life: OPEN_FOR });
+            self.acts.queue.post(Question::Placed { order, of, life });
         }
     }
 
@@ -131,7 +135,7 @@ impl OrderTracker {
 impl Drop for OrderTracker {
     fn drop(&mut self) {
         if let Some(order) = self.order.take().filter(|_| self.act == Act::Order) {
-            self.placed(order);
+            self.placed(order, OPEN_FOR);
         }
     }
 }
@@ -148,6 +152,13 @@ fn change(act: Act, answer: Result<&Order, &Reason>) -> Option<Change> {
         Ok(_) => Some(Change::Settled),
         Err(reason) => (act == Act::Order && may_be_placed(*reason)).then_some(Change::Placed),
     }
+}
+
+/// Returns how long an order counts as open: until its deadline, if the answer has one.
+fn open_for(order: Option<&Order>, now: Timestamp) -> Duration {
+    let Some(deadline) = order.and_then(|order| order.pay_deadline) else { return OPEN_FOR };
+    let micros = deadline.seconds.saturating_mul(1_000_000).saturating_add(i64::from(deadline.nanos) / 1_000);
+    Timestamp::from_micros(micros).since(now).min(OPEN_AT_MOST)
 }
 
 /// Returns whether the order may be stored despite this failure, by the contract of each reason.
@@ -201,6 +212,25 @@ mod tests {
         ] {
             assert_eq!(change(&Err(reason)), expected, "{reason}");
         }
+    }
+
+    #[test]
+    fn an_order_counts_until_its_deadline_and_for_a_day_at_most() {
+        let now = Timestamp::from_micros(1_000_000_000);
+        let due = |seconds, nanos| {
+            let pay_deadline = Some(prost_types::Timestamp { seconds, nanos });
+            Order { pay_deadline, ..in_state(OrderState::AwaitingPayment) }
+        };
+        for (order, expected) in [
+            (due(1_002, 500_000_000), Duration::from_millis(2_500)),
+            (due(4_600, 0), Duration::from_secs(3_600)),
+            (due(999, 0), Duration::ZERO),
+            (due(i64::MAX, 0), OPEN_AT_MOST),
+            (in_state(OrderState::AwaitingPayment), OPEN_FOR),
+        ] {
+            assert_eq!(open_for(Some(&order), now), expected, "{order:?}");
+        }
+        assert_eq!(open_for(None, now), OPEN_FOR);
     }
 
     #[test]

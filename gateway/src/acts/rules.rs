@@ -43,8 +43,10 @@ pub struct Rule {
 pub const OPEN_BY_TOKEN: u32 = 5;
 /// Most open orders of an address: twenty such persons, or a hundred with one each.
 pub const OPEN_BY_ADDRESS: u32 = 100;
-/// Time for which an unsettled order counts as open: the default time to pay.
+/// Time for which an unsettled order counts as open where no answer tells its deadline: the default time to pay.
 pub const OPEN_FOR: Duration = Duration::from_secs(600);
+/// Most time for which an unsettled order counts as open, whatever its deadline: it stays in Redis for so long.
+pub const OPEN_AT_MOST: Duration = Duration::from_secs(86_400);
 /// Time for which a settled order is remembered at least, so that a late answer to a repeat does not open it again: six
 /// times the default time-out of a call. It is never less than two of them. Each costs some 50 bytes for its user and
 /// for its address.

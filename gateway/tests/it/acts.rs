@@ -135,6 +135,22 @@ async fn orders_that_nobody_pays_are_bounded_until_one_is_paid_or_cancelled() {
 }
 
 #[tokio::test]
+async fn an_order_that_nobody_pays_is_open_until_its_deadline() {
+    let (front, _guard) = front(&[]).await;
+    for (seconds, waits_ms) in [(60, 30_000..=90_000), (3_600, 3_000_000..=5_400_000)] {
+        let (token, event) = (buyer(), format!("pay-within-{seconds}"));
+        for number in 0..5 {
+            let answer = place(&front, &token, &format!("r-{number}"), &event).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        let refused = place(&front, &token, "r-5", &event).await;
+        assert_eq!(refused.reason(), "THROTTLED", "{refused:?}");
+        let wait_ms = refused.json()["retry_after_ms"].as_u64();
+        assert!(wait_ms.is_some_and(|wait_ms| waits_ms.contains(&wait_ms)), "{seconds} s: {refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_late_answer_to_a_repeat_does_not_open_an_order_that_is_paid() {
     let (front, _guard) = front(&[]).await;
     let token = buyer();

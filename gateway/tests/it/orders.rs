@@ -11,7 +11,7 @@ use stampede_proto::order::v1::{
     order_service_server::{OrderService, OrderServiceServer},
 };
 use stampede_status::{Problem, Reason};
-use stampede_vocab::{OrderId, RequestId, UserId};
+use stampede_vocab::{OrderId, RequestId, Timestamp, UserId};
 use std::{
     collections::HashMap,
     pin::Pin,
@@ -45,6 +45,13 @@ fn order(order_id: String, state: OrderState) -> Option<Order> {
     Some(Order { order_id, state: state.into(), ..Order::default() })
 }
 
+/// Returns the deadline of an order of the event `pay-within-<seconds>`; other orders have none.
+fn pay_deadline(event_id: &str) -> Option<prost_types::Timestamp> {
+    let seconds = event_id.strip_prefix("pay-within-")?.parse().unwrap();
+    let micros = Timestamp::now().plus(Duration::from_secs(seconds)).micros();
+    Some(prost_types::Timestamp { seconds: micros / 1_000_000, nanos: 0 })
+}
+
 #[tonic::async_trait]
 impl OrderService for Orders {
     type WatchOrderStream = Pin<Box<dyn Stream<Item = Result<WatchOrderResponse, Status>> + Send>>;
@@ -61,7 +68,9 @@ impl OrderService for Orders {
         if request.event_id == "late" {
             sleep(LATE).await;
         }
-        Ok(Response::new(PlaceOrderResponse { order: order(order_id.to_string(), OrderState::AwaitingPayment) }))
+        let order = order(order_id.to_string(), OrderState::AwaitingPayment);
+        let order = order.map(|order| Order { pay_deadline: pay_deadline(&request.event_id), ..order });
+        Ok(Response::new(PlaceOrderResponse { order }))
     }
 
     async fn pay_order(&self, request: Request<PayOrderRequest>) -> Result<Response<PayOrderResponse>, Status> {

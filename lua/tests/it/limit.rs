@@ -222,6 +222,28 @@ async fn a_settled_order_is_forgotten_with_time_and_an_open_one_stays() {
 }
 
 #[tokio::test]
+async fn an_order_that_counts_for_less_time_ends_neither_an_open_one_nor_what_is_known_of_a_settled_one() {
+    let redis = redis().await;
+    let short = Duration::from_millis(100);
+    let wait_for_the_short_one = async |most| {
+        stampede_testkit::eventually("the last order counts no longer", || async {
+            let answer = ask(&redis, vec![ordering(&redis, 9, most)]).await.remove(0);
+            (answer == Admission::Admitted).then_some(())
+        })
+        .await;
+    };
+    ask(&redis, vec![placed(&redis, 1, MINUTE), settled(&redis, 1), placed(&redis, 2, short)]).await;
+    wait_for_the_short_one(1).await;
+    let answers = ask(&redis, vec![placed(&redis, 1, MINUTE), ordering(&redis, 9, 1)]).await;
+    assert_eq!(answers, [Admission::Admitted; 2], "the first one is settled");
+
+    ask(&redis, vec![placed(&redis, 3, MINUTE), placed(&redis, 4, short)]).await;
+    wait_for_the_short_one(2).await;
+    let answers = ask(&redis, vec![ordering(&redis, 9, 1)]).await;
+    assert!(matches!(answers[0], Admission::Open { .. }), "the third one is open: {answers:?}");
+}
+
+#[tokio::test]
 async fn a_revoked_login_is_read_by_all_and_once() {
     let redis = redis().await;
     let now = gate::epoch(&redis, "fresh").await.unwrap().now;
