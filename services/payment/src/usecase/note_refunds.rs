@@ -1,8 +1,8 @@
 //! Finds refunds that were made at the provider and not by this service, as by hand. Each becomes an anomaly: an
 //! operator decides whether the goods come back, and the refund is recorded by that decision.
 //!
-//! One replica at a time reads the provider's list: it leases a turn. Writes of the cursor are fenced by the turn, so
-//! that an expired one cannot set the cursor back.
+//! One replica at a time reads the provider's list: it leases a turn. Writes of the cursor, and of the charges that are
+//! looked up again, are fenced by the turn, so that an expired one cannot set them back.
 //!
 //! A charge of the list that cannot be looked up blocks no other: it is stored together with the cursor that passes it,
 //! and looked up again with back-off, until the provider shows it. So is a charge of this service whose refund is
@@ -141,7 +141,7 @@ impl NoteRefunds {
 
     async fn read(&self, turn: Timestamp) -> Result<(), SweepError> {
         self.read_pages(turn).await?;
-        Ok(self.look_up_again().await?)
+        Ok(self.look_up_again(turn).await?)
     }
 
     async fn read_pages(&self, turn: Timestamp) -> Result<(), SweepError> {
@@ -203,8 +203,8 @@ impl NoteRefunds {
     }
 
     /// Retries the look-ups of charges that were unread or whose refunds were pending, and stores the refunds of those
-    /// that the provider shows now.
-    async fn look_up_again(&self) -> Result<(), DbError> {
+    /// that the provider shows now. When they are due next is stored only if the caller still has the turn.
+    async fn look_up_again(&self, turn: Timestamp) -> Result<(), DbError> {
         if self.is_blocked_by_breaker() {
             return Ok(());
         }
@@ -230,10 +230,7 @@ impl NoteRefunds {
         let (unread, read): (Arc<[Unread]>, Arc<[Unread]>) = (unread.into(), read.into());
         let written = db.transact("postpone_refunds", move |conn| {
             let (unread, read) = (unread.clone(), read.clone());
-            Box::pin(async move {
-                unread_refunds::postpone(conn, &unread).await?;
-                unread_refunds::delete(conn, &read).await
-            })
+            Box::pin(async move { put_off(conn, turn, &unread, &read).await })
         });
         written.await
     }
@@ -340,6 +337,20 @@ async fn move_cursor(
     }
     unread_refunds::insert(conn, unread).await?;
     Ok(true)
+}
+
+/// Puts off the look-ups of those that are unread, and deletes those that are read, if the caller still has the turn.
+async fn put_off(
+    conn: &mut MySqlConnection,
+    turn: Timestamp,
+    unread: &[Unread],
+    read: &[Unread],
+) -> Result<(), DbError> {
+    if !turns::is_held(conn, cursors::REFUNDS, turn).await? {
+        return Ok(());
+    }
+    unread_refunds::postpone(conn, unread).await?;
+    unread_refunds::delete(conn, read).await
 }
 
 /// Stores what these charges were refunded by others.

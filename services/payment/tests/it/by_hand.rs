@@ -256,6 +256,37 @@ async fn a_refund_by_hand_that_was_pending_when_the_list_was_read_is_found_when_
     sale.mesh.stop().await
 }
 
+#[tokio::test]
+async fn a_replica_that_stands_still_for_longer_than_its_turn_sets_back_no_look_up_of_another() -> Result<()> {
+    let provider = StandIn::start().await?;
+    // One that will be unread, and one that will be read.
+    provider.says_of(Ask::ChargeById, "ch_1", 500, refusal("broken"));
+    provider.says_of(Ask::ChargeById, "ch_2", 200, charge("captured", PRICE));
+    let answer = provider.holds(Ask::ChargeById, "ch_1");
+    let sale = provider.open(sweeping()).await?;
+    let due = "INSERT INTO unread_refunds (charge_id, due_us, tries, is_pending, is_unread) \
+               VALUES ('ch_1', 1, 0, 0, 1), ('ch_2', 1, 0, 0, 1)";
+    sqlx::query(due).execute(&mut *sale.conn().await?).await?;
+    eventually("they are looked up", || async {
+        (provider.asked(Ask::ChargeById, "ch_1") == 1 && provider.asked(Ask::ChargeById, "ch_2") == 1).then_some(())
+    })
+    .await;
+
+    // Its turn is over, and another process has had one: it has looked them up, and put them off for long.
+    let mut conn = sale.conn().await?;
+    let later = Timestamp::now().plus(Duration::from_secs(3_600)).micros();
+    sqlx::query("UPDATE provider_turns SET next_us = ?").bind(later).execute(&mut *conn).await?;
+    sqlx::query("UPDATE unread_refunds SET due_us = ?, tries = 7").bind(later).execute(&mut *conn).await?;
+    drop(answer);
+    sqlx::query("UPDATE provider_turns SET next_us = 1").execute(&mut *conn).await?;
+    // It begins a round when the one before is done.
+    asked_again(&provider, (Ask::Refunds, ""), 1).await;
+    let left = sqlx::query_as("SELECT charge_id, due_us, tries FROM unread_refunds ORDER BY charge_id");
+    let left: Vec<(String, i64, i32)> = left.fetch_all(&mut *conn).await?;
+    assert_eq!(left, [("ch_1".to_owned(), later, 7), ("ch_2".to_owned(), later, 7)]);
+    sale.mesh.stop().await
+}
+
 /// Writes this state into the rows of all payments.
 async fn write_state(sale: &Sale, state: &str) -> Result<()> {
     sqlx::query("UPDATE payments SET state = ?").bind(state).execute(&mut *sale.conn().await?).await?;

@@ -14,7 +14,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What can be asked of a provider.
@@ -35,6 +35,8 @@ struct Script {
     answers: HashMap<Ask, Answer>,
     /// Of these keys, in place of the answers to all.
     of_key: HashMap<(Ask, String), Answer>,
+    /// Until when the next answer for these keys waits: until the sender is dropped.
+    held: HashMap<(Ask, String), oneshot::Receiver<()>>,
     /// What was asked, with its key or id.
     asked: Vec<(Ask, String)>,
 }
@@ -82,6 +84,13 @@ impl StandIn {
         self.script().of_key.insert((ask, key.to_owned()), answer);
     }
 
+    /// Keeps the next answer for this key or id until what is returned is dropped.
+    pub fn holds(&self, ask: Ask, key: &str) -> oneshot::Sender<()> {
+        let (answers, held) = oneshot::channel();
+        self.script().held.insert((ask, key.to_owned()), held);
+        answers
+    }
+
     /// Has captured the first attempt of this order.
     pub fn has_captured(&self, order: &Order, charge_id: &str) {
         let mut body = charge("captured", PRICE);
@@ -125,8 +134,15 @@ pub fn refusal(code: &str) -> Value {
 
 async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
     let Some((ask, key)) = what(&request) else { return StatusCode::IM_A_TEAPOT.into_response() };
-    let mut script = script.lock().expect("nobody panics with it");
-    script.asked.push((ask, key.clone()));
+    let held = {
+        let mut script = script.lock().expect("nobody panics with it");
+        script.asked.push((ask, key.clone()));
+        script.held.remove(&(ask, key.clone()))
+    };
+    if let Some(held) = held {
+        held.await.ok();
+    }
+    let script = script.lock().expect("nobody panics with it");
     let found = script.of_key.get(&(ask, key)).or_else(|| script.answers.get(&ask)).cloned();
     let (status, body) = found.unwrap_or_else(|| (StatusCode::NOT_FOUND, refusal("not_found")));
     (status, Json(body)).into_response()
