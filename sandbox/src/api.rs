@@ -1,12 +1,12 @@
 //! The HTTP interface: reads requests, has them processed, waits if a card is slow, and answers.
 
 use crate::{
-    card::Card,
+    card::{Card, RefundEnd},
     config::Config,
     failure::Failure,
     fate::Fates,
     processor::{ChargeOrder, Processed, Processor, RefundOrder},
-    records::{Charge, ChargeStatus, Refund},
+    records::{Charge, ChargeStatus, Refund, RefundStatus},
     webhook::{Notice, Notifier},
 };
 use axum::{
@@ -105,7 +105,13 @@ impl ApiState {
         match card {
             Card::TimeoutCaptured => sleep(self.config.slow()).await,
             Card::Late => self.capture_later(charge.id.clone()),
-            Card::Ok | Card::Declined | Card::InsufficientFunds | Card::Expired | Card::TimeoutLost => {}
+            Card::Ok
+            | Card::Declined
+            | Card::InsufficientFunds
+            | Card::Expired
+            | Card::TimeoutLost
+            | Card::RefundLate
+            | Card::RefundFailed => {}
         }
     }
 
@@ -123,6 +129,40 @@ impl ApiState {
             }
         });
     }
+
+    /// Returns the end of a refund: by the card of its charge, or in the seeded mode by its fate.
+    fn refund_end(&self, charge_id: &str, key: &str) -> RefundEnd {
+        let card = self.processor.read(|records| Card::parse(&records.charge(charge_id)?.payment_method));
+        let asked = card.map_or(RefundEnd::AtOnce, Card::refund_end);
+        self.fates.as_ref().map_or(asked, |fates| fates.refund_end(asked, key))
+    }
+
+    /// Runs the effects of a new refund before it is answered.
+    fn follow_up_refund(&self, refund: &Refund) {
+        self.notifier.notify(Notice::of_refund(refund));
+        if refund.status == RefundStatus::Pending {
+            self.end_refund_later(refund);
+        }
+    }
+
+    /// Ends a pending refund when its time has come; after the next start if the sandbox stops before.
+    pub(crate) fn end_refund_later(&self, refund: &Refund) {
+        let (api, refund_id) = (self.clone(), refund.id.clone());
+        let status = match self.refund_end(&refund.charge_id, &refund.key) {
+            RefundEnd::AtOnce | RefundEnd::Late => RefundStatus::Refunded,
+            RefundEnd::Failed => RefundStatus::Failed,
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sleep(api.config.late()) => {}
+                () = api.stop.cancelled() => return,
+            }
+            match api.processor.end_refund(&refund_id, status) {
+                Ok(refund) => api.notifier.notify(Notice::of_refund(&refund)),
+                Err(failure) => tracing::error!(refund.id = refund_id, error.cause = %failure, "refund not ended"),
+            }
+        });
+    }
 }
 
 async fn get_charge_by_key(State(api): State<ApiState>, Path(key): Path<String>) -> Result<Json<Charge>, Failure> {
@@ -135,8 +175,8 @@ async fn get_charge(State(api): State<ApiState>, Path(id): Path<String>) -> Resu
     found.map(Json).ok_or(Failure::ChargeNotFound)
 }
 
-async fn get_refund_by_key(State(api): State<ApiState>, Path(key): Path<String>) -> Result<Json<Value>, Failure> {
-    let found = api.processor.read(|records| records.refund_by_key(&key).map(refund_json));
+async fn get_refund_by_key(State(api): State<ApiState>, Path(key): Path<String>) -> Result<Json<Refund>, Failure> {
+    let found = api.processor.read(|records| records.refund_by_key(&key).cloned());
     found.map(Json).ok_or(Failure::RefundNotFound)
 }
 
@@ -147,10 +187,12 @@ struct CreateRefund {
     amount_minor: i64,
 }
 
-async fn create_refund(State(api): State<ApiState>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Failure> {
+async fn create_refund(State(api): State<ApiState>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
     let request: CreateRefund = parse(&body)?;
+    let key = idempotency_key(&headers)?;
     let order = RefundOrder {
-        key: idempotency_key(&headers)?,
+        end: api.refund_end(&request.charge_id, &key),
+        key,
         charge_id: request.charge_id,
         amount_minor: positive(request.amount_minor)?,
     };
@@ -160,7 +202,7 @@ async fn create_refund(State(api): State<ApiState>, headers: HeaderMap, body: By
     }
     let refund = match api.processor.refund(&order)? {
         Processed::New(refund) => {
-            api.notifier.notify(Some(Notice::of_refund(&refund)));
+            api.follow_up_refund(&refund);
             if let Some(fates) = &api.fates {
                 fates.answer_refund(&order.key).await;
             }
@@ -168,7 +210,7 @@ async fn create_refund(State(api): State<ApiState>, headers: HeaderMap, body: By
         }
         Processed::Repeat(refund) => refund,
     };
-    Ok(Json(refund_json(&refund)))
+    Ok(answer_refund(&refund))
 }
 
 #[derive(Deserialize)]
@@ -192,7 +234,7 @@ async fn list_refunds(State(api): State<ApiState>, page: MaybePage) -> Result<Js
     let (after, limit) = page_of(page)?;
     api.processor.read(|records| {
         let rest = records.refunds_after(after.as_deref()).ok_or_else(no_such_start)?;
-        Ok(page_json("refunds", rest, limit, refund_json))
+        Ok(page_json("refunds", rest, limit, |refund| json!(refund)))
     })
 }
 
@@ -214,10 +256,9 @@ fn page_json<T: Serialize>(name: &str, rest: &[T], limit: usize, row: fn(&T) -> 
     Json(json!({name: rows, "has_more": rest.len() > limit}))
 }
 
-fn refund_json(refund: &Refund) -> Value {
-    let mut body = json!(refund);
-    body["status"] = json!("refunded");
-    body
+fn answer_refund(refund: &Refund) -> Response {
+    let status = if refund.status == RefundStatus::Pending { StatusCode::ACCEPTED } else { StatusCode::OK };
+    (status, Json(refund)).into_response()
 }
 
 fn answer_charge(charge: &Charge) -> Response {

@@ -44,7 +44,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_SANDBOX_SLOW_MS", default_value_t = 3_000)]
     pub slow_ms: u64,
 
-    /// Time for which pm_card_late stays pending before it is captured.
+    /// Time for which pm_card_late stays pending before it is captured, and a pending refund before it ends.
     #[arg(long, env = "STAMPEDE_SANDBOX_LATE_MS", default_value_t = 8_000)]
     pub late_ms: u64,
 
@@ -57,13 +57,13 @@ pub struct Config {
     pub seed: u64,
 
     /// Rate of each fault in the seeded mode, in percent, comma separated: delay, decline, timeout-before,
-    /// timeout-after, fail, pending, duplicate-notice, late-notice, reorder-notice.
+    /// timeout-after, fail, pending, pending-refund, failed-refund, duplicate-notice, late-notice, reorder-notice.
     #[arg(
         long,
         env = "STAMPEDE_SANDBOX_FAULTS",
         value_delimiter = ',',
         value_name = "NAME=PERCENT",
-        default_value = "delay=10,decline=5,timeout-before=2,timeout-after=2,fail=2,pending=2,duplicate-notice=10,late-notice=5,reorder-notice=10"
+        default_value = "delay=10,decline=5,timeout-before=2,timeout-after=2,fail=2,pending=2,pending-refund=2,failed-refund=1,duplicate-notice=10,late-notice=5,reorder-notice=10"
     )]
     pub faults: Vec<FaultRate>,
 

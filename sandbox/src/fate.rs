@@ -2,7 +2,11 @@
 //! idempotency key alone decide which request meets with which fault, so the same seed gives the same faults in
 //! whatever order requests come.
 
-use crate::{card::Card, config::Config, failure::Failure};
+use crate::{
+    card::{Card, RefundEnd},
+    config::Config,
+    failure::Failure,
+};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
@@ -30,6 +34,10 @@ pub(crate) enum Fault {
     Fail,
     /// Answered `pending`, and captured later.
     Pending,
+    /// A refund is answered `pending`, and done later.
+    PendingRefund,
+    /// A refund is answered `pending`, and fails later.
+    FailedRefund,
     DuplicateNotice,
     /// The notice comes long afterwards.
     LateNotice,
@@ -38,13 +46,15 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    const NAMES: [(&str, Fault); 9] = [
+    const NAMES: [(&str, Fault); 11] = [
         ("delay", Fault::Delay),
         ("decline", Fault::Decline),
         ("timeout-before", Fault::TimeoutBefore),
         ("timeout-after", Fault::TimeoutAfter),
         ("fail", Fault::Fail),
         ("pending", Fault::Pending),
+        ("pending-refund", Fault::PendingRefund),
+        ("failed-refund", Fault::FailedRefund),
         ("duplicate-notice", Fault::DuplicateNotice),
         ("late-notice", Fault::LateNotice),
         ("reorder-notice", Fault::ReorderNotice),
@@ -139,6 +149,15 @@ impl Fates {
         fates.into_iter().find(|(fault, _)| self.is(*fault, key)).map_or(Card::Ok, |(_, card)| card)
     }
 
+    /// Returns the end of a refund: the one that the card of its charge asks for, or else that of its fate.
+    pub(crate) fn refund_end(&self, asked: RefundEnd, key: &str) -> RefundEnd {
+        if asked != RefundEnd::AtOnce {
+            return asked;
+        }
+        let fates = [(Fault::FailedRefund, RefundEnd::Failed), (Fault::PendingRefund, RefundEnd::Late)];
+        fates.into_iter().find(|(fault, _)| self.is(*fault, key)).map_or(RefundEnd::AtOnce, |(_, end)| end)
+    }
+
     /// Returns how long after its time each copy of a notice is sent.
     pub(crate) fn notices(&self, key: &str) -> Vec<Duration> {
         let mut wait = Duration::ZERO;
@@ -198,6 +217,24 @@ mod tests {
         assert_ne!(all.card(Card::Ok, "k"), Card::Ok);
         assert_eq!(all.card(Card::TimeoutLost, "k"), Card::TimeoutLost);
         assert!(cards(&fates(&["--faults", "decline=0"])).iter().all(|card| *card == Card::Ok));
+    }
+
+    #[test]
+    fn a_refund_is_late_or_fails_by_its_fate_unless_the_card_of_its_charge_decides() {
+        let ends = |flags: &[&str]| -> Vec<RefundEnd> {
+            let fates = fates(flags);
+            (0..1_000).map(|number| fates.refund_end(RefundEnd::AtOnce, &format!("pay_{number}:1:refund"))).collect()
+        };
+        let some = ends(&["--faults", "pending-refund=10,failed-refund=10"]);
+        for (end, expected) in
+            [(RefundEnd::AtOnce, 760..=860), (RefundEnd::Late, 50..=130), (RefundEnd::Failed, 60..=140)]
+        {
+            let found = some.iter().filter(|found| **found == end).count();
+            assert!(expected.contains(&found), "{found} of 1000 are {end:?}, where {expected:?} are expected");
+        }
+        assert!(ends(&["--faults", "pending=100"]).iter().all(|end| *end == RefundEnd::AtOnce));
+        let late = fates(&["--faults", "pending-refund=100"]);
+        assert_eq!(late.refund_end(RefundEnd::Failed, "k"), RefundEnd::Failed);
     }
 
     #[tokio::test]

@@ -2,10 +2,10 @@
 //! does not wait: slow cards are slow in [`crate::api`].
 
 use crate::{
-    card::Card,
+    card::{Card, RefundEnd},
     failure::Failure,
     journal::Journal,
-    records::{Charge, ChargeStatus, Entry, Records, Refund},
+    records::{Charge, ChargeStatus, Entry, Records, Refund, RefundStatus},
 };
 use std::{
     collections::HashSet,
@@ -29,6 +29,7 @@ pub(crate) struct RefundOrder {
     pub key: String,
     pub charge_id: String,
     pub amount_minor: i64,
+    pub end: RefundEnd,
 }
 
 /// The result of a request: new, or that of an earlier request under the same key.
@@ -95,7 +96,7 @@ impl Processor {
         state.records.charge(charge_id).cloned().ok_or(Failure::ChargeNotFound)
     }
 
-    /// Gives money back, once for each key, and never more than was captured.
+    /// Gives money back, or begins to, once for each key, and never more than was captured.
     pub(crate) fn refund(&self, order: &RefundOrder) -> Result<Processed<Refund>, Failure> {
         let mut state = self.state();
         if let Some(refund) = state.records.refund_by_key(&order.key) {
@@ -113,9 +114,23 @@ impl Processor {
             charge_id: order.charge_id.clone(),
             amount_minor: order.amount_minor,
             currency: charge.currency.clone(),
+            status: match order.end {
+                RefundEnd::AtOnce => RefundStatus::Refunded,
+                RefundEnd::Late | RefundEnd::Failed => RefundStatus::Pending,
+            },
         };
         state.record(Entry::Refunded(refund.clone()))?;
         Ok(Processed::New(refund))
+    }
+
+    /// Ends a pending refund. One that has ended already stays as it is.
+    pub(crate) fn end_refund(&self, refund_id: &str, status: RefundStatus) -> Result<Refund, Failure> {
+        let mut state = self.state();
+        let refund = state.records.refund(refund_id).ok_or(Failure::RefundNotFound)?;
+        if refund.status == RefundStatus::Pending {
+            state.record(Entry::RefundEnded { refund_id: refund_id.to_owned(), status })?;
+        }
+        state.records.refund(refund_id).cloned().ok_or(Failure::RefundNotFound)
     }
 
     pub(crate) fn read<T>(&self, query: impl FnOnce(&Records) -> T) -> T {
@@ -157,5 +172,6 @@ fn new_charge(id: String, order: &ChargeOrder) -> Charge {
         status,
         decline_code: decline_code.map(str::to_owned),
         refunded_minor: 0,
+        pending_refunds_minor: 0,
     }
 }

@@ -26,21 +26,37 @@ pub(crate) struct Charge {
     pub status: ChargeStatus,
     /// The reason for which it was declined.
     pub decline_code: Option<String>,
-    /// Sum of its refunds; never more than was captured.
+    /// Sum of its refunds that are done; never more than was captured.
     pub refunded_minor: i64,
+    /// Sum of its refunds that are pending. Not in the journal, which has their entries.
+    #[serde(skip)]
+    pub pending_refunds_minor: i64,
 }
 
 impl Charge {
     /// Returns the amount that can still be refunded.
     pub(crate) fn refundable_minor(&self) -> i64 {
         match self.status {
-            ChargeStatus::Captured => self.amount_minor - self.refunded_minor,
+            ChargeStatus::Captured => self.amount_minor - self.refunded_minor - self.pending_refunds_minor,
             ChargeStatus::Pending | ChargeStatus::Declined => 0,
         }
     }
 }
 
-/// Money given back from one charge, under one idempotency key.
+/// The status of a refund.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RefundStatus {
+    /// The money is not given back yet.
+    Pending,
+    /// Done: every one in a journal from before a refund had a status.
+    #[default]
+    Refunded,
+    /// Not done, for good.
+    Failed,
+}
+
+/// Money given back from one charge, or to be given back, under one idempotency key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Refund {
     pub id: String,
@@ -48,6 +64,8 @@ pub(crate) struct Refund {
     pub charge_id: String,
     pub amount_minor: i64,
     pub currency: String,
+    #[serde(default)]
+    pub status: RefundStatus,
 }
 
 /// One line of the journal.
@@ -59,7 +77,13 @@ pub(crate) enum Entry {
     Captured {
         charge_id: String,
     },
+    /// A refund was done, or begun if it is pending.
     Refunded(Refund),
+    /// A pending refund was done, or has failed.
+    RefundEnded {
+        refund_id: String,
+        status: RefundStatus,
+    },
 }
 
 /// Every charge and refund, by id, key and age.
@@ -74,7 +98,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Applies an entry. An entry of an unknown charge changes nothing.
+    /// Applies an entry. An entry of an unknown charge or refund changes nothing.
     pub(crate) fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Charged(charge) => self.add_charge(charge),
@@ -84,6 +108,7 @@ impl Records {
                 }
             }
             Entry::Refunded(refund) => self.add_refund(refund),
+            Entry::RefundEnded { refund_id, status } => self.end_refund(&refund_id, status),
         }
     }
 
@@ -98,11 +123,33 @@ impl Records {
         let Some(charge) = self.charge_mut(&refund.charge_id) else {
             return;
         };
-        charge.refunded_minor += refund.amount_minor;
+        match refund.status {
+            RefundStatus::Pending => charge.pending_refunds_minor += refund.amount_minor,
+            RefundStatus::Refunded => charge.refunded_minor += refund.amount_minor,
+            RefundStatus::Failed => {}
+        }
         let at = self.refunds.len();
         self.refund_by_id.insert(refund.id.clone(), at);
         self.refund_by_key.insert(refund.key.clone(), at);
         self.refunds.push(refund);
+    }
+
+    fn end_refund(&mut self, id: &str, status: RefundStatus) {
+        let at = self.refund_by_id.get(id).copied();
+        let Some(refund) = at.and_then(|at| self.refunds.get_mut(at)) else {
+            return;
+        };
+        if refund.status != RefundStatus::Pending || status == RefundStatus::Pending {
+            return;
+        }
+        refund.status = status;
+        let (charge_id, amount_minor) = (refund.charge_id.clone(), refund.amount_minor);
+        if let Some(charge) = self.charge_mut(&charge_id) {
+            charge.pending_refunds_minor -= amount_minor;
+            if status == RefundStatus::Refunded {
+                charge.refunded_minor += amount_minor;
+            }
+        }
     }
 
     fn charge_mut(&mut self, id: &str) -> Option<&mut Charge> {
@@ -128,6 +175,10 @@ impl Records {
         self.charge_by_key.get(key).map(|at| &self.charges[*at])
     }
 
+    pub(crate) fn refund(&self, id: &str) -> Option<&Refund> {
+        self.refund_by_id.get(id).map(|at| &self.refunds[*at])
+    }
+
     pub(crate) fn refund_by_key(&self, key: &str) -> Option<&Refund> {
         self.refund_by_key.get(key).map(|at| &self.refunds[*at])
     }
@@ -148,6 +199,11 @@ impl Records {
     pub(crate) fn pending(&self) -> Vec<String> {
         let pending = self.charges.iter().filter(|charge| charge.status == ChargeStatus::Pending);
         pending.map(|charge| charge.id.clone()).collect()
+    }
+
+    /// Returns the refunds that wait for their end.
+    pub(crate) fn pending_refunds(&self) -> Vec<Refund> {
+        self.refunds.iter().filter(|refund| refund.status == RefundStatus::Pending).cloned().collect()
     }
 }
 

@@ -24,9 +24,12 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     let fates = (config.mode == Mode::Seeded).then(|| Arc::new(Fates::of(&config)));
     let notifier = notifier(&config, &deliveries, fates.clone());
     let state = ApiState { processor, notifier, config: Arc::new(config), fates, stop: stop.clone() };
-    // Captures that a stopped process still had to make: their timers are not in the journal.
+    // What a stopped process still had to capture and to refund: the timers are not in the journal.
     for charge_id in state.processor.read(|records| records.pending()) {
         state.capture_later(charge_id);
+    }
+    for refund in state.processor.read(|records| records.pending_refunds()) {
+        state.end_refund_later(&refund);
     }
     let address = listener.local_addr()?;
     tracing::info!(server.address = %address, "the sandbox listens");

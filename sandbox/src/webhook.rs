@@ -3,7 +3,7 @@
 
 use crate::{
     fate::Fates,
-    records::{Charge, ChargeStatus, Refund},
+    records::{Charge, ChargeStatus, Refund, RefundStatus},
     signature,
 };
 use anyhow::{Context, bail, ensure};
@@ -66,17 +66,23 @@ impl Notice {
         })
     }
 
-    pub(crate) fn of_refund(refund: &Refund) -> Notice {
-        Notice {
-            r#type: "refund.succeeded",
+    /// Returns the notice of a refund that has ended; none while it is pending.
+    pub(crate) fn of_refund(refund: &Refund) -> Option<Notice> {
+        let (r#type, status) = match refund.status {
+            RefundStatus::Pending => return None,
+            RefundStatus::Refunded => ("refund.succeeded", "refunded"),
+            RefundStatus::Failed => ("refund.failed", "failed"),
+        };
+        Some(Notice {
+            r#type,
             key: refund.key.clone(),
             charge_id: refund.charge_id.clone(),
             amount_minor: refund.amount_minor,
             currency: refund.currency.clone(),
-            status: "refunded",
+            status,
             decline_code: None,
             refund_id: Some(refund.id.clone()),
-        }
+        })
     }
 }
 

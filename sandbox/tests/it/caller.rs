@@ -9,7 +9,11 @@ use serde_json::{Value, json};
 use stampede_sandbox::Config;
 use std::{path::Path, time::Duration};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Well over the time that any step of a test takes.
@@ -75,16 +79,24 @@ impl Sandbox {
 
     /// Polls a charge until it has this status.
     pub async fn wait_for_status(&self, key: &str, status: &str) -> Value {
-        let wait = async {
-            loop {
-                let (_, charge) = self.get(&format!("/v1/charges/by-key/{key}")).await;
-                if charge["status"] == status {
-                    return charge;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+        self.wait_for(&format!("/v1/charges/by-key/{key}"), status).await
+    }
+
+    /// Polls a refund until it has this status.
+    pub async fn wait_for_refund(&self, key: &str, status: &str) -> Value {
+        self.wait_for(&format!("/v1/refunds/by-key/{key}"), status).await
+    }
+
+    async fn wait_for(&self, path: &str, status: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            let (_, found) = self.get(path).await;
+            if found["status"] == status {
+                return found;
             }
-        };
-        timeout(STEP_TIMEOUT, wait).await.expect("the charge gets there")
+            assert!(started.elapsed() < STEP_TIMEOUT, "{path} is not {status}, but {found}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn uri(&self, path: &str) -> String {

@@ -2,6 +2,7 @@
 
 use crate::caller::{Sandbox, journal_dir};
 use http::StatusCode;
+use serde_json::json;
 use std::{fs::OpenOptions, io::Write};
 
 #[tokio::test]
@@ -38,6 +39,26 @@ async fn a_charge_that_was_pending_is_captured_after_a_restart() {
 
     let sandbox = Sandbox::start(&dir, &["--late-ms", "60000"]).await;
     sandbox.wait_for_status("pay:1", "captured").await;
+}
+
+#[tokio::test]
+async fn a_refund_in_a_journal_from_before_refunds_had_a_status_is_done() {
+    let dir = journal_dir();
+    let sandbox = Sandbox::start(&dir, &[]).await;
+    let (_, charge) = sandbox.charge("pay:1", 100, "pm_card_refund_pending").await;
+    sandbox.stop().await;
+    let refund = json!({
+        "entry": "refunded", "id": "re_0000000001", "key": "r1", "charge_id": charge["id"], "amount_minor": 70,
+        "currency": "EUR",
+    });
+    append(&dir, &format!("{refund}\n"));
+
+    let sandbox = Sandbox::start(&dir, &[]).await;
+    let (_, refund) = sandbox.get("/v1/refunds/by-key/r1").await;
+    assert_eq!(refund["status"], "refunded", "{refund}");
+    let (_, charge) = sandbox.get("/v1/charges/by-key/pay:1").await;
+    assert_eq!(charge["refunded_minor"], 70, "{charge}");
+    sandbox.stop().await;
 }
 
 #[tokio::test]

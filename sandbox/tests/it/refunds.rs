@@ -1,4 +1,4 @@
-//! Refunds: once for each key, and never more than was captured.
+//! Refunds: once for each key, never more than was captured, and some of them pending at first.
 
 use crate::caller::{Sandbox, journal_dir};
 use http::StatusCode;
@@ -56,4 +56,39 @@ async fn what_was_not_captured_is_not_refunded() {
     }
     let (unknown, _) = sandbox.refund("r", &json!("ch_none"), 1).await;
     assert_eq!(unknown, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_refund_that_is_pending_is_no_money_back_and_ends_once_across_restarts() {
+    for (card, end, refunded_minor) in
+        [("pm_card_refund_pending", "refunded", 60), ("pm_card_refund_failed", "failed", 0)]
+    {
+        let dir = journal_dir();
+        let sandbox = Sandbox::start(&dir, &["--late-ms", "60000"]).await;
+        let (charged, charge) = sandbox.charge("pay:1", 100, card).await;
+        assert_eq!((charged, charge["status"].as_str()), (StatusCode::OK, Some("captured")), "{charge}");
+        for _ in 0..2 {
+            let (status, refund) = sandbox.refund("r1", &charge["id"], 60).await;
+            assert_eq!((status, refund["status"].as_str()), (StatusCode::ACCEPTED, Some("pending")), "{refund}");
+        }
+        assert_eq!(sandbox.wait_for_status("pay:1", "captured").await["refunded_minor"], 0);
+        let (too_much, _) = sandbox.refund("r2", &charge["id"], 41).await;
+        assert_eq!(too_much, StatusCode::UNPROCESSABLE_ENTITY, "{card}: the pending part may still be given back");
+        sandbox.stop().await;
+
+        let sandbox = Sandbox::start(&dir, &[]).await;
+        let ended = sandbox.wait_for_refund("r1", end).await;
+        assert_eq!(sandbox.wait_for_status("pay:1", "captured").await["refunded_minor"], refunded_minor, "{card}");
+        sandbox.stop().await;
+
+        let sandbox = Sandbox::start(&dir, &["--late-ms", "60000"]).await;
+        assert_eq!(sandbox.refund("r1", &charge["id"], 60).await, (StatusCode::OK, ended), "{card}");
+        let (_, found) = sandbox.get("/v1/charges/by-key/pay:1").await;
+        assert_eq!(found["refunded_minor"], refunded_minor, "{card}");
+        // What has failed is free again, and what is done is not.
+        let (too_much, _) = sandbox.refund("r3", &charge["id"], 101 - refunded_minor).await;
+        let (rest, _) = sandbox.refund("r4", &charge["id"], 100 - refunded_minor).await;
+        assert_eq!((too_much, rest), (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::ACCEPTED), "{card}");
+        sandbox.stop().await;
+    }
 }

@@ -26,6 +26,25 @@ async fn what_fails_first_is_done_once_under_the_same_key() {
 }
 
 #[tokio::test]
+async fn a_refund_of_a_good_card_is_pending_until_it_is_done_or_fails() {
+    for (fault, end) in [("pending-refund=100", "refunded"), ("failed-refund=100", "failed")] {
+        let dir = journal_dir();
+        let flags = ["--mode", "seeded", "--faults", fault, "--late-ms"];
+        let sandbox = Sandbox::start(&dir, &[&flags[..], &["60000"]].concat()).await;
+        let (_, charge) = sandbox.charge("pay:1", 100, "pm_card_ok").await;
+        let (status, refund) = sandbox.refund("r1", &charge["id"], 100).await;
+        assert_eq!((status, refund["status"].as_str()), (StatusCode::ACCEPTED, Some("pending")), "{refund}");
+        sandbox.stop().await;
+
+        let sandbox = Sandbox::start(&dir, &[&flags[..], &["150"]].concat()).await;
+        sandbox.wait_for_refund("r1", end).await;
+        let (status, refund) = sandbox.refund("r1", &charge["id"], 100).await;
+        assert_eq!((status, refund["status"].as_str()), (StatusCode::OK, Some(end)), "{refund}");
+        sandbox.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn the_same_seed_has_the_same_outcomes() {
     let mut runs = Vec::new();
     for _ in 0..2 {

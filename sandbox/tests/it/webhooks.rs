@@ -39,6 +39,28 @@ async fn every_end_is_notified_with_a_signature() {
 }
 
 #[tokio::test]
+async fn a_refund_that_was_pending_is_notified_of_at_its_end_alone() {
+    let (url, mut notices) = merchant(0).await;
+    let dir = journal_dir();
+    let flags = ["--webhook-url", &url, "--webhook-secret", SECRET];
+    let sandbox = Sandbox::start(&dir, &flags).await;
+    for (card, kind, status) in [
+        ("pm_card_refund_pending", "refund.succeeded", "refunded"),
+        ("pm_card_refund_failed", "refund.failed", "failed"),
+    ] {
+        let (_, charge) = sandbox.charge(card, 100, card).await;
+        assert_eq!(next(&mut notices).await["type"], "charge.captured");
+        let (_, refund) = sandbox.refund(&format!("{card}:refund"), &charge["id"], 100).await;
+        let notice = next(&mut notices).await;
+        assert_eq!((&notice["type"], &notice["status"]), (&json!(kind), &json!(status)), "{notice}");
+        assert_eq!((&notice["refund_id"], &notice["key"]), (&refund["id"], &refund["key"]), "{notice}");
+    }
+    // Stopping waits for every notice that is queued.
+    sandbox.stop().await;
+    assert!(notices.try_recv().is_err(), "one notice of each end");
+}
+
+#[tokio::test]
 async fn a_notice_that_fails_is_tried_again() {
     let (url, mut notices) = merchant(1).await;
     let dir = journal_dir();
