@@ -21,12 +21,12 @@ const FIRST_LISTENER: u16 = 7_500;
 const ASK_AGAIN_MS: u64 = 5_000;
 const PROVIDER_TIMEOUT_MS: u64 = 500;
 /// Faults of the provider with good cards, all through a round. None is declined: the crowd knows the outcome of each
-/// of its cards.
-const PROVIDER_FAULTS: &str = "delay=10,decline=0,timeout-before=2,timeout-after=2,fail=2,pending=1,\
+/// of its cards. No refund fails, since an operator has to settle that; the audit waits for those that are pending.
+const PROVIDER_FAULTS: &str = "delay=10,decline=0,timeout-before=2,timeout-after=2,fail=2,pending=1,pending-refund=5,\
     duplicate-notice=10,late-notice=5,reorder-notice=10";
 
-/// Delay of its pending charges and late notices: well within the payment window, since the crowd expects the goods for
-/// a good card.
+/// Delay of its pending charges and refunds, and of its late notices: well within the payment window, since the crowd
+/// expects the goods for a good card.
 const PROVIDER_LATE_MS: u64 = 1_500;
 
 /// All proxies.
