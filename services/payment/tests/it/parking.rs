@@ -1,7 +1,7 @@
 //! Charges and refunds of which the provider says what cannot be, or nothing for too long: parked, and settled by hand.
 
 use crate::{
-    sale::{Order, PRICE, Sale},
+    sale::{Order, PRICE, PROVIDER_TIMEOUT, Sale},
     stand_in::{Ask, StandIn, charge, charge_key, refund, refund_key, refusal},
     webhooks::{SECRET, captured, notify, sign},
 };
@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
-use stampede_testkit::{MeshBuilder, Service, eventually};
+use stampede_testkit::{MeshBuilder, Process, Service, eventually};
 
 fn settings() -> MeshBuilder {
     MeshBuilder::default().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET)
@@ -459,5 +459,20 @@ async fn a_refund_of_a_part_or_one_that_failed_is_parked_until_somebody_settles_
         sale.reaches(&order, PaymentState::Refunded).await;
         assert_eq!(sale.published_names(&order, 2).await, ["PaymentApproved", "PaymentRefunded"]);
     }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_refund_that_fails_at_the_provider_after_it_was_pending_is_parked() -> Result<()> {
+    let settings = settings().set(Service::Payment, PROVIDER_TIMEOUT, 10_000);
+    let sale = Sale::open_with(settings.set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", 300)).await?;
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_refund_failed").await?;
+    sale.reaches(&order, PaymentState::Captured).await;
+    sale.publish(&order, order.refund(PRICE)).await?;
+    is_parked(&sale, &order, "REFUND", "FAILED").await;
+    let payment = sale.payment(&order).await.expect("a payment");
+    assert_eq!(payment.state(), PaymentState::Refunding, "{payment:?}");
+    assert_eq!(sale.published_names(&order, 1).await, ["PaymentApproved"]);
     sale.mesh.stop().await
 }
