@@ -94,6 +94,18 @@ async fn a_late_capture_of_a_declined_attempt_is_named_until_all_of_it_is_refund
     sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment), (3, "charged twice", Id::Payment)]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_is_pending_is_no_money_back_yet() {
+    let sold = Sold::new().await;
+    let payment = sold.payment();
+    sold.run(&[(Service::Payment, SECOND_ATTEMPT), (Service::Payment, DECLINED_BY_OPERATOR)]).await;
+    let late = charge(&sold, &format!("{payment}:2"), "pm_card_refund_pending").await;
+    let whole = json!({"charge_id": late["id"], "amount_minor": 2_998});
+    let refund = ask(&sold.sale, "/v1/refunds", &format!("{payment}:2:refund"), &whole).await;
+    assert_eq!(refund["status"], "pending", "{refund}");
+    sold.assert_named(AT_ONCE, &[(3, "the provider charged more often than we know of", Id::Payment)]);
+}
+
 const NOTED: &str = "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, state, verdict, found_us) VALUES ({payment}, 1, 'REFUND', 'PARTLY_REFUNDED_ELSEWHERE', 'x', 'SETTLED', 'NOTED', 0)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,6 +47,7 @@ pub struct Charge {
     pub amount_minor: i64,
     pub currency: String,
     pub status: Status,
+    /// The sum that was given back. A refund that is pending, or has failed, is no part of it.
     pub refunded_minor: i64,
 }
 
