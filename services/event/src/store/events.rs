@@ -174,11 +174,15 @@ pub fn locked(answers: &Answers, place: Place) -> Result<Vec<(EventId, StoredSch
     Ok(rows.into_iter().map(|row| (EventId::from_uuid(row.id), row.schedule())).collect())
 }
 
-/// Returns the first `limit` events whose next transition is due before `until`, the earliest first.
-pub async fn next_due(conn: &mut MySqlConnection, until: Timestamp, limit: u32) -> Result<Vec<Due>, DbError> {
-    let mut query = Statement::concat(["SELECT id, due_at_us FROM events WHERE ", IS_TIMED]);
-    query.push(" AND due_at_us < ").push_bind(until.micros());
-    query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit);
+/// Returns the next `limit` events after `after` whose next transition is due before `until`, the earliest first.
+pub async fn next_due(
+    conn: &mut MySqlConnection,
+    after: Option<Due>,
+    until: Timestamp,
+    limit: u32,
+) -> Result<Vec<Due>, DbError> {
+    let mut query = Statement::new("SELECT id, due_at_us FROM events");
+    push_due_page(&mut query, after, until, limit);
     let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
     let due = |(id, due_at_us)| Due { event_id: EventId::from_uuid(id), due_at: Timestamp::from_micros(due_at_us) };
     Ok(rows.into_iter().map(due).collect())
@@ -193,6 +197,13 @@ pub async fn due_before(
     limit: u32,
 ) -> Result<Vec<(Due, StoredSchedule)>, DbError> {
     let mut query = select(", due_at_us");
+    push_due_page(&mut query, after, until, limit);
+    let rows: Vec<DueRow> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|row| (row.due(), row.schedule.schedule())).collect())
+}
+
+/// Adds the condition and the order of a page of the events that are due before `until`, after the cursor `after`.
+fn push_due_page(query: &mut Statement, after: Option<Due>, until: Timestamp, limit: u32) {
     query.push(" WHERE ").push(IS_TIMED).push(" AND due_at_us < ").push_bind(until.micros());
     if let Some(Due { event_id, due_at }) = after {
         query.push(" AND due_at_us >= ").push_bind(due_at.micros());
@@ -200,8 +211,6 @@ pub async fn due_before(
         query.push(" OR id > ").push_bind(event_id.uuid()).push(")");
     }
     query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit);
-    let rows: Vec<DueRow> = query.fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|row| (row.due(), row.schedule.schedule())).collect())
 }
 
 /// Adds the statement that opens these locked events at `now`. It fails unless each is SCHEDULED and due, so that

@@ -18,15 +18,15 @@ use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, Statements};
 use stampede_outbox::Outbox;
 use stampede_vocab::{EventId, Timestamp};
-use std::{sync::LazyLock, time::Duration};
+use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 /// Most events of one transaction. Three replicas with [`MAX_IN_FLIGHT`] each take a thousand openings of one instant
 /// at once: a second round would wait for its round trips and commits while the machine is busiest.
 const BATCH_SIZE: u32 = 200;
 /// Concurrent transactions of one call: while the database commits one, the next is prepared.
 const MAX_IN_FLIGHT: usize = 2;
-/// Most events that are read ahead.
-const MAX_UPCOMING: u32 = 2_000;
+/// Events of one page that is read ahead.
+const UPCOMING_PAGE: u32 = 2_000;
 
 static LATENESS: LazyLock<Histogram<f64>> = LazyLock::new(|| {
     global::meter("stampede.event")
@@ -72,7 +72,7 @@ impl AdvanceEvents {
     /// Makes every transition that is due now, in batches of one transaction each. `expected` estimates how many there
     /// are, and sets the number of concurrent batches. Skips events that another transaction has locked: they stay due
     /// unless that one makes the transition. Events that cannot be read stay due too, and are returned.
-    pub async fn run(&self, expected: usize) -> Result<Vec<EventId>, DbError> {
+    pub async fn run(&self, expected: usize) -> Result<BTreeSet<EventId>, DbError> {
         let concurrency = expected.div_ceil(BATCH_SIZE as usize).clamp(1, MAX_IN_FLIGHT);
         let runs = (0..concurrency).map(|_| self.run_until_done());
         let unreadable: Result<Vec<_>, DbError> = join_all(runs).await.into_iter().collect();
@@ -110,13 +110,13 @@ impl AdvanceEvents {
     }
 
     /// Returns the events with a transition due before `until`, the earliest first, up to a limit: later calls return
-    /// the rest.
-    pub async fn upcoming(&self, until: Timestamp) -> Result<Vec<Due>, DbError> {
+    /// the rest. Those that were just tried and are due all the same do not count, so that they hide no other.
+    pub async fn upcoming(&self, until: Timestamp, tried: &BTreeSet<EventId>) -> Result<Vec<Due>, DbError> {
+        let now = self.now();
         self.db
-            .run(
-                "upcoming_events",
-                |mut conn| async move { store::events::next_due(&mut conn, until, MAX_UPCOMING).await },
-            )
+            .run("upcoming_events", |mut conn| async move {
+                read_ahead(&mut conn, (now, until), tried, UPCOMING_PAGE).await
+            })
             .await
     }
 
@@ -155,6 +155,26 @@ impl AdvanceEvents {
     }
 }
 
+/// Reads pages of the events that are due before `until`, up to the first page with one that is not due at `now`, or
+/// was not tried.
+async fn read_ahead(
+    conn: &mut MySqlConnection,
+    (now, until): (Timestamp, Timestamp),
+    tried: &BTreeSet<EventId>,
+    page_size: u32,
+) -> Result<Vec<Due>, DbError> {
+    let mut upcoming: Vec<Due> = Vec::new();
+    loop {
+        let page = store::events::next_due(conn, upcoming.last().copied(), until, page_size).await?;
+        let is_last = page.len() < page_size as usize;
+        let is_tried = page.iter().all(|due| due.due_at <= now && tried.contains(&due.event_id));
+        upcoming.extend(page);
+        if is_last || !is_tried {
+            return Ok(upcoming);
+        }
+    }
+}
+
 async fn advance(conn: &mut MySqlConnection, locked: Vec<(EventId, StoredSchedule)>) -> Result<Batch, DbError> {
     // Read after the locks, since an opening must not be recorded as earlier than it was.
     let now = Timestamp::now();
@@ -175,4 +195,56 @@ async fn advance(conn: &mut MySqlConnection, locked: Vec<(EventId, StoredSchedul
     store::outbox::push_append(&mut writes, &advanced.messages());
     writes.run(conn).await?;
     Ok(Batch { locked: count, unreadable, advanced })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Result;
+    use stampede_testkit::{Service, World};
+    use uuid::Uuid;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000);
+    const UNTIL: Timestamp = Timestamp::from_micros(2_000);
+
+    /// Inserts an event that opens then.
+    async fn plan(conn: &mut MySqlConnection, id: u128, opens_at_us: i64) -> Result<EventId> {
+        let insert = "INSERT INTO events (id, creator_id, request_id, request_fingerprint, name, state, opens_at_us, \
+                      closes_at_us, due_at_us, version, created_us, updated_us) \
+                      VALUES (?, ?, ?, ?, 'A sale', 'SCHEDULED', ?, 9000, ?, 1, 1, 1)";
+        let event_id = EventId::from_uuid(Uuid::from_u128(id));
+        sqlx::query(insert)
+            .bind(event_id.uuid())
+            .bind(Uuid::from_u128(1))
+            .bind(format!("sale-{id}"))
+            .bind(vec![0_u8; 32])
+            .bind(opens_at_us)
+            .bind(opens_at_us)
+            .execute(conn)
+            .await?;
+        Ok(event_id)
+    }
+
+    #[tokio::test]
+    async fn events_that_stay_due_hide_none_behind_them_however_many_they_are() -> Result<()> {
+        let db = World::new()?.schema(Service::Event).await?;
+        let mut conn = db.acquire().await?;
+        let mut planned = Vec::new();
+        // Several of one instant, also across a page; the last two are ahead.
+        for (id, opens_at_us) in [(5, 10), (6, 10), (7, 10), (4, 20), (3, 30), (2, 1_500), (1, 1_600)] {
+            planned.push(plan(&mut conn, id, opens_at_us).await?);
+        }
+        for (count, seen) in [(0, 2), (1, 2), (2, 4), (3, 4), (4, 6), (5, 6)] {
+            let tried = planned[..count].iter().copied().collect();
+            let read: Vec<Due> = read_ahead(&mut conn, (NOW, UNTIL), &tried, 2).await?;
+            let read: Vec<EventId> = read.into_iter().map(|due| due.event_id).collect();
+            assert_eq!(read, planned[..seen], "of which {count} were tried");
+        }
+        // One that was tried and has moved on to its next time is one ahead.
+        let tried = planned.iter().copied().collect();
+        assert_eq!(read_ahead(&mut conn, (NOW, UNTIL), &tried, 2).await?.len(), 6);
+        // All of them are due still, and there is nothing behind them.
+        assert_eq!(read_ahead(&mut conn, (UNTIL, UNTIL), &tried, 2).await?.len(), planned.len());
+        Ok(())
+    }
 }

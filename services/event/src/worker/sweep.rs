@@ -7,7 +7,7 @@ use crate::{
 use stampede_db::DbError;
 use stampede_service::Worker;
 use stampede_vocab::{EventId, Timestamp, backoff_within};
-use std::{mem, time::Duration};
+use std::{collections::BTreeSet, mem, time::Duration};
 
 /// Limits of the back-off for events that another transaction had locked: a replica that makes the same transition has
 /// them for a moment, a stalled one until the server ends its connection. Each retry walks all of them, so that many of
@@ -46,16 +46,17 @@ impl Worker for DueSweep {
     /// due. After a failure everything is read again.
     async fn round(&mut self) -> Result<Duration, DbError> {
         let due = due(&mem::take(&mut self.upcoming), self.advance.now());
-        let unreadable = if due.is_empty() { Vec::new() } else { self.advance.run(due.len()).await? };
+        let unreadable = if due.is_empty() { BTreeSet::new() } else { self.advance.run(due.len()).await? };
+        let tried = due.iter().chain(&unreadable).copied().collect();
         // Transitions due after the start of the next round are left to that round.
         let horizon = self.advance.now().plus(self.interval * 2);
-        self.upcoming = self.advance.upcoming(horizon).await?;
+        self.upcoming = self.advance.upcoming(horizon, &tried).await?;
         let (next, now) = (self.upcoming.first(), self.advance.now());
-        if !is_still_due(next, &due, now) {
+        if !is_still_due(next, &tried, now) {
             self.locked_rounds = 0;
             return Ok(sleep_time(next, now, self.interval));
         }
-        let other = untried(&self.upcoming, &due, now);
+        let other = untried(&self.upcoming, &tried, now);
         let longest = longest_retry(&self.upcoming, &unreadable, now);
         let pause = locked_retry(self.locked_rounds, longest, sleep_time(other, now, self.interval));
         self.locked_rounds = self.locked_rounds.saturating_add(1);
@@ -83,18 +84,18 @@ fn locked_retry(rounds: u32, longest: Duration, until_next: Duration) -> Duratio
 }
 
 /// Returns the longest time to wait for what is due: a short one if anything may be locked, and can be read.
-fn longest_retry(upcoming: &[Due], unreadable: &[EventId], now: Timestamp) -> Duration {
+fn longest_retry(upcoming: &[Due], unreadable: &BTreeSet<EventId>, now: Timestamp) -> Duration {
     let is_unreadable = |event: &EventId| unreadable.contains(event);
     if due(upcoming, now).iter().all(is_unreadable) { MAX_UNREADABLE_RETRY } else { MAX_LOCKED_RETRY }
 }
 
 /// Returns whether the next transition is due, although its event was among those that were just tried.
-fn is_still_due(next: Option<&Due>, tried: &[EventId], now: Timestamp) -> bool {
+fn is_still_due(next: Option<&Due>, tried: &BTreeSet<EventId>, now: Timestamp) -> bool {
     next.is_some_and(|next| next.due_at <= now && tried.contains(&next.event_id))
 }
 
 /// Returns the first transition of `upcoming` that is ahead, or has become due since these events were tried.
-fn untried<'d>(upcoming: &'d [Due], tried: &[EventId], now: Timestamp) -> Option<&'d Due> {
+fn untried<'d>(upcoming: &'d [Due], tried: &BTreeSet<EventId>, now: Timestamp) -> Option<&'d Due> {
     upcoming.iter().find(|next| next.due_at > now || !tried.contains(&next.event_id))
 }
 
@@ -115,6 +116,10 @@ mod tests {
         Due { event_id, due_at: Timestamp::from_micros(NOW.micros() + us) }
     }
 
+    fn ids<const N: usize>(events: [Due; N]) -> BTreeSet<EventId> {
+        events.into_iter().map(|due| due.event_id).collect()
+    }
+
     #[test]
     fn the_sweep_sleeps_to_the_next_transition_but_not_past_its_interval() {
         let interval = Duration::from_millis(500);
@@ -129,16 +134,16 @@ mod tests {
     #[test]
     fn what_was_locked_is_not_tried_again_without_a_pause() {
         let (late, ahead) = (due_in_us(-5), due_in_us(7));
-        assert!(is_still_due(Some(&late), &[ahead.event_id, late.event_id], NOW));
-        assert!(!is_still_due(Some(&late), &[], NOW), "it has become due since");
-        assert!(!is_still_due(Some(&ahead), &[ahead.event_id], NOW), "its next transition is ahead");
-        assert!(!is_still_due(None, &[late.event_id], NOW));
+        assert!(is_still_due(Some(&late), &ids([ahead, late]), NOW));
+        assert!(!is_still_due(Some(&late), &ids([]), NOW), "it has become due since");
+        assert!(!is_still_due(Some(&ahead), &ids([ahead]), NOW), "its next transition is ahead");
+        assert!(!is_still_due(None, &ids([late]), NOW));
     }
 
     #[test]
     fn what_has_become_due_since_does_not_wait_for_what_was_tried() {
         let [locked, since, ahead] = [-7, -5, 7].map(due_in_us);
-        let tried = [locked.event_id];
+        let tried = ids([locked]);
         assert_eq!(untried(&[locked, since, ahead], &tried, NOW), Some(&since));
         assert_eq!(untried(&[locked, ahead], &tried, NOW), Some(&ahead));
         assert_eq!(untried(&[locked], &tried, NOW), None);
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_tried_less_often_unless_something_else_is_due() {
         let [unreadable, locked, ahead] = [-7, -5, 7].map(due_in_us);
-        let ids = [unreadable.event_id];
+        let ids = ids([unreadable]);
         assert_eq!(longest_retry(&[unreadable, ahead], &ids, NOW), MAX_UNREADABLE_RETRY);
         assert_eq!(longest_retry(&[unreadable, locked, ahead], &ids, NOW), MAX_LOCKED_RETRY);
     }
