@@ -11,13 +11,15 @@ use stampede_proto::{
 };
 use stampede_testkit::buyer;
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const BUYERS: usize = 4;
 
 /// An order of the model.
 pub struct Known {
     pub order: Order,
+    /// Draws among orders tell it apart by this, and not by how many came before it.
+    mark: u64,
     /// What it has, from the answer that reserved it until it gives that back.
     pub reserved: Option<proto::Reserved>,
     /// What it had when its message gave that back.
@@ -111,7 +113,7 @@ impl Model {
 
     /// A new order of a random buyer, for one item or all.
     pub fn new_order(&mut self, random: &mut Random) -> usize {
-        let number = self.orders.len();
+        let (number, mark) = (self.orders.len(), random.number());
         let buyer = self.buyers[random.below(BUYERS)];
         let first = random.below(self.items.len());
         let all = random.below(4) == 0;
@@ -120,6 +122,7 @@ impl Model {
         let order_id = OrderId::derive(buyer, &RequestId::parse(&format!("{number}")).unwrap());
         self.orders.push(Known {
             order: Order { order_id, buyer, event_id: self.event_id, lines },
+            mark,
             reserved: None,
             had: None,
             ended: false,
@@ -132,10 +135,12 @@ impl Model {
         number
     }
 
-    /// A random one of the orders of which this is so.
+    /// A random one of the orders of which this is so. Each order has a rank in a draw, and the first is taken: so it
+    /// is the same one when others are missing.
     pub fn any(&self, random: &mut Random, is_meant: impl Fn(&Known) -> bool) -> Option<usize> {
-        let meant: Vec<usize> = (0..self.orders.len()).filter(|index| is_meant(&self.orders[*index])).collect();
-        (!meant.is_empty()).then(|| meant[random.below(meant.len())])
+        let draw = random.number();
+        let meant = (0..self.orders.len()).filter(|index| is_meant(&self.orders[*index]));
+        meant.min_by_key(|index| Random::new(draw ^ self.orders[*index].mark).number())
     }
 
     /// The orders that may have units that nobody knows of.
@@ -327,4 +332,27 @@ impl Model {
         let units: Vec<i32> = order.lines.iter().map(|(_, units)| *units).collect();
         format!("order {index} of buyer {buyer} for {units:?}")
     }
+}
+
+#[test]
+fn a_draw_takes_the_same_order_when_others_are_missing() {
+    let event_id = EventId::derive(buyer(), &RequestId::parse("history").unwrap());
+    let seeds: Vec<u64> = (1..=8).collect();
+    let taken = |draw: u64, seeds: &[u64]| {
+        let mut model = Model::new(event_id, vec![proto::StagedItem::default()]);
+        for seed in seeds {
+            model.new_order(&mut Random::new(*seed));
+        }
+        seeds[model.any(&mut Random::new(draw), |_| true).unwrap()]
+    };
+    let draws = 100..164;
+    for draw in draws.clone() {
+        let first = taken(draw, &seeds);
+        for missing in seeds.iter().filter(|seed| **seed != first) {
+            let others: Vec<u64> = seeds.iter().filter(|seed| *seed != missing).copied().collect();
+            assert_eq!(taken(draw, &others), first, "draw {draw}, without order {missing}");
+        }
+    }
+    let all: BTreeSet<u64> = draws.map(|draw| taken(draw, &seeds)).collect();
+    assert_eq!(all.len(), seeds.len(), "only these are ever taken: {all:?}");
 }
