@@ -6,19 +6,23 @@
 //! end nothing is stuck.
 //!
 //! `STAMPEDE_TEST_HISTORIES=10000` runs so many of them, `STAMPEDE_TEST_SEED=7` begins with another seed. A failure
-//! shows its steps and how to play it again. How soon anything happens is not part of a seed.
+//! shows its steps and how to play it again, and those of the smallest part of it that has failed too, on an event of
+//! its own. How soon anything happens is not part of a seed, so a part that fails need not do so each time.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::{
+    drawn::{Drawn, Kind, Step, Units, of_seed},
     event_keys::EventKeys,
     history_model::{Known, Model},
     orders::take_back_unanswered,
     random::Random,
     runs::{self, Runs},
     sale::{Answer, Sale, Step as Said, retire, seconds_from_now},
+    shrink::shrink,
     stand::as_the_script_takes_it,
 };
 use futures_util::{FutureExt, StreamExt, future::join_all, stream};
+use proptest::strategy::ValueTree;
 use stampede_lua::{Redis, RedisConfig, stock::Stock};
 use stampede_proto::{
     inventory::v1::{self as proto, inventory_service_client::InventoryServiceClient, reservation_result::Outcome},
@@ -33,12 +37,10 @@ use uuid::Uuid;
 
 const HISTORIES: u64 = 50;
 const AT_A_TIME: usize = 24;
-const STEPS: usize = 14;
 /// Most replicas; a third of the seeds each is played on one, two and three.
 const REPLICAS: usize = 3;
 /// How often a request is sent at once.
 const DUPLICATES: usize = 3;
-const ITEMS: usize = 2;
 /// Longest wait of a caller that goes away, in milliseconds. Some are answered by then.
 const MOST_PATIENCE_MS: i32 = 20;
 /// Longest wait until Redis shows what the ledger has.
@@ -72,6 +74,7 @@ impl Ground {
 /// One event and what the model knows of it.
 struct History<'g> {
     ground: &'g Ground,
+    /// What the step under way chooses.
     random: Random,
     model: Model,
     keys: EventKeys,
@@ -79,18 +82,17 @@ struct History<'g> {
 }
 
 impl<'g> History<'g> {
-    async fn begin(ground: &'g Ground, seed: u64) -> Self {
-        let mut random = Random::new(seed);
+    async fn begin(ground: &'g Ground, drawn: &Drawn) -> Self {
         let event_id = EventId::derive(buyer(), &RequestId::parse("history").unwrap());
-        let item = |index: usize, random: &mut Random| proto::StagedItem {
+        let item = |(index, units): (usize, &Units)| proto::StagedItem {
             item_id: ItemId::derive(event_id, index).to_string(),
-            total_units: random.between(1, 6),
-            limit_per_buyer: random.between(1, 2),
-            gift_total_units: random.between(0, 2),
+            total_units: units.total,
+            limit_per_buyer: units.limit_per_buyer,
+            gift_total_units: units.gift_total,
             unit_price: Some(Money { minor_units: 1_999, currency: "EUR".into() }),
             ..proto::StagedItem::default()
         };
-        let items: Vec<_> = (0..ITEMS).map(|index| item(index, &mut random)).collect();
+        let items: Vec<_> = drawn.items.iter().enumerate().map(item).collect();
         let request = proto::StageStockRequest {
             event_id: event_id.to_string(),
             event_version: 1,
@@ -102,45 +104,51 @@ impl<'g> History<'g> {
         runs::stage_once_there_is_room(&ground.sale.api(), request).await;
         Self {
             ground,
-            random,
+            random: Random::new(0),
             model: Model::new(event_id, items),
-            keys: EventKeys::new(ground.conn.clone(), ground.redis.keys(), event_id, ITEMS),
+            keys: EventKeys::new(ground.conn.clone(), ground.redis.keys(), event_id, drawn.items.len()),
             steps: Vec::new(),
         }
     }
 
     /// After about half of the disturbances it waits until the service has repaired itself: from then on what is
     /// answered has to be exact.
-    async fn run(&mut self) -> Result<(), String> {
-        for _ in 0..STEPS {
+    async fn run(&mut self, steps: &[Step]) -> Result<(), String> {
+        for step in steps {
+            self.random = Random::new(step.choices);
+            let is_awaited = self.random.below(2) == 0;
             let disturbances = self.model.disturbances;
-            self.step().await?;
-            if self.model.disturbances > disturbances && self.random.below(2) == 0 {
+            self.step(step.kind).await?;
+            if is_awaited && self.model.disturbances > disturbances {
                 self.settles().await?;
             }
         }
         self.settles().await?;
-        self.ledger_has_all().await?;
+        self.ledger_has_all().await
+    }
+
+    async fn step(&mut self, kind: Kind) -> Result<(), String> {
+        match kind {
+            Kind::Place => self.place().await,
+            Kind::Repeat => self.repeat().await,
+            Kind::Duplicates => self.duplicates().await,
+            Kind::AskOtherwise => self.asks_otherwise().await,
+            Kind::DieBeforeTheCommit => self.dies_before_the_commit().await,
+            Kind::GoAway => self.goes_away().await,
+            Kind::TakeBack => self.takes_back().await,
+            Kind::End => self.ends().await,
+            Kind::PayLate => self.pays_late().await,
+            Kind::LoseRedis => self.loses_redis().await,
+            Kind::RollBack => self.rolls_back().await,
+            Kind::Repair => self.repairs().await,
+        }
+    }
+
+    /// Leaves nothing to do for the service, also after a failure: other histories are played beside it.
+    async fn clear(&mut self) -> Result<(), String> {
         retire(&self.ground.sale.inventory_db, self.model.event_id).await;
         self.keys.lose().await;
         Ok(())
-    }
-
-    async fn step(&mut self) -> Result<(), String> {
-        match self.random.below(18) {
-            0..=4 => self.place().await,
-            5 | 6 => self.repeat().await,
-            7 => self.duplicates().await,
-            8 => self.asks_otherwise().await,
-            9 => self.dies_before_the_commit().await,
-            10 => self.goes_away().await,
-            11 => self.takes_back().await,
-            12 | 13 => self.ends().await,
-            14 => self.pays_late().await,
-            15 => self.loses_redis().await,
-            16 => self.rolls_back().await,
-            _ => self.repairs().await,
-        }
     }
 
     fn told(&self, fault: &str) -> String {
@@ -154,8 +162,8 @@ impl<'g> History<'g> {
 
     /// Half of the time it repeats the last request whose caller went away, if there is one.
     async fn repeat(&mut self) -> Result<(), String> {
-        let in_doubt = self.model.in_doubt();
-        let in_doubt = in_doubt.last().copied().filter(|_| self.random.below(2) == 0);
+        let takes_unheard = self.random.below(2) == 0;
+        let in_doubt = self.model.in_doubt().last().copied().filter(|_| takes_unheard);
         let Some(index) = in_doubt.or_else(|| self.any(|_| true)) else { return Ok(()) };
         self.reserve(index).await
     }
@@ -403,11 +411,29 @@ impl<'g> History<'g> {
     }
 }
 
+/// What comes of a part of the test, which may panic.
+fn caught(part: impl Future<Output = Result<(), String>>) -> impl Future<Output = Result<(), String>> {
+    let done = AssertUnwindSafe(part).catch_unwind();
+    done.map(|outcome| outcome.unwrap_or_else(|_| Err("the test itself has failed, see above".into())))
+}
+
+/// Plays it on a new event, with new buyers.
+async fn play_once(ground: &Ground, drawn: Drawn) -> Result<(), String> {
+    let mut history = History::begin(ground, &drawn).await;
+    let played = caught(history.run(&drawn.steps)).await;
+    let outcome = played.and(caught(history.clear()).await);
+    outcome.map_err(|fault| history.told(&fault))
+}
+
+/// Plays the history of a seed. If it fails, it looks for a smaller one that does, while the others are played.
 async fn play(ground: &Ground, seed: u64) -> (u64, Result<(), String>) {
-    let mut history = History::begin(ground, seed).await;
-    let played = AssertUnwindSafe(history.run()).catch_unwind().await;
-    let outcome = played.unwrap_or_else(|_| Err("the test itself has failed, see above".into()));
-    (seed, outcome.map_err(|fault| history.told(&fault)))
+    let tree = of_seed(seed);
+    let play_one = |drawn: Drawn| Box::pin(caught(play_once(ground, drawn)));
+    let Err(fault) = play_one(tree.current()).await else { return (seed, Ok(())) };
+    let first_line = fault.lines().next().unwrap_or_default();
+    runs::say(&format!("seed {seed} has failed, and parts of it are played: {first_line}"));
+    let smallest = shrink(tree, fault.clone(), play_one).await;
+    (seed, Err(format!("{fault}\n  {smallest}")))
 }
 
 /// On how many replicas a seed is played.
