@@ -33,8 +33,6 @@ pub enum Refusal {
         /// Least time that must be left.
         lead: Duration,
     },
-    #[error("the event is {state}")]
-    Closed { state: State },
     /// It is not yet time for the transition.
     #[error("the event is {state} and nothing is due before {due_at:?}")]
     NotDue {

@@ -68,7 +68,8 @@ pub enum PaidOrders {
 }
 
 impl State {
-    /// Returns whether the event has ended.
+    /// Returns whether the event has ended: nothing is sold any more. Time changes it no further, but a closed event may
+    /// be cancelled.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Closed { .. } | Self::Cancelled { .. })
     }
@@ -82,7 +83,7 @@ impl State {
         }
     }
 
-    /// Returns when the event closed or was cancelled, if it has ended.
+    /// Returns when the event was cancelled, or else when it closed, if it has ended.
     pub fn ended_at(self) -> Option<Timestamp> {
         match self {
             Self::Scheduled | Self::Open { .. } => None,
@@ -188,22 +189,20 @@ impl Schedule {
         }
     }
 
-    /// Cancels the event; `None` if that changes nothing. A repeat changes nothing unless the paid orders were kept and
-    /// are to be refunded now. A closed event cannot be cancelled.
-    pub fn cancel(self, paid_orders: PaidOrders, now: Timestamp) -> Result<Option<Self>, Refusal> {
-        match self.state {
-            State::Scheduled | State::Open { .. } => {
-                let actual_open_time = self.state.actual_open_time();
-                Ok(Some(self.changed(State::Cancelled { actual_open_time, cancel_time: now, paid_orders }, now)))
-            }
-            State::Cancelled { actual_open_time, cancel_time, paid_orders: PaidOrders::Keep }
+    /// Cancels the event, also one that has closed; `None` if that changes nothing. A repeat changes nothing unless the
+    /// paid orders were kept and are to be refunded now.
+    pub fn cancel(self, paid_orders: PaidOrders, now: Timestamp) -> Option<Self> {
+        let actual_open_time = self.state.actual_open_time();
+        let cancel_time = match self.state {
+            State::Scheduled | State::Open { .. } | State::Closed { .. } => now,
+            State::Cancelled { cancel_time, paid_orders: PaidOrders::Keep, .. }
                 if paid_orders == PaidOrders::Refund =>
             {
-                Ok(Some(self.changed(State::Cancelled { actual_open_time, cancel_time, paid_orders }, now)))
+                cancel_time
             }
-            State::Cancelled { .. } => Ok(None),
-            state @ State::Closed { .. } => Err(Refusal::Closed { state }),
-        }
+            State::Cancelled { .. } => return None,
+        };
+        Some(self.changed(State::Cancelled { actual_open_time, cancel_time, paid_orders }, now))
     }
 
     fn changed(self, state: State, now: Timestamp) -> Self {
@@ -298,14 +297,16 @@ mod tests {
     fn each_transition_is_allowed_in_its_states_only() {
         type Transition = fn(Schedule) -> Result<Schedule, Refusal>;
         let later = |s: Schedule| s.reschedule(Times::new(at(300), at(400)).unwrap(), at(10), LEAD);
-        let cancel = |s: Schedule| s.cancel(PaidOrders::Keep, at(110)).map(|after| after.unwrap_or(s));
+        let cancel =
+            |s: Schedule| -> Result<Schedule, Refusal> { Ok(s.cancel(PaidOrders::Keep, at(210)).unwrap_or(s)) };
+        let cancelled = Some("CANCELLED");
         #[rustfmt::skip]
         let table: [(&str, Transition, [Option<&str>; 4]); 4] = [
-            //                                    SCHEDULED          OPEN               CLOSED  CANCELLED
-            ("open",       |s| s.open(at(100)),   [Some("OPEN"),      None,              None,   None]),
-            ("close",      |s| s.close(at(200)),  [None,              Some("CLOSED"),    None,   None]),
-            ("cancel",     cancel,                [Some("CANCELLED"), Some("CANCELLED"), None,   Some("CANCELLED")]),
-            ("reschedule", later,                 [Some("SCHEDULED"), None,              None,   None]),
+            //                                    SCHEDULED          OPEN            CLOSED     CANCELLED
+            ("open",       |s| s.open(at(100)),   [Some("OPEN"),      None,           None,      None]),
+            ("close",      |s| s.close(at(200)),  [None,              Some("CLOSED"), None,      None]),
+            ("cancel",     cancel,                [cancelled,         cancelled,      cancelled, cancelled]),
+            ("reschedule", later,                 [Some("SCHEDULED"), None,           None,      None]),
         ];
         for (name, transition, expected) in table {
             for (before, expected) in every_state().into_iter().zip(expected) {
@@ -378,22 +379,25 @@ mod tests {
     }
 
     #[test]
-    fn cancelling_an_open_event_remembers_that_it_opened() {
-        let open = schedule(State::Open { actual_open_time: at(100) });
-        let cancelled = open.cancel(PaidOrders::Keep, at(120)).unwrap().unwrap();
-        assert_eq!((cancelled.state.actual_open_time(), cancelled.state.ended_at()), (Some(at(100)), Some(at(120))));
+    fn cancelling_an_open_or_a_closed_event_remembers_that_it_opened() {
+        let open = State::Open { actual_open_time: at(100) };
+        let closed = State::Closed { actual_open_time: at(100), actual_close_time: at(200) };
+        for (before, now) in [(open, at(120)), (closed, at(900))] {
+            let after = schedule(before).cancel(PaidOrders::Keep, now).unwrap().state;
+            assert_eq!((after.actual_open_time(), after.ended_at()), (Some(at(100)), Some(now)), "{before}");
+        }
     }
 
     #[test]
     fn paid_orders_that_were_kept_may_be_refunded_later_and_never_the_other_way() {
-        let kept = schedule(State::Scheduled).cancel(PaidOrders::Keep, at(50)).unwrap().unwrap();
-        assert_eq!(kept.cancel(PaidOrders::Keep, at(55)), Ok(None));
-        let refunded = kept.cancel(PaidOrders::Refund, at(60)).unwrap().unwrap();
+        let kept = schedule(State::Scheduled).cancel(PaidOrders::Keep, at(50)).unwrap();
+        assert_eq!(kept.cancel(PaidOrders::Keep, at(55)), None);
+        let refunded = kept.cancel(PaidOrders::Refund, at(60)).unwrap();
         assert_eq!(refunded.version, kept.version + 1);
         assert_eq!(refunded.state.paid_orders(), Some(PaidOrders::Refund));
         assert_eq!(refunded.state.ended_at(), Some(at(50)), "it was cancelled once");
         for again in [PaidOrders::Keep, PaidOrders::Refund] {
-            assert_eq!(refunded.cancel(again, at(70)), Ok(None));
+            assert_eq!(refunded.cancel(again, at(70)), None);
         }
     }
 

@@ -52,7 +52,6 @@ fn refused(refusal: Refusal) -> Problem {
             Problem::new(Reason::VersionMismatch, detail).field("expected_version").meta("version", version)
         }
         Refusal::TooLate { .. } => Problem::new(Reason::RescheduleTooLate, detail).field("event_id"),
-        Refusal::Closed { state } => Problem::new(Reason::EventClosed, detail).field("event_id").meta("state", state),
         // These transitions are timed, and never requested by a caller.
         Refusal::NotDue { .. } => Problem::internal_error(detail),
     }

@@ -1,4 +1,4 @@
-//! CancelEvent: ends an event before its closing time.
+//! CancelEvent: ends an event, before its closing time or after it.
 
 use super::{
     Error, FindEvents, ScheduleChanges,
@@ -43,7 +43,7 @@ impl CancelEvent {
 
 async fn cancel(conn: &mut MySqlConnection, id: EventId, paid_orders: PaidOrders) -> Result<Schedule, Error> {
     let before = lock_one(conn, id).await?;
-    let Some(after) = before.cancel(paid_orders, Timestamp::now())? else { return Ok(before) };
+    let Some(after) = before.cancel(paid_orders, Timestamp::now()) else { return Ok(before) };
     if let State::Cancelled { cancel_time, paid_orders, .. } = after.state {
         let message = OutgoingMessage::Cancelled { event_id: id, version: after.version, cancel_time, paid_orders };
         store_change(conn, &before, &after, message).await?;
