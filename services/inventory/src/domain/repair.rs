@@ -78,6 +78,13 @@ impl Repairs {
         repairs
     }
 
+    /// Returns the repairs without the buyers of items that Redis does not have.
+    #[must_use]
+    pub fn without_buyers_of_missing(mut self) -> Self {
+        self.restore.retain(|restore| restore.is_staged);
+        self
+    }
+
     /// Returns whether there is nothing to repair.
     pub fn is_empty(&self) -> bool {
         !self.stage && self.restore.is_empty() && self.recount.is_empty()
@@ -206,6 +213,17 @@ mod tests {
         assert!(repairs.stage);
         assert_eq!(repairs.restore, [Restore { is_staged: false, ..restore(0)[0] }]);
         assert_eq!(repairs.drifts[0].redis_units, None);
+    }
+
+    #[test]
+    fn only_the_buyers_of_what_redis_has_are_copied_once_it_drops_the_rest() {
+        let (kept, dropped) = (sold(3, 5), Item { shelf: item(2, 10).shelf, ..sold(4, 6) });
+        let copied = EventCopy { items: vec![Some(copy(2, 3)), None], ..EventCopy::default() };
+        let repairs = Repairs::find(&[kept, dropped], &copied, |item| item.committed.version);
+        assert_eq!(repairs.restore.len(), 2, "{repairs:?}");
+        let repairs = repairs.without_buyers_of_missing();
+        assert!(repairs.stage);
+        assert_eq!(repairs.restore, restore(4));
     }
 
     #[test]

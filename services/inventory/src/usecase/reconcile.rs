@@ -6,7 +6,7 @@
 //! task: it goes on when its caller goes away, and a round does not wait for a long one.
 
 use super::{
-    Error, SyncRedis,
+    Error, KEPT_AFTER_CLOSING, SyncRedis,
     active_events::ActiveEvents,
     copy_buyers::{CopyBuyers, Repaired},
     recheck_queue::RecheckQueue,
@@ -20,7 +20,7 @@ use crate::{
 use futures_util::{StreamExt, stream};
 use stampede_db::{Database, DbError};
 use stampede_lua::stock::{Snapshot, Stock};
-use stampede_vocab::{EventId, ItemId};
+use stampede_vocab::{EventId, ItemId, Timestamp};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
@@ -263,6 +263,8 @@ impl Reconcile {
         let all = Watermark::All;
         let watermark = if is_compared { watermark } else { &all };
         let repairs = Repairs::find(&items, &event_copy, |item| watermark.version_of(item));
+        // What is staged of such an event is gone at once, so it is not worth copying a million buyers before.
+        let repairs = if is_dropped(&items, Timestamp::now()) { repairs.without_buyers_of_missing() } else { repairs };
         let arrivals = snapshot.event.as_ref().map_or(0, |event| event.arrivals);
         Ok(Some(Comparison { event_id, items, repairs, run_id: snapshot.run_id, is_compared, arrivals }))
     }
@@ -369,6 +371,12 @@ impl Reconcile {
             .await?;
         Ok(floor)
     }
+}
+
+/// Returns whether the event closed so long ago that Redis keeps none of its items.
+fn is_dropped(items: &[Item], now: Timestamp) -> bool {
+    let close_time = items.iter().map(|item| item.window.close_time).max();
+    close_time.is_some_and(|close_time| close_time.plus(KEPT_AFTER_CLOSING) <= now)
 }
 
 fn broken_off(_: tokio::task::JoinError) -> DbError {

@@ -3,7 +3,7 @@
 //! `STAMPEDE_TEST_BUYERS=1000000` copies so many.
 
 use crate::{
-    sale::{Level, Sale, quick},
+    sale::{Level, Sale, quick, seconds_from_now},
     stand::as_the_script_takes_it,
     tables::{Behind, buyer_of, copied_becomes, sell_to},
 };
@@ -11,7 +11,7 @@ use stampede_lua::{
     Redis, RedisConfig,
     stock::{Decision, Stock},
 };
-use stampede_proto::inventory::v1::RefusalReason;
+use stampede_proto::inventory::v1::{RefusalReason, StageStockRequest};
 use stampede_testkit::{OwnRedis, Service, World, as_operator, eventually, heavy};
 use std::time::Instant;
 
@@ -108,6 +108,39 @@ async fn of_a_change_that_did_not_come_only_its_buyers_are_copied() {
     assert_eq!(behind.field(&buyer).await, Some(format!("1:{version}")));
     let writes = behind.count_of("hset").await;
     assert!(writes < 30, "{writes} writes for one buyer");
+}
+
+#[tokio::test]
+async fn no_buyer_is_copied_when_an_event_is_cancelled_that_closed_a_week_ago() {
+    const DAY_S: i64 = 86_400;
+    let _permit = heavy().await;
+    let redis = OwnRedis::start(&[]).await.unwrap();
+    // No round copies anything beside the call.
+    let mesh = quick().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis.url()).set(
+        Service::Inventory,
+        "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS",
+        600_000,
+    );
+    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    let last_week = |version| StageStockRequest {
+        open_time: Some(seconds_from_now(-8 * DAY_S)),
+        close_time: Some(seconds_from_now(-7 * DAY_S)),
+        ..sale.shelf(version)
+    };
+    sale.api().stage_stock(as_operator(last_week(1))).await.unwrap();
+    sell_to(&sale, buyers()).await;
+
+    let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
+    behind.begin_to_count().await;
+    let cancelled = StageStockRequest { cancel_time: Some(seconds_from_now(0)), ..last_week(2) };
+    sale.api().stage_stock(as_operator(cancelled)).await.unwrap();
+    let writes = behind.count_of("hset").await;
+    assert!((1..60).contains(&writes), "{writes} writes for {} buyers", buyers());
+    assert_eq!(behind.field("total").await, None, "redis keeps an item for a day");
+    let all = i32::try_from(buyers()).unwrap();
+    let sold = sale.stock(1).await;
+    assert_eq!(sold.map(|level| level.committed), Some(all), "the ledger goes on showing it: {sold:?}");
+    assert_eq!(sale.refusal(&sale.order([0, 1])).await, (RefusalReason::EventClosed, 0));
 }
 
 #[tokio::test]
