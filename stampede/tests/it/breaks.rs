@@ -393,10 +393,7 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: AS_BEFORE,
         mended_by: NOT_AS_BEFORE,
-        named: &[
-            (5, "paid, but the goods are not what was bought", Id::Order),
-            (5, "paid, but the gift is not what was promised", Id::Order),
-        ],
+        named: &[(5, "paid, but the goods are not what was bought", Id::Order), (5, "paid, but the gift is not what was promised", Id::Order)],
     },
     Break {
         by: &[(Service::Order, "INSERT INTO goods VALUES ({order}, {item}, 'X', 1, 0)")],
@@ -449,6 +446,11 @@ pub const BREAKS: &[Break] = &[
         by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_at_us = opens_at_us - 60000000, due_at_us = NULL WHERE id = {event}")],
         mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
         named: &[(6, "an order was taken over 30 s after the event was cancelled", Id::Order)],
+    },
+    Break {
+        by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_at_us = closes_at_us + 604800000000, due_at_us = NULL WHERE id = {event}"), (Service::Order, "UPDATE orders SET created_us = created_us + 86400000000 WHERE id = {order}")],
+        mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}"), (Service::Order, "UPDATE orders SET created_us = created_us - 86400000000 WHERE id = {order}")],
+        named: &[(6, "an order was taken over 30 s after the event closed", Id::Order)],
     },
     Break {
         by: &[(Service::Event, "UPDATE events SET due_at_us = 1 WHERE id = {event}")],
