@@ -1,12 +1,14 @@
 //! The commands of operators, and the state that repeats and refusals leave behind.
 
-use crate::sale::{Client, LEAD, create, get, in_time, messages, micros, reaches, refusal, replica, request, world};
+use crate::sale::{
+    Client, LEAD, create, get, in_time, messages, micros, reaches, refusal, replica, request, retime, whole_sale, world,
+};
 use anyhow::{Context, Result};
 use futures_util::future::{join_all, try_join_all};
 use stampede_db::Database;
 use stampede_proto::{
     convert::timestamp,
-    event::v1::{CancelEventRequest, Event, EventState, ListEventsRequest, RescheduleEventRequest},
+    event::v1::{CancelEventRequest, Event, EventState, ListEventsRequest, PaidOrders, RescheduleEventRequest},
 };
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Service, as_buyer, as_operator, buyer, eventually};
@@ -193,8 +195,37 @@ async fn a_cancelled_event_stays_cancelled_and_never_opens() -> Result<()> {
     // The marker was to open no earlier, so the cancelled one had its chance.
     reaches(&client, &marker.event_id, EventState::Closed).await;
     assert_eq!(get(&mut client, &created.event_id).await?, cancelled);
-    let refused = cancel(&mut client, &marker.event_id).await.expect_err("it has closed");
-    assert_eq!(refusal(&refused).0, Reason::EventClosed);
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn an_event_that_has_closed_is_cancelled_once_however_often_that_is_asked_for() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let (mut client, db) = (mesh.event(), world.database(Service::Event).await?);
+    let event_id = create(&mut client, request("sale", MINUTE, MINUTE)).await?.event_id;
+    let now = Timestamp::now();
+    retime(&db, &event_id, now.minus(MINUTE), now).await?;
+    let closed = reaches(&client, &event_id, EventState::Closed).await;
+
+    let at_once = (0..8).map(|_| {
+        let (mut client, event_id) = (mesh.event(), event_id.clone());
+        async move { cancel(&mut client, &event_id).await }
+    });
+    let answers = try_join_all(at_once).await?;
+    let cancelled = &answers[0];
+    assert!(answers.iter().all(|event| event == cancelled), "{answers:?}");
+    assert_eq!((cancelled.state(), cancelled.version), (EventState::Cancelled, closed.version + 1));
+    assert_eq!(cancelled.actual_open_time, closed.actual_open_time);
+    assert_ne!(cancelled.actual_close_time, closed.actual_close_time, "when it was cancelled");
+
+    let refund = CancelEventRequest { event_id: event_id.clone(), paid_orders: PaidOrders::Refund.into() };
+    let refunded = client.cancel_event(as_operator(refund)).await?.into_inner().event.context("an event")?;
+    assert_eq!((refunded.paid_orders(), refunded.version), (PaidOrders::Refund, cancelled.version + 1));
+    assert_eq!(refunded.actual_close_time, cancelled.actual_close_time, "it was cancelled once");
+    let cancellations = [4, 5].map(|version| ("stampede.message.v1.EventCancelled".to_owned(), version));
+    let expected: Vec<_> = whole_sale().into_iter().chain(cancellations).collect();
+    assert_eq!(messages(&db, &event_id).await?, expected);
     mesh.stop().await
 }
 
