@@ -122,6 +122,43 @@ async fn paid_orders_are_kept_until_their_refund_is_asked_for() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_orders_of_an_event_that_closed_a_week_ago_end_with_it_and_paid_ones_are_refunded_once() -> Result<()> {
+    let sale = Sale::with_time_to_pay(LONG).await?;
+    let expired = sale.payable_lamp(buyer()).await?;
+    sale.time_is_over(&expired).await?;
+    sale.reaches(&expired, OrderState::Expired).await;
+    let unpaid = sale.payable_lamp(buyer()).await?;
+    let mut paid = Vec::new();
+    for _ in 0..2 {
+        let order = sale.payable_lamp(buyer()).await?;
+        let order = sale.pay(&order, "p").await?;
+        sale.approve(&order).await?;
+        paid.push(sale.reaches(&order, OrderState::Fulfilled).await);
+    }
+    let last_week = "UPDATE stock SET opens_at_us = opens_at_us - 604800000000, \
+                     closes_at_us = closes_at_us - 604800000000";
+    sqlx::query(last_week).execute(&mut *sale.inventory_connection().await?).await?;
+
+    // Version 3 has closed it.
+    event_cancelled(&sale, 4, true).await?;
+    event_cancelled(&sale, 4, true).await?;
+    sale.reaches(&unpaid, OrderState::Cancelled).await;
+    for order in &paid {
+        sale.reaches(order, OrderState::Refunding).await;
+        sale.money_is_back(order).await?;
+        sale.reaches(order, OrderState::Refunded).await;
+    }
+    settled(&sale).await;
+    counts(&sale, [2, 0, 2, 2, 0]).await;
+    for order in &paid {
+        let told = sale.told(order).await?;
+        assert_eq!(told.iter().filter(|name| *name == "RefundRequested").count(), 1, "{told:?}");
+    }
+    sale.settles_at(sale.lamp, UNITS).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
 async fn a_payment_that_comes_after_everything_had_ended_is_refunded_though_paid_orders_are_kept() -> Result<()> {
     let sale = Sale::with_time_to_pay(LONG).await?;
     let order = sale.payable_lamp(buyer()).await?;
