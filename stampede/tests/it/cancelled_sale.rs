@@ -3,11 +3,11 @@
 use crate::sale::{LONG, Sale, stampede_reason};
 use stampede_proto::{
     coupon::v1::CouponState,
-    event::v1::{CancelEventRequest, Event, EventState, PaidOrders},
+    event::v1::{CancelEventRequest, Event, EventState, GetEventRequest, PaidOrders},
     order::v1::{Cancellation, GetCancellationRequest, Order, OrderState},
 };
 use stampede_testkit::{Service, as_operator, buyer, eventually};
-use stampede_vocab::UserId;
+use stampede_vocab::{Timestamp, UserId};
 
 async fn cancel(sale: &Sale, paid_orders: PaidOrders) -> Event {
     let request = CancelEventRequest { event_id: sale.event.event_id.clone(), paid_orders: paid_orders.into() };
@@ -28,6 +28,24 @@ async fn settled(sale: &Sale) -> Cancellation {
 async fn number(sale: &Sale, service: Service, sql: &'static str) -> i64 {
     let db = sale.world.database(service).await.unwrap();
     sqlx::query_scalar(sql).fetch_one(&mut *db.acquire().await.unwrap()).await.unwrap()
+}
+
+/// Lets the event close now, however long it would be open.
+async fn close(sale: &Sale) {
+    let now = Timestamp::now().micros();
+    for (service, sql) in [
+        (Service::Inventory, "UPDATE stock SET closes_at_us = ?"),
+        (Service::Event, "UPDATE events SET closes_at_us = ?, due_at_us = closes_at_us"),
+    ] {
+        let db = sale.world.database(service).await.unwrap();
+        sqlx::query(sql).bind(now).execute(&mut *db.acquire().await.unwrap()).await.unwrap();
+    }
+    eventually("the event has closed", || async {
+        let request = GetEventRequest { event_id: sale.event.event_id.clone() };
+        let event = sale.mesh.event().get_event(request).await.ok()?.into_inner().event?;
+        (event.state() == EventState::Closed).then_some(())
+    })
+    .await;
 }
 
 async fn all_reach(sale: &Sale, orders: &[(UserId, Order)], state: OrderState) {
@@ -97,5 +115,35 @@ async fn paid_orders_are_kept_until_the_operator_wants_them_refunded() {
     cancel(&sale, PaidOrders::Refund).await;
     sale.until(payer, &paid, OrderState::Refunded).await;
     sale.audit();
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_gets_their_money_back_once_though_the_event_had_closed() {
+    let sale = Sale::open(LONG).await;
+    let (with_coupon, payer, waiter) = (buyer(), buyer(), buyer());
+    let coupon = sale.claim(with_coupon).await;
+    let paid = [
+        (with_coupon, sale.bought(with_coupon, &[(0, 1)], &coupon.coupon_id).await),
+        (payer, sale.bought(payer, &[(0, 2)], "").await),
+    ];
+    let unpaid = [(waiter, sale.placed(waiter, &[(1, 1)], "").await)];
+    close(&sale).await;
+    let waiting = sale.get(waiter, &unpaid[0].1).await;
+    assert_eq!(waiting.state(), OrderState::AwaitingPayment, "a sale that closes ends no order");
+
+    let cancelled = cancel(&sale, PaidOrders::Refund).await;
+    assert_eq!((cancelled.state(), cancelled.paid_orders()), (EventState::Cancelled, PaidOrders::Refund));
+    assert_eq!(cancel(&sale, PaidOrders::Refund).await, cancelled, "a repeat changes nothing");
+    all_reach(&sale, &unpaid, OrderState::Cancelled).await;
+    all_reach(&sale, &paid, OrderState::Refunded).await;
+    sale.until_coupon(with_coupon, &coupon, CouponState::Issued).await;
+    let Cancellation { ended_orders, kept_orders, refunds_begun, refunds_done, remaining_orders, .. } =
+        settled(&sale).await;
+    assert_eq!([ended_orders, kept_orders, refunds_begun, refunds_done, remaining_orders], [1, 0, 2, 2, 0]);
+    assert_eq!(number(&sale, Service::Payment, "SELECT COUNT(*) FROM refunds").await, 2);
+    sale.audit();
+    let taken = "SELECT CAST(SUM(committed_units + gift_committed_units) AS SIGNED) FROM stock";
+    assert_eq!(number(&sale, Service::Inventory, taken).await, 0);
     sale.mesh.stop().await.unwrap();
 }
