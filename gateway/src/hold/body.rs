@@ -9,7 +9,12 @@ use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use stampede_status::{Problem, Reason};
-use std::time::Duration;
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    iter,
+    time::Duration,
+};
 use tokio::time::{Instant, timeout_at};
 
 /// Reads the body, of at most `limit` bytes. `take` and `grow` count the bytes of an incomplete one.
@@ -46,7 +51,7 @@ async fn next(body: &mut Limited<Body>, limit: usize, deadline: Instant) -> Resu
                 let detail = format!("the body may have {limit} bytes");
                 return Err(Problem::new(Reason::BodyTooLarge, detail).meta("limit_bytes", limit));
             }
-            Some(Err(_)) => return Err(Problem::new(Reason::Cancelled, "the body of the request broke off")),
+            Some(Err(error)) => return Err(unreadable(&*error)),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -54,6 +59,20 @@ async fn next(body: &mut Limited<Body>, limit: usize, deadline: Instant) -> Resu
             }
         }
     }
+}
+
+/// Returns why the next bytes cannot be read: they are not chunks as HTTP/1.1 has them, which the server reports as
+/// invalid, or the body broke off.
+fn unreadable(error: &(dyn Error + 'static)) -> Problem {
+    let mut causes = iter::successors(Some(error), |&error| error.source());
+    let is_malformed = causes.any(|cause| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData))
+    });
+    if is_malformed {
+        return Problem::new(Reason::MalformedJson, "the chunks of the body are not as HTTP has them");
+    }
+    Problem::new(Reason::Cancelled, "the body of the request broke off")
 }
 
 #[cfg(test)]
@@ -82,6 +101,19 @@ mod tests {
     async fn one_that_does_not_go_on_arriving_is_given_up() {
         let late = slow(vec!["a"], Duration::from_secs(3));
         assert_eq!(read_uncounted(late).await, Err(Reason::BodyTimeout));
+    }
+
+    #[tokio::test]
+    async fn one_in_bad_chunks_is_malformed_and_one_that_breaks_off_is_not() {
+        for (kind, expected) in [
+            (ErrorKind::InvalidInput, Reason::MalformedJson),
+            (ErrorKind::InvalidData, Reason::MalformedJson),
+            (ErrorKind::UnexpectedEof, Reason::Cancelled),
+            (ErrorKind::ConnectionReset, Reason::Cancelled),
+        ] {
+            let body = Body::from_stream(stream::iter([Part::Err(kind.into())]));
+            assert_eq!(read_uncounted(body).await, Err(expected), "{kind}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
