@@ -276,7 +276,8 @@ async fn a_watcher_over_http1_who_does_not_read_is_cut() {
 
 #[tokio::test]
 async fn who_asks_for_the_head_of_a_stream_holds_no_place() {
-    let door = Door::open(&[("--max-streams", "5")]).await;
+    // Beside those that are kept for buyers who watch their order there are 40 places.
+    let door = Door::open(&[("--max-streams", "45"), ("--address-share-percent", "100")]).await;
     let stay = "/v1/events:watch?event_ids=stay";
     let request = format!("HEAD {stay} HTTP/1.1\r\nhost: test\r\n\r\n");
     let mut kept = Vec::new();
@@ -288,14 +289,24 @@ async fn who_asks_for_the_head_of_a_stream_holds_no_place() {
         assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..read]));
         kept.push(socket);
     }
-    let mut http2 = door.connect_http2().await;
+    let mut heads = door.connect_http2().await;
     for _ in 0..20 {
-        http2.open("HEAD", stay, true).await;
+        heads.open("HEAD", stay, true).await;
     }
-    http2.wait_for(frame::HEADERS, 20).await;
-    door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
+    heads.wait_for(frame::HEADERS, 20).await;
+    // Each place is free.
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        let mut socket = door.connect().await;
+        socket.write_all(format!("GET {stay} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200", "{} streams are open", streams.len());
+        streams.push(socket);
+    }
+    assert!(door.ask("GET", stay).await.starts_with("HTTP/1.1 503"), "all places of streams are held");
     // Only now are their connections closed.
-    drop((kept, http2));
+    drop((kept, heads, streams));
 }
 
 /// All deadlines are those that hold without a flag.
