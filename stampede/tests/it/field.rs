@@ -41,9 +41,14 @@ const OPENS_IN: Duration = Duration::from_millis(1_500);
 /// The variable that enables the long cases.
 const LONG_CASES: &str = "STAMPEDE_TEST_LONG_CASES";
 
+/// Whether the cases are played in their long form.
+fn plays_long_cases() -> bool {
+    env::var_os(LONG_CASES).is_some()
+}
+
 /// Waits for the permit of a long case; returns nothing without the variable, so that a run of all tests ends in time.
 async fn long_case(number: usize) -> Option<impl Sized> {
-    if env::var_os(LONG_CASES).is_none() {
+    if !plays_long_cases() {
         println!("case {number}: not played: {LONG_CASES}=1 plays it");
         return None;
     }

@@ -1,5 +1,6 @@
 //! A Kafka that stands still for a whole mesh, and consumers that begin at the first record again.
 
+use super::plays_long_cases;
 use crate::{
     history::kept,
     sale::{LONG, Sale, fresh},
@@ -19,6 +20,9 @@ use tokio::task::spawn_blocking;
 const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Orders that are paid while Kafka takes nothing.
 const ORDERS: usize = 3;
+/// The long form of a sale that is read again: rounds of three orders, five hundred in all, and how often it is read.
+const LONG_ROUNDS: usize = 165;
+const LONG_TIMES: usize = 2;
 
 /// Orders that are paid, as far as order itself can tell.
 async fn paid(sale: &Sale) -> Vec<(UserId, Order)> {
@@ -63,28 +67,43 @@ async fn a_kafka_is_read_from_the_first_record_again() {
     case_09_consumers_that_begin_at_the_first_record_again_change_nothing(&mut sale).await;
 }
 
+/// Readers keep no list of what they have read: no purge of one could make a difference.
 async fn case_09_consumers_that_begin_at_the_first_record_again_change_nothing(sale: &mut Sale) {
-    sell_in_all_ways(sale).await;
+    let (rounds, times) = if plays_long_cases() { (LONG_ROUNDS, LONG_TIMES) } else { (1, 1) };
+    sell_in_all_ways(sale, rounds).await;
     sale.audit();
     let before = kept(&sale.world).await;
-    for service in Service::ALL {
-        sale.mesh.terminate(service).await.unwrap();
+    for time in 1..=times {
+        for service in Service::ALL {
+            sale.mesh.terminate(service).await.unwrap();
+        }
+        // Kafka refuses offsets until the members of the group are gone.
+        until_each(&sale.world, readers(), "case 9: a group begins anew", rewind).await;
+        for service in Service::ALL {
+            sale.mesh.restart(service).await.unwrap();
+        }
+        until_each(&sale.world, readers(), "case 9: a group is at the end again", is_at_the_end).await;
+        sale.audit();
+        let after = kept(&sale.world).await;
+        assert_eq!(after, before, "case 9: time {time}: what the first record and all later ones have changed again");
     }
-    // Kafka refuses offsets until the members of the group are gone.
-    until_each(&sale.world, readers(), "case 9: a group begins anew", rewind).await;
-    for service in Service::ALL {
-        sale.mesh.restart(service).await.unwrap();
-    }
-    until_each(&sale.world, readers(), "case 9: a group is at the end again", is_at_the_end).await;
-    sale.audit();
-    assert_eq!(kept(&sale.world).await, before, "case 9: what the first record and all later ones have changed again");
 }
 
-/// An order with a coupon, one that is cancelled and one that is refunded.
-async fn sell_in_all_ways(sale: &Sale) {
+/// An order with a coupon, and in each round one of each other end.
+async fn sell_in_all_ways(sale: &Sale, rounds: usize) {
     let user = buyer();
     let coupon = sale.claim(user).await;
     sale.bought(user, &[(0, 1)], &coupon.coupon_id).await;
+    for _ in 0..rounds {
+        sell_and_take_back(sale).await;
+    }
+}
+
+/// An order that expires, one that is cancelled and one that is refunded.
+async fn sell_and_take_back(sale: &Sale) {
+    let user = buyer();
+    let expired = sale.placed(user, &[(0, 1)], "").await;
+    sale.time_is_over(&expired).await;
 
     let cancelled = sale.placed(user, &[(0, 1)], "").await;
     let request = CancelOrderRequest { order_id: cancelled.order_id.clone(), request_id: fresh() };
@@ -94,6 +113,7 @@ async fn sell_in_all_ways(sale: &Sale) {
     let request = RefundOrderRequest { order_id: refunded.order_id.clone(), request_id: fresh() };
     sale.mesh.order().refund_order(as_operator(request)).await.unwrap();
     sale.until(user, &refunded, OrderState::Refunded).await;
+    sale.until(user, &expired, OrderState::Expired).await;
 }
 
 /// The services that read the topics of others.

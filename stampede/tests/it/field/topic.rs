@@ -1,17 +1,19 @@
-//! A topic that is deleted and created anew while its writers and readers run.
+//! A topic that takes nothing for a while, or is deleted and created anew, while its writers and readers run; and a
+//! Kafka that stands still under a load.
 
-use super::{item, kafka, long_case, on_sale};
+use super::{item, kafka, long_case, on_sale, plays_long_cases};
 use crate::sale::{LONG, Sale, eur};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
 };
 use stampede_proto::order::v1::{Order, OrderState};
-use stampede_testkit::{MeshBuilder, Process, Service, World, buyer, eventually};
+use stampede_testkit::{KafkaLink, MeshBuilder, Process, Service, World, buyer, eventually, heavy};
 use stampede_vocab::UserId;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
+use tonic::{Code, Status};
 
 /// Longest wait for an answer of Kafka.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -23,6 +25,21 @@ const FEWER: i32 = 3;
 const BEFORE: usize = 80;
 /// Orders after that.
 const AFTER: usize = 20;
+/// Orders that are paid while the topic takes nothing; in the long form as many as at the pace of the field in half a
+/// minute. In the field Kafka then stands still for forty seconds.
+const WHILE_REFUSED: usize = 3;
+const LONG_WHILE_REFUSED: usize = 900;
+const WHILE_STILL: usize = 1_200;
+/// The pace of the field, thirty orders a second.
+const PACE: Duration = Duration::from_millis(33);
+/// The setting of a topic that bounds its records: its default, and one that refuses all.
+const LARGEST: &str = "max.message.bytes";
+const LARGEST_BY_DEFAULT: &str = "1048588";
+const NOTHING_IS_SMALLER: &str = "1";
+/// What order logs then.
+const REFUSED: &str = "message was not acknowledged, it is sent again";
+/// Units of the item on sale: enough for all these orders.
+const UNITS: i32 = 2_000;
 /// Longest time for these.
 const FULFILLED_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time until a reader logs that its topic is missing: its client waits half a minute for topics that are new
@@ -69,6 +86,16 @@ impl Topic {
         .await;
     }
 
+    /// Sets how large a record may be. In the field there were too few replicas, but a broker that is alone takes the
+    /// records of its topics whatever `min.insync.replicas` says.
+    async fn set_largest(&self, bytes: &str) {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(&self.name)).set(LARGEST, bytes);
+        let in_time = AdminOptions::new().request_timeout(Some(MAX_WAIT));
+        for altered in self.admin.alter_configs(&[config], &in_time).await.unwrap() {
+            altered.unwrap();
+        }
+    }
+
     /// Returns how many partitions have a leader, if Kafka answers. It blocks.
     fn leaders(&self) -> Option<usize> {
         let metadata = self.admin.inner().fetch_metadata(Some(&self.name), MAX_WAIT).ok()?;
@@ -83,13 +110,18 @@ fn options() -> AdminOptions {
 
 /// A sale in which every order can be paid for as long as the test runs.
 async fn sale() -> Sale {
+    sale_on(MeshBuilder::default()).await
+}
+
+/// The same on a mesh with more settings.
+async fn sale_on(builder: MeshBuilder) -> Sale {
     let world = World::prepared().await.unwrap();
-    let mesh = MeshBuilder::default()
+    let mesh = builder
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
         .start(&world, Process::all())
         .await
         .unwrap();
-    let event = on_sale(&mesh, item(eur(1_999), 1_000, 3)).await;
+    let event = on_sale(&mesh, item(eur(1_999), UNITS, 3)).await;
     Sale { world, mesh, event }
 }
 
@@ -105,6 +137,27 @@ async fn paid(sale: &Sale, count: usize) -> Vec<(UserId, Order)> {
     paid
 }
 
+/// Pays so many orders at the pace of the field, unless they are refused for now.
+async fn paid_at_a_pace(sale: &Sale, count: usize) -> Vec<(UserId, Order)> {
+    let (mut pace, mut paid) = (interval(PACE), Vec::new());
+    for _ in 0..count {
+        pace.tick().await;
+        let user = buyer();
+        let Some(order) = unless_put_off(sale.place(user, &[(0, 1)], "").await) else { continue };
+        sale.until(user, &order, OrderState::AwaitingPayment).await;
+        if unless_put_off(sale.pay(user, &order, "pm_card_ok").await).is_some() {
+            paid.push((user, order));
+        }
+    }
+    println!("case 7: {} of {count} orders are paid meanwhile", paid.len());
+    assert!(!paid.is_empty(), "case 7: no order is taken");
+    paid
+}
+
+fn unless_put_off(answer: Result<Order, Status>) -> Option<Order> {
+    answer.inspect_err(|refused| assert_eq!(refused.code(), Code::Unavailable, "case 7: {refused:?}")).ok()
+}
+
 async fn all_fulfilled(sale: &Sale, paid: &[(UserId, Order)]) {
     let all = async {
         for (user, order) in paid {
@@ -115,6 +168,11 @@ async fn all_fulfilled(sale: &Sale, paid: &[(UserId, Order)]) {
     };
     let all = timeout(FULFILLED_WITHIN, all).await;
     assert!(all.is_ok(), "case 7: not all orders are fulfilled after {FULFILLED_WITHIN:?}");
+}
+
+fn assert_audited(sale: &Sale) {
+    let audit = sale.run_audit(&["--quiet-deadline-s", "60"]);
+    assert!(audit.holds, "case 7: {audit:#?}");
 }
 
 /// Waits until every message has taken effect, and every offset is committed.
@@ -166,5 +224,44 @@ async fn case_07_a_topic_that_is_away_is_missed_aloud_and_what_was_told_meanwhil
     logged(&sale, Service::Payment, &["cannot read from Kafka"]).await;
     topic.create(FEWER).await;
     all_fulfilled(&sale, &after).await;
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_07_what_is_told_while_a_topic_refuses_it_takes_effect_once_it_is_taken() {
+    let _permit = heavy().await;
+    let sale = sale().await;
+    let topic = Topic::of(&sale.world);
+    topic.set_largest(NOTHING_IS_SMALLER).await;
+    // The broker goes by it a moment later.
+    eventually("case 7: a record is refused", || async {
+        sale.place(buyer(), &[(0, 1)], "").await.ok()?;
+        sale.mesh.log(Service::Order).unwrap().contains(REFUSED).then_some(())
+    })
+    .await;
+    let paid = if plays_long_cases() {
+        paid_at_a_pace(&sale, LONG_WHILE_REFUSED).await
+    } else {
+        paid(&sale, WHILE_REFUSED).await
+    };
+    for (user, order) in &paid {
+        assert_eq!(sale.get(*user, order).await.state(), OrderState::Paying, "case 7: nobody can have heard of it");
+    }
+    topic.set_largest(LARGEST_BY_DEFAULT).await;
+    all_fulfilled(&sale, &paid).await;
+    assert_audited(&sale);
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_07_a_load_while_kafka_stands_still_takes_effect_once_it_goes_on() {
+    let Some(_permit) = long_case(7).await else { return };
+    let link = KafkaLink::open().await.unwrap();
+    let sale = sale_on(MeshBuilder::default().set_all("STAMPEDE_KAFKA_BROKERS", link.brokers())).await;
+    link.freeze();
+    let paid = paid_at_a_pace(&sale, WHILE_STILL).await;
+    link.thaw();
+    all_fulfilled(&sale, &paid).await;
+    assert_audited(&sale);
     sale.mesh.stop().await.unwrap();
 }
