@@ -27,12 +27,14 @@
 -- window as of then.
 --
 -- The units left are total - committed - held, never stored. A missing key is NOT_READY, never zero; so is an event
--- that was not compared with the ledger since this server began to run: it may be an old copy. This is the busiest
--- script: each item is read once and written once a batch, and texts are joined, not formatted. Runs behind run_id.lua.
+-- that was not compared with the ledger since this server began to run: it may be an old copy. So is an item of which
+-- too few are left while changes of the ledger were skipped (`stale_from`): the units of these are committed, and held
+-- until their own copy comes. This is the busiest script: each item is read once and written once a batch, and texts
+-- are joined, not formatted. Runs behind run_id.lua.
 
 local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
 local ITEMS = #KEYS - FIRST_ITEM + 1
-local NUMBERS = { 'total', 'limit', 'gift_total', 'committed', 'gift_committed', 'held', 'gift_held' }
+local NUMBERS = { 'total', 'limit', 'gift_total', 'committed', 'gift_committed', 'held', 'gift_held', 'stale_from' }
 local tonumber, max = tonumber, math.max
 
 -- The reservations; `first` to `last` are the places in ARGV of their lines, each two long.
@@ -173,6 +175,9 @@ local function refuse(item, currency, user, units)
   end
   local left = item.total - item.committed - item.held
   if units > left then
+    if item.stale_from and units <= left + item.held then
+      return { 'NOT_READY', item.id, 0 }
+    end
     return { 'SOLD_OUT', item.id, max(left, 0) }
   end
 end

@@ -120,6 +120,22 @@ async fn the_last_unit_goes_to_one() {
 }
 
 #[tokio::test]
+async fn units_that_are_counted_twice_are_not_sold_out() {
+    let shelf = Shelf::open(vec![item(1, 4)]).await;
+    for order in 1..=3 {
+        shelf.hold(order, order, &[(1, 1)]).await;
+    }
+    // The copy of the second change comes first: it has the first order, which is held as well.
+    shelf.sync(2, 2, (2, 1), &[2]).await;
+    assert_eq!(shelf.refusal(4, 4, &[(1, 1)]).await, refused(Cause::NotReady, Some(1), 0));
+    shelf.set_behind(1, &[("limit", 3)]).await;
+    assert_eq!(shelf.refusal(4, 4, &[(1, 3)]).await, refused(Cause::SoldOut, Some(1), 0), "it has not so many");
+    shelf.sync(1, 1, (1, 1), &[1]).await;
+    shelf.hold(4, 4, &[(1, 1)]).await;
+    assert_eq!(shelf.refusal(5, 5, &[(1, 1)]).await, refused(Cause::SoldOut, Some(1), 0));
+}
+
+#[tokio::test]
 async fn a_full_batch_is_decided_in_order_and_not_oversold() {
     let shelf = Shelf::open(vec![item(1, 100)]).await;
     let asks: Vec<_> = (1..=256).map(|n| ask(n, n, &[(1, 1)])).collect();
