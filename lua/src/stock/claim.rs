@@ -41,6 +41,8 @@ pub enum Work {
         item_id: ItemId,
         /// Whether the item was seen to be staged.
         is_staged: bool,
+        /// Last version of its stock row whose changes a staged item misses; `None` if it is copied whatever it has.
+        until: Option<i64>,
     },
     /// Comparing all events.
     Pass,
@@ -72,11 +74,11 @@ pub enum Progress<'a> {
 impl Stock {
     /// Claims work for `owner` until `term` from now, to begin with the cursor `begin` if nobody has begun.
     pub async fn claim(&self, work: Work, owner: &str, term: Duration, begin: &str) -> Result<Claim, RedisError> {
-        let is_staged = match work {
-            Work::Copy { is_staged, .. } => u8::from(is_staged).to_string(),
-            Work::Pass => String::new(),
+        let (is_staged, until) = match work {
+            Work::Copy { is_staged, until, .. } => (u8::from(is_staged).to_string(), version_text(until)),
+            Work::Pass => (String::new(), String::new()),
         };
-        let args = Args::new().with(owner).with(micros(term)).with(begin).with(is_staged);
+        let args = Args::new().with(owner).with(micros(term)).with(begin).with(is_staged).with(until);
         let (outcome, cursor): (String, String) = self.ask(&CLAIM, &[self.work_key(work)], &args).await?;
         match outcome.as_str() {
             "TAKEN" => Ok(Claim::Taken(cursor)),
@@ -101,8 +103,8 @@ impl Stock {
             Progress::To(cursor) => (cursor, None),
             Progress::Done(copied) => (DONE, copied),
         };
-        let text = |version: Option<i64>| version.map_or_else(String::new, |version| version.to_string());
-        let (first, last) = (text(copied.map(|(first, _)| first)), text(copied.map(|(_, last)| last)));
+        let first = version_text(copied.map(|(first, _)| first));
+        let last = version_text(copied.map(|(_, last)| last));
         let args = Args::new().with(owner).with(from).with(to).with(micros(term)).with(first).with(last);
         self.ask(&ADVANCE, &[self.work_key(work)], &args).await
     }
@@ -125,6 +127,10 @@ impl Stock {
             Work::Pass => self.keys().stock_pass(),
         }
     }
+}
+
+fn version_text(version: Option<i64>) -> String {
+    version.map_or_else(String::new, |version| version.to_string())
 }
 
 fn micros(term: Duration) -> u64 {

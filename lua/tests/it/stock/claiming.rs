@@ -8,7 +8,12 @@ const TERM: Duration = Duration::from_secs(3_600);
 
 impl Shelf {
     fn copy(&self, is_staged: bool) -> Work {
-        Work::Copy { event_id: self.event, item_id: item_id(1), is_staged }
+        Work::Copy { event_id: self.event, item_id: item_id(1), is_staged, until: None }
+    }
+
+    /// A copy of the changes up to this version, of the staged item.
+    fn copy_until(&self, version: i64) -> Work {
+        Work::Copy { event_id: self.event, item_id: item_id(1), is_staged: true, until: Some(version) }
     }
 
     async fn claim(&self, work: Work, owner: &str) -> Claim {
@@ -77,6 +82,18 @@ async fn the_end_of_a_copy_ends_the_doubt_and_a_staged_item_may_be_copied_again(
     assert_eq!(shelf.claim(work, "b").await, taken("begin"));
     assert!(shelf.advance(work, "b", "begin", Progress::Done(Some((5, 7)))).await);
     assert_eq!(shelf.item(1).await.stale_at, None);
+}
+
+#[tokio::test]
+async fn what_another_has_copied_since_it_was_compared_is_not_copied_again() {
+    let shelf = Shelf::open(vec![item(1, 9)]).await;
+    shelf.sync(7, 2, (1, 1), &[]).await;
+    assert_eq!(shelf.claim(shelf.copy_until(7), "a").await, taken("begin"));
+    assert!(shelf.advance(shelf.copy_until(7), "a", "begin", Progress::Done(Some((1, 7)))).await);
+    assert_eq!(shelf.claim(shelf.copy_until(7), "b").await, Claim::Done);
+    assert_eq!(shelf.claim(shelf.copy_until(8), "b").await, taken("begin"), "it misses a change");
+    assert!(shelf.advance(shelf.copy_until(8), "b", "begin", Progress::Done(Some((8, 8)))).await);
+    assert_eq!(shelf.claim(shelf.copy(true), "c").await, taken("begin"), "it is copied whatever it has");
 }
 
 #[tokio::test]

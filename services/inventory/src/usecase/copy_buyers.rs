@@ -67,7 +67,9 @@ impl CopyBuyers {
     /// Copies the buyers that have to be restored of an item. The item was read before, so the buyers are at least as
     /// new. Resumes at the cursor of an earlier copy.
     pub(super) async fn run(&self, item: &Item, restore: Restore) -> Result<Repaired, Error> {
-        let work = Work::Copy { event_id: item.event_id, item_id: item.id(), is_staged: restore.is_staged };
+        // What is wholly unreliable may have the version all the same.
+        let until = (restore.from > 0).then_some(item.committed.version);
+        let work = Work::Copy { event_id: item.event_id, item_id: item.id(), is_staged: restore.is_staged, until };
         let claimed = Claimed { item, work, owner: owner() };
         let start = CopyCursor { from: restore.from, to: item.committed.version, after: None };
         let cursor = match self.redis.claim(work, &claimed.owner, TERM, &start.encode()).await? {
