@@ -2,6 +2,7 @@
 
 use crate::Memory;
 use deadpool_redis::PoolError;
+use redis::{ErrorKind, ServerErrorKind};
 use stampede_status::{Problem, Reason};
 use std::time::Duration;
 
@@ -51,6 +52,11 @@ impl RedisError {
             Self::Server(_) | Self::Pool(_) | Self::TimedOut(_) => true,
             Self::Reply { .. } | Self::Refused(_) | Self::Url(_) | Self::Filled(_) => false,
         }
+    }
+
+    /// Whether the user of the connection may not do this, which waiting does not change.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Server(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm))
     }
 }
 

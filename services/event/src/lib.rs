@@ -65,7 +65,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 async fn require_expiry_notifications(redis: &Redis, wait: Duration) -> anyhow::Result<()> {
     let check = || async {
         match redis.require_expiry_notifications().await {
-            Err(error) if error.is_unreachable() => Err(error),
+            Err(error) if error.is_unreachable() && !error.is_denied() => Err(error),
             checked => Ok(checked),
         }
     };
