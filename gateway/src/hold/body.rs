@@ -67,7 +67,11 @@ fn unreadable(error: &(dyn Error + 'static)) -> Problem {
     let mut causes = iter::successors(Some(error), |&error| error.source());
     let is_malformed = causes.any(|cause| {
         let error = cause.downcast_ref::<io::Error>();
-        error.is_some_and(|error| matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData))
+        error.is_some_and(|error| {
+            // TLS calls its own failures invalid data too.
+            let is_of_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+            matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData) && !is_of_tls
+        })
     });
     if is_malformed {
         return Problem::new(Reason::MalformedJson, "the chunks of the body are not as HTTP has them");
