@@ -68,8 +68,8 @@ pub enum PaidOrders {
 }
 
 impl State {
-    /// Returns whether the event has ended: nothing is sold any more. Time changes it no further, but a closed event may
-    /// be cancelled.
+    /// Returns whether the event has ended: nothing is sold any more. Time changes it no further, but a closed event
+    /// may be cancelled.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Closed { .. } | Self::Cancelled { .. })
     }
