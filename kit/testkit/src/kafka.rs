@@ -13,7 +13,7 @@ const LISTENER: &str = "STAMPEDE_TEST_KAFKA_LISTENER";
 const LINK: &str = "STAMPEDE_TEST_KAFKA_LINK";
 
 /// Longest wait for other tests that use the link.
-const TURN_TIMEOUT: Duration = Duration::from_secs(120);
+const TURN_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time between two attempts to bind its address.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -25,7 +25,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 pub struct KafkaLink(Proxy);
 
 impl KafkaLink {
-    /// Opens the link once no other test has it. Needs a tokio runtime. Fails if that takes two minutes.
+    /// Opens the link once no other test has it. Needs a tokio runtime. Fails if that takes five minutes.
     pub async fn open() -> Result<Self> {
         let (listener, address) = (from_environment(LISTENER)?, from_environment(LINK)?);
         Ok(Self(Proxy::to_server(&listener, listen_at(&address).await?).await?))

@@ -32,12 +32,14 @@ async fn number(sale: &Sale, service: Service, sql: &'static str) -> i64 {
 
 /// Lets the event close now, however long it would be open.
 async fn close(sale: &Sale) {
+    let stock = sale.world.database(Service::Inventory).await.unwrap();
+    let events = sale.world.database(Service::Event).await.unwrap();
+    // The audit counts from then on how late the event has closed.
     let now = Timestamp::now().micros();
-    for (service, sql) in [
-        (Service::Inventory, "UPDATE stock SET closes_at_us = ?"),
-        (Service::Event, "UPDATE events SET closes_at_us = ?, due_at_us = closes_at_us"),
+    for (db, sql) in [
+        (&stock, "UPDATE stock SET closes_at_us = ?"),
+        (&events, "UPDATE events SET closes_at_us = ?, due_at_us = closes_at_us"),
     ] {
-        let db = sale.world.database(service).await.unwrap();
         sqlx::query(sql).bind(now).execute(&mut *db.acquire().await.unwrap()).await.unwrap();
     }
     eventually("the event has closed", || async {

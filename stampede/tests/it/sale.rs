@@ -18,6 +18,8 @@ use tonic::Status;
 
 /// A pay window that no test outlives.
 pub const LONG: Duration = Duration::from_secs(600);
+/// Time until the event and the campaign of a test close: longer than any test takes.
+const OPEN_FOR: Duration = Duration::from_secs(7_200);
 /// Time until the event of a test opens: the stock must be staged before.
 const OPENS_IN: Duration = Duration::from_millis(1_500);
 /// Time until a deadline that is set by hand: later than the sweep has got by then. It looks only every few seconds at
@@ -83,7 +85,7 @@ impl Sale {
             request_id: fresh(),
             name: "a sale".to_owned(),
             open_time: in_us(OPENS_IN),
-            close_time: in_us(Duration::from_secs(600)),
+            close_time: in_us(OPEN_FOR),
             items: vec![item("a kettle", 10, 3, gift), item("a rarity", 1, 1, None)],
         };
         let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
@@ -203,7 +205,7 @@ impl Sale {
             discount: eur(1_000),
             event_id: self.event.event_id.clone(),
             open_time: in_us(Duration::ZERO),
-            close_time: in_us(Duration::from_secs(600)),
+            close_time: in_us(OPEN_FOR),
         };
         let campaign =
             self.mesh.coupon().create_campaign(as_operator(request)).await.unwrap().into_inner().campaign.unwrap();
