@@ -48,7 +48,7 @@ pub use callers::{
 };
 pub use cluster::OwnCluster;
 pub use collector::{CollectedSpan, Collector};
-pub use eventually::eventually;
+pub use eventually::{eventually, within_deadline};
 pub use floating::FloatingAddress;
 pub use heavy::{HeavyPermit, heavy};
 pub use kafka::KafkaLink;

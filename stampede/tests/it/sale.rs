@@ -8,7 +8,9 @@ use stampede_proto::{
     order::v1::{GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest},
     r#type::v1::Money,
 };
-use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer, eventually};
+use stampede_testkit::{
+    Mesh, MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer, eventually, within_deadline,
+};
 use stampede_vocab::{OrderId, Timestamp, UserId};
 use std::{
     process::{Command, Output},
@@ -148,12 +150,18 @@ impl Sale {
         self.mesh.order().get_order(as_buyer(user, request)).await.unwrap().into_inner().order.unwrap()
     }
 
+    /// Waits until the order is in this state. Panics with what the audit finds meanwhile.
     pub async fn until(&self, user: UserId, order: &Order, state: OrderState) -> Order {
-        eventually(&format!("{} is {state:?}", order.order_id), || async {
+        let reached = within_deadline(|| async {
             let order = self.get(user, order).await;
             (order.state() == state).then_some(order)
-        })
-        .await
+        });
+        if let Some(order) = reached.await {
+            return order;
+        }
+        let now = self.get(user, order).await;
+        let audit = self.run_audit(&["--quiet-deadline-s", "1"]);
+        panic!("{} is not {state:?} but {:?}: {audit:#?}", now.order_id, now.state());
     }
 
     /// Lets the time for the payment of an order end now, however long it would be.

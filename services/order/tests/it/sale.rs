@@ -16,7 +16,9 @@ use stampede_proto::{
     r#type::v1::{DeclineCode, Money},
 };
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_order_service, eventually};
+use stampede_testkit::{
+    Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_order_service, eventually, within_deadline,
+};
 use stampede_vocab::{EventId, ItemId, OrderId, PaymentId, Timestamp, UserId};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -224,10 +226,11 @@ impl Sale {
 
     /// Waits until the order is in this state.
     pub async fn reaches(&self, order: &Order, state: OrderState) -> Order {
-        eventually(&format!("{} is {state:?}", order.order_id), || async {
-            self.now(order).await.ok().filter(|now| now.state() == state)
-        })
-        .await
+        let reached = within_deadline(|| async { self.now(order).await.ok().filter(|now| now.state() == state) });
+        match reached.await {
+            Some(order) => order,
+            None => panic!("it does not become {state:?}: {:?}", self.now(order).await),
+        }
     }
 
     /// Answers the latest payment of an order as captured.
