@@ -3,6 +3,7 @@
 use crate::{
     command::{err, json_error, out, stampede},
     sale::{LONG, Sale},
+    webhook::pay_late,
 };
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -80,7 +81,7 @@ async fn a_chain_comes_back_in_order_and_once_though_two_operators_ask_for_it() 
     let (world, user) = (&sale.world, buyer());
     sql(world, Service::Inventory, "ALTER TABLE ledger ADD CONSTRAINT no_release CHECK (state = 'COMMITTED')").await;
     let order = sale.placed(user, &[(0, 1)], "").await;
-    sale.pay(user, &order, "pm_card_late").await.unwrap();
+    pay_late(&sale, user, &order).await;
     sale.time_is_over(&order).await;
     // The units of the expired order cannot go back; its late money then waits for them behind that.
     let letters = until_letters(&sale, &order, "inventory", 2).await;

@@ -6,6 +6,7 @@ use crate::{
     message_breaks::{LETTER, WITHOUT_EFFECT, WithoutEffect},
     sale::{LONG, Sale, eur, fresh, in_us},
     sold::{AT_ONCE, Sold, in_sql, schemas_of},
+    webhook::pay_late,
 };
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -43,8 +44,8 @@ impl AllMessages {
         let [late, rejected, other] = [buyer(), buyer(), buyer()];
         let kettle = sale.placed(late, &[(0, 1)], "").await;
         let rarity = sale.placed(rejected, &[(1, 1)], "").await;
-        sale.pay(late, &kettle, "pm_card_late").await.unwrap();
-        sale.pay(rejected, &rarity, "pm_card_late").await.unwrap();
+        pay_late(&sale, late, &kettle).await;
+        pay_late(&sale, rejected, &rarity).await;
         let mut orders = vec![(kettle.clone(), "late", None), (rarity.clone(), "rejected", None)];
 
         sale.time_is_over(&kettle).await;

@@ -1,6 +1,9 @@
 //! One purchase and its failures, from the event's creation to the audit.
 
-use crate::sale::{LONG, Sale, eur, fresh, stampede_reason};
+use crate::{
+    sale::{LONG, Sale, eur, fresh, stampede_reason},
+    webhook::pay_late,
+};
 use stampede_proto::{
     coupon::v1::CouponState,
     order::v1::{CancelOrderRequest, OrderState, RefundOrderRequest},
@@ -83,8 +86,8 @@ async fn money_that_comes_after_the_deadline_buys_the_units_again_or_goes_back()
     let (first, second, other) = (buyer(), buyer(), buyer());
     let kettle = sale.placed(first, &[(0, 1)], "").await;
     let rarity = sale.placed(second, &[(1, 1)], "").await;
-    sale.pay(first, &kettle, "pm_card_late").await.unwrap();
-    sale.pay(second, &rarity, "pm_card_late").await.unwrap();
+    pay_late(&sale, first, &kettle).await;
+    pay_late(&sale, second, &rarity).await;
     sale.time_is_over(&kettle).await;
     sale.time_is_over(&rarity).await;
     sale.until(first, &kettle, OrderState::Expired).await;

@@ -9,11 +9,11 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 use sha2::Sha256;
 use stampede_proto::{
-    order::v1::OrderState,
+    order::v1::{Order, OrderState},
     payment::v1::{GetPaymentRequest, PaymentState},
 };
 use stampede_testkit::{MeshBuilder, Process, as_operator, buyer, eventually};
-use stampede_vocab::Timestamp;
+use stampede_vocab::{Timestamp, UserId};
 
 /// An address that nobody listens on.
 const NOBODY: &str = "http://127.0.0.1:9/v1/payments:webhook";
@@ -30,6 +30,18 @@ pub async fn captured(sale: &Sale, key: &str) -> String {
         is_captured.then(|| charge["id"].as_str().unwrap().to_owned())
     })
     .await
+}
+
+/// Pays an order by a card whose money comes late, and waits until the provider has the charge: a charge that was not
+/// sent when its order ends is never made.
+pub async fn pay_late(sale: &Sale, user: UserId, order: &Order) {
+    let paying = sale.pay(user, order, "pm_card_late").await.unwrap();
+    let url = format!("{}/v1/charges/by-key/{}:1", sale.mesh.url(Process::Sandbox), paying.payment_id);
+    eventually("the provider has the charge", || async {
+        let (status, _) = send(Request::get(&url).body(Full::default()).unwrap()).await;
+        (status == StatusCode::OK).then_some(())
+    })
+    .await;
 }
 
 pub async fn send(request: Request<Full<Bytes>>) -> (StatusCode, Value) {
