@@ -5,8 +5,6 @@ use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement, Statements};
 use std::collections::BTreeSet;
 
-/// Most rows that are read from gaps at a time: a large transaction may fill many.
-pub const FILLED: u32 = 1_000;
 /// Most ids that are read from ranges that cover other ids than gaps too. Lower in tests, which cannot write so many.
 pub const COVERED: u32 = if cfg!(test) { 300 } else { 50_000 };
 
@@ -37,6 +35,8 @@ pub struct ReadRequest<'a> {
     pub ids: &'a [u64],
     /// Rows that have appeared in these gaps.
     pub gaps: &'a [Gap],
+    /// Most rows that are read from gaps: a large transaction may fill many.
+    pub most_filled: u32,
     /// The ids, without rows, that are in these ranges now.
     pub covers: &'a [Gap],
     /// The first `limit` rows after this id.
@@ -74,7 +74,7 @@ pub async fn read(conn: &mut MySqlConnection, request: &ReadRequest<'_>) -> Resu
     let filled = (!request.gaps.is_empty()).then(|| {
         let mut select = select(request.own);
         push_ranges(&mut select, request.gaps);
-        select.push(" ORDER BY id LIMIT ").push_bind(FILLED);
+        select.push(" ORDER BY id LIMIT ").push_bind(request.most_filled);
         statements.push(select)
     });
     let covered = (!request.covers.is_empty()).then(|| {

@@ -3,16 +3,20 @@
 //! It waits for acknowledgements as long as it holds the lease: a slow Kafka makes it slow. Messages in flight are
 //! dropped, and sent again by the next holder, only when the lease is lost.
 
+mod page;
 mod read;
 
-use self::read::{CHECKED, Deferred, ROUND_RETRIES, ROUND_ROWS};
+use self::{
+    page::PageSize,
+    read::{CHECKED, Deferred},
+};
 use crate::{
     append::hash,
     flow::{Flow, Item},
     lease,
     meters::Meters,
     reading::Reading,
-    rows::{FILLED, ReadResult, Row},
+    rows::{ReadResult, Row},
     send::{Flight, Sender, Unqueued},
     session::Session,
     shared::{Lease, Report, Shared, View},
@@ -60,6 +64,7 @@ pub struct Sending {
     purging: Option<Purging>,
     flow: Flow,
     reading: Reading,
+    page: PageSize,
     /// Rows that wait until all gaps have been read.
     deferred: Option<Deferred>,
     woken: Arc<Notify>,
@@ -115,6 +120,7 @@ impl Sending {
             purging: None,
             flow: Flow::new(1),
             reading: Reading::default(),
+            page: PageSize::default(),
             deferred: None,
             woken,
             shared,
@@ -375,15 +381,24 @@ impl Sending {
             self.purged().await;
         }
         let (db, until) = (self.db.clone(), self.seen.valid_until);
+        let (most, most_retries) = (self.page.rows() as usize, self.page.retries());
         let read = db.in_time("read_outbox", Box::pin(self.read(&mut conn)));
         // A read that ends after the leases have expired is of no use.
-        let read = timeout_at(until, read).await.unwrap_or(Err(DbError::BrokenOff("read_outbox")))?;
+        let read = timeout_at(until, read).await.unwrap_or(Err(DbError::BrokenOff("read_outbox")));
+        if matches!(read, Err(DbError::TimedOut { .. } | DbError::BrokenOff(_))) {
+            // Everything is read again: as many rows would take too long again.
+            self.page.shrink();
+        }
+        let read = read?;
         self.session.keep(conn);
         let Some((answer, ready)) = read else { return Ok(Round::default()) };
         let read = answer.next.len() + ready.len();
-        let has_more = answer.next.len() >= ROUND_ROWS as usize || answer.filled.len() >= FILLED as usize;
-        let is_behind = has_more || self.deferred.is_some();
-        let has_taken_all_it_may = ready.len() >= ROUND_RETRIES;
+        let is_page_full = answer.next.len() >= most;
+        if is_page_full {
+            self.page.grow();
+        }
+        let is_behind = is_page_full || answer.filled.len() >= most || self.deferred.is_some();
+        let has_taken_all_it_may = ready.len() >= most_retries;
         for row in self.note(answer, ready) {
             self.send(&row);
         }

@@ -5,7 +5,7 @@ use crate::{
     flow::Item,
     gaps::joined,
     lease,
-    rows::{self, COVERED, FILLED, ReadRequest, ReadResult, Row},
+    rows::{self, COVERED, ReadRequest, ReadResult, Row},
     shared::Lease,
 };
 use sqlx::MySqlConnection;
@@ -13,10 +13,6 @@ use stampede_db::DbError;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Rows after the cursor in one round.
-pub(super) const ROUND_ROWS: u32 = 1_000;
-/// Waiting messages that are read again in one round.
-pub(super) const ROUND_RETRIES: usize = 500;
 /// With so many messages waiting no more are read, which bounds the memory.
 const MAX_WAITING: usize = 100_000;
 /// Most ranges in one statement. Each round reads all gaps; with more of them than that, ranges that cover them.
@@ -70,11 +66,12 @@ impl Sending {
         let gaps = self.reading.gaps.cover(from, after, MAX_RANGES);
         let has_more_in_them = self.reading.gaps.count() > MAX_RANGES;
         let (gaps, covers) = if has_more_in_them { (Vec::new(), gaps) } else { (gaps, Vec::new()) };
-        let limit = if deferred.is_none() && self.flow.waiting() < MAX_WAITING { ROUND_ROWS } else { 0 };
+        let most_filled = self.page.rows();
+        let limit = if deferred.is_none() && self.flow.waiting() < MAX_WAITING { self.page.rows() } else { 0 };
         let may_send = self.purging.is_none();
-        let ready = if may_send { self.flow.take_ready(ROUND_RETRIES, Instant::now()) } else { Vec::new() };
+        let ready = if may_send { self.flow.take_ready(self.page.retries(), Instant::now()) } else { Vec::new() };
         let ids: Vec<u64> = ready.iter().map(|item| item.id).collect();
-        let request = ReadRequest { own: &own, ids: &ids, gaps: &gaps, covers: &covers, after, limit };
+        let request = ReadRequest { own: &own, ids: &ids, gaps: &gaps, most_filled, covers: &covers, after, limit };
         let mut answer = rows::read(conn, &request).await?;
         answer.next.extend(deferred.into_iter().flat_map(|deferred| deferred.next));
         if let Some(read_to) = self.fill(conn, &own, &mut answer).await? {
@@ -93,17 +90,18 @@ impl Sending {
         own: &[u16],
         ReadResult { filled, covered, .. }: &mut ReadResult,
     ) -> Result<Option<u64>, DbError> {
+        let most_filled = self.page.rows();
         let mut ids = std::mem::take(covered);
         let mut read_to = if ids.len() >= COVERED as usize { ids.last().copied() } else { None };
         ids.retain(|id| self.reading.gaps.has(*id));
-        if ids.len() >= FILLED as usize {
-            ids.truncate(FILLED as usize);
+        if ids.len() >= most_filled as usize {
+            ids.truncate(most_filled as usize);
             read_to = ids.last().copied();
         }
         if !ids.is_empty() {
-            let request = ReadRequest { own, ids: &ids, gaps: &[], covers: &[], after: 0, limit: 0 };
+            let request = ReadRequest { own, ids: &ids, gaps: &[], most_filled, covers: &[], after: 0, limit: 0 };
             *filled = rows::read(conn, &request).await?.by_id;
-        } else if filled.len() >= FILLED as usize {
+        } else if filled.len() >= most_filled as usize {
             read_to = filled.last().map(|row| row.id);
         }
         Ok(read_to)

@@ -1,4 +1,4 @@
-//! With more rows among the gaps than one statement covers, all is read and passed on long before a gap is given up.
+//! Reads of more gaps than one statement covers, and over a link that is too slow for a whole page.
 
 use super::*;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     shared::{Shared, View},
 };
 use stampede_db::{Database, DbConfig, Statement};
-use stampede_testkit::{Service, World};
+use stampede_testkit::{Proxy, Service, World};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
@@ -15,19 +15,19 @@ use tokio::sync::{Notify, watch};
 const OWNER: &str = "2-test";
 const EPOCH: u64 = 7;
 
-/// Writes rows as a server in steps of three does: two to the power of `times`, from id 3 on.
-async fn write_in_steps(conn: &mut MySqlConnection, times: u32) {
+/// Writes rows as a server that counts in such steps does: two to the power of `times`, from id `step` on.
+async fn write_in_steps(conn: &mut MySqlConnection, step: u64, times: u32) {
     let mut first = Statement::new(
-        "INSERT INTO outbox (id, partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, \
-         created_us) VALUES (3, 3, 'event', 'evt_1', 1, 'stampede.message.v1.EventOpened', '', 1)",
+        "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us, \
+         id) VALUES (3, 'event', 'evt_1', 1, 'stampede.message.v1.EventOpened', '', 1, ",
     );
-    first.execute(conn).await.unwrap();
+    first.push_bind(step).push(")").execute(conn).await.unwrap();
     for time in 0..times {
         let mut double = Statement::new(
             "INSERT INTO outbox (id, partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, \
              created_us) SELECT id + ",
         );
-        double.push_bind(3_u64 << time).push(", partition_no, aggregatetype, aggregateid, aggregate_version, type, ");
+        double.push_bind(step << time).push(", partition_no, aggregatetype, aggregateid, aggregate_version, type, ");
         double.push("payload, created_us FROM outbox").execute(conn).await.unwrap();
     }
 }
@@ -48,13 +48,14 @@ fn sending(db: Database) -> Sending {
     sending
 }
 
+/// All is read and passed on long before a gap is given up.
 #[tokio::test]
 async fn more_gaps_than_one_statement_covers_are_looked_into_in_turn() {
     const TIMES: u32 = 12;
     let world = World::new().unwrap();
     let schema = world.schema(Service::Event).await.unwrap();
     let mut conn = schema.acquire().await.unwrap();
-    write_in_steps(&mut conn, TIMES).await;
+    write_in_steps(&mut conn, 3, TIMES).await;
     lease_all(&mut conn).await;
     // No gap is given up while this test runs.
     let (work_timeout, idle_timeout) = (Duration::from_secs(600), Duration::from_secs(700));
@@ -85,4 +86,36 @@ async fn more_gaps_than_one_statement_covers_are_looked_into_in_turn() {
         found.extend(sending.note(answer, ready).into_iter().map(|row| row.id));
     }
     assert_eq!(found, [4]);
+}
+
+#[tokio::test]
+async fn a_read_that_does_not_end_in_time_asks_for_half_as_many_rows_the_next_time() {
+    let world = World::new().unwrap();
+    let schema = world.schema(Service::Event).await.unwrap();
+    let mut conn = schema.acquire().await.unwrap();
+    write_in_steps(&mut conn, 1, 11).await;
+    lease_all(&mut conn).await;
+    let proxy = Proxy::to_url(&world.service_database_url(Service::Event)).await.unwrap();
+    let config = DbConfig { work_timeout: Duration::from_secs(2), ..DbConfig::default() };
+    let mut sending = sending(Database::connect(proxy.url(), config).await.unwrap());
+    let later = Instant::now() + Duration::from_secs(600);
+    sending.seen.valid_until = later;
+    assert_eq!(sending.try_round().await.unwrap().read, 1_000);
+
+    // The leases end before the read does.
+    proxy.freeze_now();
+    sending.seen.valid_until = Instant::now() + Duration::from_millis(100);
+    let broken_off = sending.try_round().await;
+    assert!(matches!(broken_off, Err(DbError::BrokenOff(_))), "{broken_off:?}");
+    proxy.thaw();
+    sending.seen.valid_until = later;
+    let halved = sending.try_round().await.unwrap();
+    assert_eq!((halved.read, halved.is_full), (500, true), "all is read again, from the floors on");
+
+    proxy.freeze_now();
+    let timed_out = sending.try_round().await;
+    assert!(matches!(timed_out, Err(DbError::TimedOut { .. })), "{timed_out:?}");
+    proxy.thaw();
+    let halved = sending.try_round().await.unwrap();
+    assert_eq!((halved.read, halved.is_full), (250, true), "all is read again, from the floors on");
 }
