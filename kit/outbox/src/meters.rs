@@ -70,8 +70,9 @@ impl Meters {
         self.measured = Some(Instant::now());
         let known = unsent();
         let (count, age) = self.note(known, Timestamp::now());
-        self.unsent.record(count as u64, &[]);
-        self.oldest_age.record(age.as_secs_f64(), &[]);
+        let topic = std::slice::from_ref(&self.topic);
+        self.unsent.record(count as u64, topic);
+        self.oldest_age.record(age.as_secs_f64(), topic);
         if age >= LATE && self.warned.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
             self.warned = Some(Instant::now());
             let why = match known {
