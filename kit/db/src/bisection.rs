@@ -6,8 +6,8 @@ use std::ops::Range;
 
 /// A batch that is written in parts: the parts that are still to be written, and the results of the calls so far.
 ///
-/// It is first tried as a whole. After each [`Bisection::next_part`] it is to be told once what became of the part, by
-/// [`Bisection::part_written`] or [`Bisection::part_failed`].
+/// It is first tried as a whole, or in parts within a limit. After each [`Bisection::next_part`] it is to be told once
+/// what became of the part, by [`Bisection::part_written`] or [`Bisection::part_failed`].
 #[derive(Debug)]
 pub struct Bisection<T> {
     /// A stack: the next part is at the end.
@@ -25,9 +25,18 @@ impl<T> Bisection<T> {
 
     /// Returns the next part to write, from the first call to the last; `None` when all are done. No part is empty.
     pub fn next_part(&mut self) -> Option<Range<usize>> {
+        self.next_part_within(usize::MAX)
+    }
+
+    /// Like [`Bisection::next_part`], but returns only as many calls of the part as this. The others come next.
+    pub fn next_part_within(&mut self, limit: usize) -> Option<Range<usize>> {
         let part = self.parts.pop()?;
         debug_assert_eq!(self.results.len(), part.start, "each call before the part has one result");
-        Some(part)
+        let end = part.end.min(part.start.saturating_add(limit.max(1)));
+        if end < part.end {
+            self.parts.push(end..part.end);
+        }
+        Some(part.start..end)
     }
 
     /// Records that the part was written, with the result of each of its calls, in order. Some may have failed alone.
@@ -114,6 +123,20 @@ mod tests {
         assert_eq!(bisection.next_part(), None);
         let written: Vec<_> = bisection.results().into_iter().map(Result::ok).collect();
         assert_eq!(written, [None, Some(7)]);
+    }
+
+    #[test]
+    fn a_part_is_within_the_limit_and_what_is_left_of_it_comes_next() {
+        let mut bisection = Bisection::of(6);
+        assert_eq!(bisection.next_part_within(3), Some(0..3));
+        assert!(bisection.part_failed(0..3, &DbError::inconsistent("a row")));
+        for (limit, part) in [(3, 0..1), (1, 1..2), (0, 2..3), (2, 3..5), (2, 5..6)] {
+            assert_eq!(bisection.next_part_within(limit), Some(part.clone()));
+            bisection.part_written(part.map(Ok));
+        }
+        assert_eq!(bisection.next_part_within(2), None);
+        let written: Vec<_> = bisection.results().into_iter().map(Result::ok).collect();
+        assert_eq!(written, all_but(&[], 6));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! connection that is silent for some seconds, with its transaction and its locks: its process may be frozen.
 //!
 //! A batch that fails for a reason in its data is written again in halves, until the call at fault is alone
-//! ([`Bisection`]).
+//! ([`Bisection`]). One that takes too long is written again in smaller parts ([`BatchLimit`]).
 //!
 //! ```no_run
 //! use stampede_db::{Database, DbConfig, DbError, Statement};
@@ -26,6 +26,7 @@
 
 #![warn(missing_docs)]
 
+mod batch_limit;
 mod bisection;
 mod clock;
 mod conn;
@@ -38,6 +39,7 @@ mod statement;
 mod statements;
 mod transact;
 
+pub use batch_limit::BatchLimit;
 pub use bisection::Bisection;
 pub use conn::Conn;
 pub use database::{Database, DbConfig};

@@ -15,7 +15,7 @@ use crate::{
     trace,
 };
 use sqlx::MySqlConnection;
-use stampede_db::{Answers, Database, DbError, Place, Statements};
+use stampede_db::{Answers, BatchLimit, Database, DbError, Place, Statements};
 use stampede_vocab::{backoff, backoff_within};
 use std::{
     collections::{BTreeSet, HashSet},
@@ -62,7 +62,7 @@ pub struct Applier<H> {
     progress: Progress,
     stop: CancellationToken,
     /// Most messages of a piece: less than a batch after time-outs, until the server is faster again.
-    limit: usize,
+    limit: BatchLimit,
     /// Consecutive failures of the database, consecutive time-outs among them, and failed attempts of one message.
     failures: u32,
     timeouts: u32,
@@ -100,7 +100,7 @@ impl<H: Handler> Applier<H> {
             client,
             progress,
             stop,
-            limit: BATCH,
+            limit: BatchLimit::up_to(BATCH),
             failures: 0,
             timeouts: 0,
             faults: 0,
@@ -111,7 +111,7 @@ impl<H: Handler> Applier<H> {
 
     /// Returns how many messages are worth reading at a time.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.get()
     }
 
     /// Applies the batch and stores its offsets as it goes on, up to these positions. Returns once every message is
@@ -150,8 +150,9 @@ impl<H: Handler> Applier<H> {
 
     /// Tries one piece. Returns what is left of it, the next part at the end.
     async fn step(&mut self, mut piece: Piece) -> Result<Vec<Piece>, Unapplied> {
-        if piece.len() > self.limit {
-            let behind = piece.split_off(self.limit);
+        let limit = self.limit();
+        if piece.len() > limit {
+            let behind = piece.split_off(limit);
             return Ok(vec![behind, piece]);
         }
         let piece = Arc::new(piece);
@@ -175,7 +176,7 @@ impl<H: Handler> Applier<H> {
             Err(Failure::Db(error)) if error.is_of_data() => self.isolate(piece, &error).await,
             Err(Failure::Db(error)) => {
                 if matches!(error, DbError::TimedOut { .. }) {
-                    self.shrink(piece.len());
+                    self.timed_out(piece.len(), &error);
                 }
                 self.wait(&piece[0], &error).await?;
                 self.still_owns(&piece)?;
@@ -200,10 +201,9 @@ impl<H: Handler> Applier<H> {
         outcome
     }
 
-    /// Grows the limit slowly again, so that a slow server does not time out at every other piece.
     fn succeeded(&mut self) {
         self.progressed();
-        self.limit = (self.limit + self.limit / 4 + 1).min(BATCH);
+        self.limit.succeeded();
         (self.timeouts, self.faults) = (0, 0);
     }
 
@@ -213,10 +213,10 @@ impl<H: Handler> Applier<H> {
         self.failures = 0;
     }
 
-    fn shrink(&mut self, tried: usize) {
+    fn timed_out(&mut self, tried: usize, error: &DbError) {
         self.timeouts += 1;
         if self.timeouts >= MAX_TIMEOUTS {
-            self.limit = (tried / 2).max(1);
+            self.limit.failed(tried, error);
             self.timeouts = 0;
         }
     }
