@@ -27,7 +27,7 @@ impl AskAgain {
     pub fn new(db: Database, policy: PaymentPolicy, transitions: Transitions) -> Self {
         // The second back-off, and none after it is shorter: a wait for the next full scan at most doubles one.
         let scans = FullScans::every(policy.ask_backoff.saturating_mul(2).min(MAX_ASK_BACKOFF));
-        Self { db, policy, orders: SweepBatches::new(transitions), scans }
+        Self { db, policy, orders: SweepBatches::new(transitions, BATCH_SIZE as usize), scans }
     }
 
     /// Retries in batches until no answer is overdue. Replicas may run it concurrently: each order is checked again

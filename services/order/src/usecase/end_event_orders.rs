@@ -63,7 +63,7 @@ struct Walk {
 impl EndEventOrders {
     /// Ends orders of this schema through these transitions. An order is written within `write_limit`, or not at all.
     pub fn new(db: Database, transitions: Transitions, write_limit: Duration) -> Self {
-        Self { db, orders: SweepBatches::new(transitions), write_limit, walks: VecDeque::new() }
+        Self { db, orders: SweepBatches::new(transitions, BATCH_SIZE), write_limit, walks: VecDeque::new() }
     }
 
     /// Claims a walk if one is due, and processes a few pages of the next in the queue. After a failure its last
@@ -119,7 +119,10 @@ impl EndEventOrders {
             cancellations::walk(&mut conn, event, after, PAGE_SIZE).await
         });
         let page: Vec<WalkedOrder> = read.await?;
-        for part in page.chunks(BATCH_SIZE) {
+        let mut left = page.as_slice();
+        while !left.is_empty() {
+            let (part, behind) = left.split_at(self.orders.limit().min(left.len()));
+            left = behind;
             self.treat(walk, part).await?;
             if Instant::now() >= until {
                 return Ok(false);

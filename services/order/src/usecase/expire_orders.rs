@@ -25,8 +25,8 @@ pub struct ExpireOrders {
 impl ExpireOrders {
     /// Expires orders of this schema under this policy.
     pub fn new(db: Database, policy: PaymentPolicy, transitions: Transitions) -> Self {
-        let (orders, scans) = (SweepBatches::new(transitions), FullScans::every(FULL_SCAN_INTERVAL));
-        Self { db, policy, orders, scans }
+        let orders = SweepBatches::new(transitions, BATCH_SIZE as usize);
+        Self { db, policy, orders, scans: FullScans::every(FULL_SCAN_INTERVAL) }
     }
 
     /// Expires due orders in batches until none is left. Replicas may run it concurrently: each order is checked again

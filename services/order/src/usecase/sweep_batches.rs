@@ -1,9 +1,9 @@
 //! Changes that a sweep makes to many orders. One that fails does not block the others: a batch is bisected until the
-//! failing order is alone, and that order is retried with back-off.
+//! failing order is alone, and that order is retried with back-off. One that takes too long is smaller the next time.
 
 use super::{Change, Outcome, Transitions};
 use crate::domain::Input;
-use stampede_db::{Bisection, DbError};
+use stampede_db::{BatchLimit, Bisection, DbError};
 use stampede_vocab::{OrderId, Timestamp};
 use std::{
     collections::{HashMap, HashSet},
@@ -22,6 +22,8 @@ const MAX_BACKED_OFF: usize = 10_000;
 /// refuses; the last two are logged, once an order.
 pub struct SweepBatches {
     transitions: Transitions,
+    /// Most orders of one transaction.
+    limit: BatchLimit,
     logged: HashSet<OrderId>,
     backed_off: BackedOff,
     /// Whether the previous page was cut short.
@@ -29,13 +31,16 @@ pub struct SweepBatches {
 }
 
 impl SweepBatches {
-    pub fn new(transitions: Transitions) -> Self {
-        Self { transitions, logged: HashSet::new(), backed_off: BackedOff::default(), was_cut_short: false }
+    /// Changes so many orders in one transaction at most.
+    pub fn new(transitions: Transitions, most: usize) -> Self {
+        let limit = BatchLimit::up_to(most);
+        Self { transitions, limit, logged: HashSet::new(), backed_off: BackedOff::default(), was_cut_short: false }
     }
 
     /// Applies the input to a page of orders, in transactions of this name. Returns the number of orders that changed.
     /// A batch that the database refuses is bisected until the order at fault is alone. Fails if the database is at
-    /// fault and not the data; two pages in a row with too many failures are taken for that.
+    /// fault and not the data; two pages in a row with too many failures are taken for that. After a time-out the next
+    /// call tries fewer orders in one transaction.
     pub async fn run(&mut self, name: &'static str, input: &Input, orders: Vec<OrderId>) -> Result<usize, DbError> {
         if orders.is_empty() {
             return Ok(0);
@@ -43,16 +48,20 @@ impl SweepBatches {
         let now = Timestamp::now();
         let ready: Vec<OrderId> = orders.into_iter().filter(|order| !self.backed_off.contains(*order, now)).collect();
         let (mut moved, mut failures, mut bisection) = (0, 0, Bisection::of(ready.len()));
-        while let Some(part) = bisection.next_part() {
+        while let Some(part) = bisection.next_part_within(self.limit.get()) {
             let batch = &ready[part.clone()];
             let change = |order: &OrderId| Change { order: *order, input: input.clone(), traceparent: None };
             let applied = self.transitions.run_unlocked(name, batch.iter().map(change).collect()).await;
             match applied {
                 Ok(outcomes) => {
+                    self.limit.succeeded();
                     moved += self.moved(batch, &outcomes);
                     bisection.part_written(part.map(|_| Ok(())));
                 }
-                Err(error) if !error.is_reproducible() => return Err(error),
+                Err(error) if !error.is_reproducible() => {
+                    self.limit.failed(batch.len(), &error);
+                    return Err(error);
+                }
                 Err(error) => {
                     if bisection.part_failed(part, &error) {
                         continue;
@@ -67,6 +76,11 @@ impl SweepBatches {
         }
         self.was_cut_short = false;
         Ok(moved)
+    }
+
+    /// Returns how many orders the next transaction may change.
+    pub fn limit(&self) -> usize {
+        self.limit.get()
     }
 
     /// Returns whether the rest of the last page was left to the next round.
