@@ -1,7 +1,7 @@
 //! The RPC handlers: check the caller, convert the request, call the use case, convert the answer. They decide nothing.
 
 use super::{convert, outcomes::Outcomes};
-use crate::usecase::{Reconcile, ReleaseReservations, ReserveUnits, StageStock, ViewStock};
+use crate::usecase::{Error, Reconcile, ReleaseReservations, ReserveUnits, StageStock, ViewStock};
 use futures_util::{Stream, StreamExt};
 use stampede_chassis::Identity;
 use stampede_proto::inventory::v1::{self as proto, inventory_service_server::InventoryService};
@@ -50,7 +50,7 @@ impl InventoryService for InventoryRpc {
     ) -> Result<Response<proto::ReleaseResponse>, Status> {
         Identity::of(&request)?.require_service()?;
         let reservations = convert::reservation_refs(request.get_ref())?;
-        let released = self.release.run(reservations).await?;
+        let released = self.release.run(reservations).await.map_err(Error::from)?;
         let released = i32::try_from(released).expect("at most as many as one call may have");
         Ok(Response::new(proto::ReleaseResponse { released }))
     }

@@ -22,11 +22,3 @@ pub enum Error {
     #[error(transparent)]
     Batch(#[from] BatchError),
 }
-
-impl Error {
-    /// Returns whether the data is the cause, so that parts of a batch may succeed: a row is inconsistent, or only a
-    /// newer release can read it.
-    pub fn is_of_data(&self) -> bool {
-        matches!(self, Self::Db(error) if error.is_of_data())
-    }
-}

@@ -22,7 +22,7 @@ use crate::{
 };
 use opentelemetry::{global, metrics::Counter};
 use sqlx::MySqlConnection;
-use stampede_db::{Bisection, Database, DbError, Statements};
+use stampede_db::{BatchLimit, Bisection, Database, DbError, Statements};
 use stampede_vocab::{ItemId, OrderId, Timestamp};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,6 +45,8 @@ pub struct ReleaseEnded {
     orders: Orders,
     sync: SyncRedis,
     age: Duration,
+    /// Most orders that one transaction settles.
+    limit: BatchLimit,
     walk: Mutex<Walk>,
     released: Counter<u64>,
 }
@@ -65,7 +67,8 @@ impl ReleaseEnded {
             .u64_counter("stampede_ledger_overdue_releases")
             .with_description("Ended orders whose units were given back without their message")
             .build();
-        Self { db, orders, sync, age, walk: Mutex::default(), released }
+        let limit = BatchLimit::up_to(ROWS_PER_ROUND as usize);
+        Self { db, orders, sync, age, limit, walk: Mutex::default(), released }
     }
 
     /// Makes a round if one is due. Several replicas may: releases are idempotent.
@@ -140,19 +143,27 @@ impl ReleaseEnded {
         Ok(rows.last().filter(|_| !is_last).map(|(order_id, item_id, _)| (*order_id, *item_id)))
     }
 
-    /// Executes all in one transaction. If that fails because of the data, splits the batch until the order at fault is
-    /// alone, so that a row that is inconsistent or of a newer release keeps no other order's units.
+    /// Executes all in one transaction, or in smaller ones after time-outs. If one fails because of the data, splits it
+    /// until the order at fault is alone, so that a row that is inconsistent or of a newer release keeps no other
+    /// order's units.
     async fn release_all(&self, commands: &[LedgerCommand]) -> Result<(), DbError> {
         let mut bisection = Bisection::of(commands.len());
-        while let Some(part) = bisection.next_part() {
-            let first = part.start;
+        while let Some(part) = bisection.next_part_within(self.limit.get()) {
+            let (first, tried) = (part.start, part.len());
             match self.release(commands[part.clone()].to_vec()).await {
                 Ok(released) => {
+                    // Now, so that a later part that times out does not have this one settled again.
+                    let settled: Vec<OrderId> = commands[part.clone()].iter().map(LedgerCommand::order_id).collect();
+                    self.walk().forget(&settled);
+                    self.limit.succeeded();
                     self.count(released);
                     bisection.part_written(part.map(|_| Ok(())));
                 }
-                // The next round tries all of them again.
-                Err(error) if !error.is_of_data() => return Err(error),
+                // The next round tries those that are left again.
+                Err(error) if !error.is_of_data() => {
+                    self.limit.failed(tried, &error);
+                    return Err(error);
+                }
                 Err(error) => {
                     let is_halved = bisection.part_failed(part, &error);
                     if !is_halved {

@@ -1,7 +1,7 @@
 //! Gives back the units of orders that were not and will not be written.
 
 use super::{
-    Error, SyncRedis,
+    SyncRedis,
     ledger::{lock_ledger, push_changes, syncs},
     sync_redis::EventSync,
 };
@@ -26,7 +26,7 @@ impl ReleaseReservations {
 
     /// Deletes these reservations, and gives back the units of orders that have no other one and are not known to be
     /// written. Returns how many orders gave units back.
-    pub async fn run(&self, reservations: Vec<Reservation>) -> Result<u32, Error> {
+    pub async fn run(&self, reservations: Vec<Reservation>) -> Result<u32, DbError> {
         if reservations.is_empty() {
             return Ok(0);
         }

@@ -11,7 +11,7 @@ use crate::{
     client::Orders,
     store::{self, reservations::Reservation},
 };
-use stampede_db::Database;
+use stampede_db::{BatchLimit, Bisection, Database, DbError};
 use stampede_vocab::{OrderId, Timestamp, limits::least_unwritten_age};
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -32,6 +32,8 @@ pub struct ReleaseUnwritten {
     orders: Orders,
     release: ReleaseReservations,
     age: Duration,
+    /// Most reservations that one transaction releases.
+    limit: BatchLimit,
     reached: Mutex<Reached>,
 }
 
@@ -57,7 +59,8 @@ impl Reached {
 impl ReleaseUnwritten {
     /// Returns the sweep of reservations older than `age`, which must exceed the time limit for writing an order.
     pub fn new(db: Database, orders: Orders, release: ReleaseReservations, age: Duration) -> Self {
-        Self { db, orders, release, age, reached: Mutex::default() }
+        let limit = BatchLimit::up_to(BATCH_SIZE as usize);
+        Self { db, orders, release, age, limit, reached: Mutex::default() }
     }
 
     /// Settles every reservation that is old enough. One that could not be released waits for the next full scan.
@@ -114,37 +117,49 @@ impl ReleaseUnwritten {
             );
             return Ok(());
         }
-        let released = self.release_each(unwritten).await?;
+        let released = self.release_each(&unwritten).await?;
         if released > 0 {
             tracing::info!(order.count = released, "the units of orders that were never written were given back");
         }
         Ok(())
     }
 
-    /// Releases all in one transaction. If that fails because of the data, releases each on its own, so that a row that
-    /// is inconsistent or of a newer release keeps no other order's units.
-    async fn release_each(&self, unwritten: Vec<Reservation>) -> anyhow::Result<u32> {
-        match self.release.run(unwritten.clone()).await {
-            Ok(released) => return Ok(released),
-            Err(error) if !error.is_of_data() => return Err(error.into()),
-            Err(_) => {}
-        }
-        let (mut released, mut refused) = (0, Vec::new());
-        for reservation in unwritten {
-            match self.release.run(vec![reservation]).await {
-                Ok(count) => released += count,
-                Err(error) if !error.is_of_data() => return Err(error.into()),
-                Err(error) => refused.push((reservation.0, error)),
+    /// Releases all in one transaction, or in smaller ones after time-outs. If one fails because of the data, splits it
+    /// until the reservation at fault is alone, so that a row that is inconsistent or of a newer release keeps no other
+    /// order's units.
+    async fn release_each(&self, unwritten: &[Reservation]) -> Result<u32, DbError> {
+        let (mut released, mut bisection) = (0, Bisection::of(unwritten.len()));
+        while let Some(part) = bisection.next_part_within(self.limit.get()) {
+            let tried = part.len();
+            match self.release.run(unwritten[part.clone()].to_vec()).await {
+                Ok(count) => {
+                    self.limit.succeeded();
+                    released += count;
+                    bisection.part_written(part.map(|_| Ok(())));
+                }
+                Err(error) if !error.is_of_data() => {
+                    self.limit.failed(tried, &error);
+                    return Err(error);
+                }
+                Err(error) => {
+                    bisection.part_failed(part, &error);
+                }
             }
         }
-        // One log line for all, since they are retried in each round.
-        if let Some((order_id, error)) = refused.first() {
-            tracing::error!(
-                order.id = %order_id, order.count = refused.len(), error.cause = %error,
-                "the units of orders could not be given back"
-            );
-        }
+        log_refused(unwritten, bisection.results());
         Ok(released)
+    }
+}
+
+/// Logs those that were refused. One line for all, since they are retried in each round.
+fn log_refused(unwritten: &[Reservation], results: Vec<Result<(), DbError>>) {
+    let results = unwritten.iter().zip(results);
+    let refused: Vec<_> = results.filter_map(|((order_id, _), result)| Some((order_id, result.err()?))).collect();
+    if let Some((order_id, error)) = refused.first() {
+        tracing::error!(
+            order.id = %order_id, order.count = refused.len(), error.cause = %error,
+            "the units of orders could not be given back"
+        );
     }
 }
 
