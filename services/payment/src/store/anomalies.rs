@@ -5,7 +5,7 @@ use crate::{
     store::push_keys,
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, ensure_rows};
 use stampede_vocab::{PaymentId, Timestamp};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -109,9 +109,9 @@ pub async fn claim(conn: &mut MySqlConnection, decisions: &[Decision], now: Time
     let rows: Vec<(i64,)> = query.fetch_all(&mut *conn).await?;
     let ids: Vec<_> = rows.into_iter().map(|(id,)| id).collect();
     if !ids.is_empty() {
-        let mut update = Statement::new("UPDATE anomalies SET state = 'SETTLED', settled_us = ");
-        update.push_bind(now.micros()).push(" WHERE id IN ").push_list(ids.iter().copied());
-        update.execute(conn).await?;
+        let mut update = Statement::new("UPDATE anomalies FORCE INDEX (PRIMARY) SET state = 'SETTLED', settled_us = ");
+        update.push_bind(now.micros()).push(" WHERE state = 'DECIDED' AND id IN ").push_list(ids.iter().copied());
+        ensure_rows("settling locked anomalies", update.execute(conn).await?, ids.len())?;
     }
     Ok(ids)
 }
