@@ -50,9 +50,9 @@ mod tests {
         let next = |_| {
             let tried = limit.get();
             if tried <= in_time {
-                limit.succeeded()
+                limit.succeeded();
             } else {
-                limit.failed(tried, &TIMED_OUT)
+                limit.failed(tried, &TIMED_OUT);
             }
             tried
         };
