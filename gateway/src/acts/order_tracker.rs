@@ -20,7 +20,10 @@ use prost::Message;
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Identity, Role};
 use stampede_lua::gate::{OpenOrders, Question};
-use stampede_proto::order::v1::{Order, OrderState, PlaceOrderResponse};
+use stampede_proto::{
+    convert,
+    order::v1::{Order, OrderState, PlaceOrderResponse},
+};
 use stampede_status::{Problem, Reason};
 use stampede_vocab::{OrderId, RequestId, Timestamp, UserId};
 use std::{mem, sync::Arc, time::Duration};
@@ -154,11 +157,10 @@ fn change(act: Act, answer: Result<&Order, &Reason>) -> Option<Change> {
     }
 }
 
-/// Returns how long an order counts as open: until its deadline, if the answer has one.
+/// Returns how long an order counts as open: until its deadline, if the answer has one that is a time.
 fn open_for(order: Option<&Order>, now: Timestamp) -> Duration {
-    let Some(deadline) = order.and_then(|order| order.pay_deadline) else { return OPEN_FOR };
-    let micros = deadline.seconds.saturating_mul(1_000_000).saturating_add(i64::from(deadline.nanos) / 1_000);
-    Timestamp::from_micros(micros).since(now).min(OPEN_AT_MOST)
+    let deadline = convert::time("pay_deadline", order.and_then(|order| order.pay_deadline));
+    deadline.map_or(OPEN_FOR, |deadline| deadline.since(now).min(OPEN_AT_MOST))
 }
 
 /// Returns whether the order may be stored despite this failure, by the contract of each reason.
@@ -225,7 +227,8 @@ mod tests {
             (due(1_002, 500_000_000), Duration::from_millis(2_500)),
             (due(4_600, 0), Duration::from_secs(3_600)),
             (due(999, 0), Duration::ZERO),
-            (due(i64::MAX, 0), OPEN_AT_MOST),
+            (due(100_000_000, 0), OPEN_AT_MOST),
+            (due(i64::MAX, 0), OPEN_FOR),
             (in_state(OrderState::AwaitingPayment), OPEN_FOR),
         ] {
             assert_eq!(open_for(Some(&order), now), expected, "{order:?}");
