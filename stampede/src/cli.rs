@@ -134,6 +134,7 @@ fn asks_for_json(args: impl IntoIterator<Item = String>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_vocab::Service;
     use std::collections::{BTreeMap, BTreeSet};
 
     fn help(path: &[&str]) -> String {
@@ -190,6 +191,38 @@ mod tests {
         let served = all.find_subcommand("serve").unwrap().get_subcommands().map(clap::Command::get_name);
         let served: BTreeSet<&str> = served.filter(|name| *name != "help").collect();
         assert_eq!(served, Process::all().map(Process::name).collect());
+    }
+
+    /// The flags with the addresses of what a process uses, by the registry.
+    fn addresses_of(process: Process) -> BTreeSet<String> {
+        let servers: &[&str] = match process {
+            Process::Sandbox => &["webhook-url"],
+            Process::Service(Service::Payment) => &["database-url", "kafka-brokers", "provider-url"],
+            Process::Service(_) => &["database-url", "kafka-brokers"],
+            Process::Gateway => &[],
+        };
+        let servers = servers.iter().copied().chain(process.redis().map(|_| "redis-url")).map(str::to_owned);
+        servers.chain(process.calls().iter().map(|peer| format!("{peer}-urls"))).collect()
+    }
+
+    /// The links between processes that `cargo xtask chaos` strikes are those of the registry.
+    #[test]
+    fn every_process_takes_the_addresses_that_the_registry_names() {
+        let mut all = command();
+        all.build();
+        for process in Process::all() {
+            let served = all.find_subcommand("serve").unwrap().find_subcommand(process.name()).unwrap();
+            let flags = served.get_arguments().filter_map(clap::Arg::get_long);
+            let is_address = |flag: &&str| ["-url", "-urls", "-brokers"].iter().any(|end| flag.ends_with(end));
+            let flags: BTreeSet<String> = flags.filter(is_address).map(str::to_owned).collect();
+            assert_eq!(flags, addresses_of(process), "{process}");
+            for peer in process.calls() {
+                let name = format!("{peer}-urls");
+                let flag = served.get_arguments().find(|arg| arg.get_long() == Some(name.as_str()));
+                let variable = flag.and_then(clap::Arg::get_env).and_then(|variable| variable.to_str());
+                assert_eq!(variable, Some(peer.urls_variable().as_str()), "{process}");
+            }
+        }
     }
 
     #[test]
