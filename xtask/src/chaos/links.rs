@@ -1,4 +1,5 @@
-//! The proxies of a run: one on each link from a process to a server, and one in front of the gateways for the crowd.
+//! The proxies of a run: on each link between two processes and from a process to a server, one for each address of the
+//! far end; and one in front of the gateways for the crowd.
 
 use crate::{
     chaos::{
@@ -31,7 +32,8 @@ const PROVIDER_LATE_MS: u64 = 1_500;
 
 /// All proxies.
 pub struct Links {
-    proxies: Vec<(Link, Proxy)>,
+    /// Those of a link: one for each address that its process has of the far end.
+    proxies: Vec<(Link, Vec<Proxy>)>,
     entrance: Proxy,
     tuning: Tuning,
 }
@@ -49,36 +51,31 @@ impl Links {
     }
 
     fn add(&mut self, link: Link, ports: &mut Ports, servers: &mut ServerPorts, layout: &Layout) -> anyhow::Result<()> {
-        let far = match link.to {
-            Far::Server(server) => vec![servers.of(server)],
-            Far::Process(process) => ports_of(layout, process),
-        };
-        let known = *far.first().with_context(|| format!("{} leads nowhere", link.to))?;
-        let proxy = if link.to == Far::Server(Server::Kafka) {
-            let port = ports.pick("a listener of Kafka", None, FIRST_LISTENER)?;
-            let proxy = Proxy::open(vec![port])?;
-            servers.add_listener(Listener {
-                name: link.from.name().to_uppercase(),
-                port,
-                advertised: (Ipv4Addr::LOCALHOST, proxy.port()).into(),
-            });
-            proxy
-        } else {
-            Proxy::open(far)?
-        };
-        self.tuning = std::mem::take(&mut self.tuning).lead(link.from, known, proxy.port());
-        self.proxies.push((link, proxy));
+        let mut proxies = Vec::new();
+        for behind in addresses(link.to, servers, layout) {
+            let known = *behind.first().with_context(|| format!("{} leads nowhere", link.to))?;
+            let proxy = if link.to == Far::Server(Server::Kafka) {
+                open_to_kafka(link.from, ports, servers)?
+            } else {
+                Proxy::open(behind)?
+            };
+            self.tuning = std::mem::take(&mut self.tuning).lead(link.from, known, proxy.port());
+            proxies.push(proxy);
+        }
+        self.proxies.push((link, proxies));
         Ok(())
     }
 
-    pub fn of(&self, link: Link) -> anyhow::Result<&Proxy> {
+    /// Returns the proxies of a link, which are struck together.
+    pub fn of(&self, link: Link) -> anyhow::Result<&[Proxy]> {
         let found = self.proxies.iter().find(|(of, _)| *of == link);
-        found.map(|(_, proxy)| proxy).with_context(|| format!("no proxy is between {} and {}", link.from, link.to))
+        let proxies = found.map(|(_, proxies)| proxies.as_slice());
+        proxies.with_context(|| format!("no proxy is between {} and {}", link.from, link.to))
     }
 
     /// Ends all faults of the links.
     pub fn heal(&self) {
-        self.proxies.iter().for_each(|(_, proxy)| proxy.set(Traffic::Flows));
+        self.proxies.iter().flat_map(|(_, proxies)| proxies).for_each(|proxy| proxy.set(Traffic::Flows));
     }
 
     /// Returns the URL of the gateways, through a proxy, for the crowd.
@@ -90,6 +87,29 @@ impl Links {
     pub fn tuning(&self) -> Tuning {
         self.tuning.clone()
     }
+}
+
+/// The addresses that a process has of the far end of a link, each with the ports that are behind it.
+fn addresses(to: Far, servers: &ServerPorts, layout: &Layout) -> Vec<Vec<u16>> {
+    match to {
+        Far::Server(server) => vec![vec![servers.of(server)]],
+        // The provider has one URL, that of the first: its notices may go to any.
+        Far::Process(Process::Gateway) => vec![ports_of(layout, Process::Gateway)],
+        // A caller probes each replica, and chooses among them.
+        Far::Process(process) => ports_of(layout, process).into_iter().map(|port| vec![port]).collect(),
+    }
+}
+
+/// Opens a proxy in front of a listener of its own, which advertises it.
+fn open_to_kafka(from: Process, ports: &mut Ports, servers: &mut ServerPorts) -> anyhow::Result<Proxy> {
+    let port = ports.pick("a listener of Kafka", None, FIRST_LISTENER)?;
+    let proxy = Proxy::open(vec![port])?;
+    servers.add_listener(Listener {
+        name: from.name().to_uppercase(),
+        port,
+        advertised: (Ipv4Addr::LOCALHOST, proxy.port()).into(),
+    });
+    Ok(proxy)
 }
 
 fn ports_of(layout: &Layout, process: Process) -> Vec<u16> {

@@ -17,7 +17,7 @@ pub struct Outcome {
     pub delay_ms: u64,
     /// for so long.
     pub lasts_ms: u64,
-    /// Whether a statement of the sale has met the fault. None if that cannot be told.
+    /// Whether a statement of the sale has met the fault, or bytes have, on a link. None if that cannot be told.
     pub met: Option<bool>,
     /// Whether every promise held, and the round went as planned.
     pub held: bool,

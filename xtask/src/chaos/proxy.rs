@@ -21,10 +21,11 @@ const MAX_CONNECTIONS: usize = 512;
 /// Longest wait for a server to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The state of the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a link carries bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Traffic {
     /// Bytes arrive at once.
+    #[default]
     Flows,
     /// They arrive so much later, in each direction.
     Slow(Duration),
@@ -34,8 +35,17 @@ pub enum Traffic {
     Refused,
 }
 
+/// The state of a link.
+#[derive(Default)]
+struct State {
+    traffic: Traffic,
+    /// Whether bytes, the end of a connection or a new one came meanwhile, and did not arrive at once.
+    has_struck: bool,
+}
+
+#[derive(Default)]
 struct Shared {
-    traffic: Mutex<Traffic>,
+    state: Mutex<State>,
     changed: Condvar,
     connections: AtomicUsize,
 }
@@ -51,8 +61,7 @@ impl Proxy {
     pub fn open(servers: Vec<u16>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free for a proxy")?;
         let port = listener.local_addr().context("a listener has an address")?.port();
-        let (traffic, changed) = (Mutex::new(Traffic::Flows), Condvar::new());
-        let shared = Arc::new(Shared { traffic, changed, connections: AtomicUsize::new(0) });
+        let shared = Arc::<Shared>::default();
         let accepting = Arc::clone(&shared);
         spawn(move || accept_all(&listener, &servers, &accepting)).context("cannot start a thread for a proxy")?;
         Ok(Self { port, shared })
@@ -65,8 +74,13 @@ impl Proxy {
 
     /// Changes the state of the link from now on.
     pub fn set(&self, traffic: Traffic) {
-        *self.shared.traffic() = traffic;
+        *self.shared.state() = State { traffic, has_struck: false };
         self.shared.changed.notify_all();
+    }
+
+    /// Returns whether the link has made late, held or refused anything since it was set to its present state.
+    pub fn has_struck(&self) -> bool {
+        self.shared.state().has_struck
     }
 }
 
@@ -78,14 +92,18 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    fn traffic(&self) -> MutexGuard<'_, Traffic> {
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the delay of the link. Returns whether the bytes arrive.
     fn arrives(&self) -> bool {
-        let whole = self.changed.wait_while(self.traffic(), |traffic| *traffic == Traffic::Cut);
-        let traffic = *whole.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        if state.traffic != Traffic::Flows {
+            state.has_struck = true;
+        }
+        let whole = self.changed.wait_while(state, |state| state.traffic == Traffic::Cut);
+        let traffic = whole.unwrap_or_else(PoisonError::into_inner).traffic;
         if let Traffic::Slow(by) = traffic {
             thread::sleep(by);
         }
@@ -168,12 +186,7 @@ mod tests {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let client = client.expect("it connects");
-                let shared = Shared {
-                    traffic: Mutex::new(Traffic::Flows),
-                    changed: Condvar::new(),
-                    connections: AtomicUsize::new(0),
-                };
-                thread::spawn(move || pass_on(&client, &client, &shared));
+                thread::spawn(move || pass_on(&client, &client, &Shared::default()));
             }
         });
         port
@@ -228,6 +241,25 @@ mod tests {
         assert_eq!(exchange(&client_of(&proxy)), None);
         proxy.set(Traffic::Flows);
         assert_eq!(exchange(&client_of(&proxy)), Some(b'x'));
+    }
+
+    #[test]
+    fn a_fault_has_struck_once_something_came_upon_it() {
+        for traffic in [Traffic::Slow(Duration::from_millis(1)), Traffic::Cut, Traffic::Refused] {
+            let proxy = Proxy::open(vec![echo()]).expect("a port is free");
+            let mut stream = client_of(&proxy);
+            assert_eq!(exchange(&stream), Some(b'x'));
+            proxy.set(traffic);
+            assert!(!proxy.has_struck(), "{traffic:?}: nothing came yet");
+            stream.write_all(b"x").expect("the proxy reads");
+            let until = Instant::now() + SOON;
+            while !proxy.has_struck() {
+                assert!(Instant::now() < until, "{traffic:?}");
+                thread::sleep(Duration::from_millis(1));
+            }
+            proxy.set(Traffic::Flows);
+            assert!(!proxy.has_struck(), "{traffic:?}: it is over");
+        }
     }
 
     #[test]

@@ -74,7 +74,7 @@ enum Cure<'s> {
     /// The children are restarting already.
     Wait(Target),
     Database(InjectedFault),
-    Link(&'s Proxy),
+    Link(&'s [Proxy]),
 }
 
 impl<'s> Strike<'s> {
@@ -84,19 +84,20 @@ impl<'s> Strike<'s> {
             Fault::RedisLoses(loss) => lose(stage, fleet, loss)?,
             Fault::Database(fault) => Cure::Database(InjectedFault::begin(stage.session()?, fault)?),
             Fault::Link(link, harm) => {
-                let proxy = stage.links.of(link)?;
-                proxy.set(match harm {
+                let proxies = stage.links.of(link)?;
+                let traffic = match harm {
                     Harm::Slow => Traffic::Slow(SLOW_BY),
                     Harm::Cut => Traffic::Cut,
                     Harm::Refused => Traffic::Refused,
-                });
-                Cure::Link(proxy)
+                };
+                proxies.iter().for_each(|proxy| proxy.set(traffic));
+                Cure::Link(proxies)
             }
         };
         Ok(Self { stage, cure })
     }
 
-    /// Removes it, and waits until the targets are ready. Returns whether the sale has met it, if that can be told.
+    /// Removes it, and waits until the targets are ready. Returns whether anything has met it, if that can be told.
     pub fn end(self, fleet: &mut Fleet) -> anyhow::Result<Option<bool>> {
         let Self { stage, cure } = self;
         match cure {
@@ -110,7 +111,11 @@ impl<'s> Strike<'s> {
             }
             Cure::Wait(target) => stage.wait_back(fleet, target)?,
             Cure::Database(fault) => return fault.end(),
-            Cure::Link(proxy) => proxy.set(Traffic::Flows),
+            Cure::Link(proxies) => {
+                let has_struck = proxies.iter().any(Proxy::has_struck);
+                proxies.iter().for_each(|proxy| proxy.set(Traffic::Flows));
+                return Ok(Some(has_struck));
+            }
         }
         Ok(None)
     }
