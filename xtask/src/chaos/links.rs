@@ -134,3 +134,34 @@ fn with_provider_faults(seed: u64) -> Tuning {
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_FAULTS", PROVIDER_FAULTS)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", PROVIDER_LATE_MS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::PortArgs, replicas};
+    use std::collections::BTreeSet;
+
+    fn ports_in(urls: &str) -> Vec<u16> {
+        urls.split(',').map(|url| url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")).collect()
+    }
+
+    #[test]
+    fn each_replica_that_a_process_calls_is_behind_a_proxy_of_its_own() {
+        let (mut ports, requested) = (Ports::default(), PortArgs::default());
+        let mut servers = ServerPorts::preferred(&mut ports, &requested).expect("ports are free");
+        let two = replicas::of_each(2).parse().expect("well formed");
+        let layout = Layout::pick(&mut ports, &requested, &two).expect("ports are free");
+        let links = Links::open(&mut ports, &mut servers, &layout, 1).expect("ports are free");
+        for from in Process::all() {
+            for peer in from.calls() {
+                let link = Link { from, to: Far::Process((*peer).into()) };
+                let proxies: Vec<u16> = links.of(link).expect("it is a link").iter().map(Proxy::port).collect();
+                let urls = links.tuning().led(from, &layout.urls(*peer));
+                assert_eq!(ports_in(&urls), proxies, "{from} to {peer}");
+                assert_eq!(proxies.len(), 2, "{from} to {peer}");
+            }
+        }
+        let all: Vec<u16> = links.proxies.iter().flat_map(|(_, proxies)| proxies).map(Proxy::port).collect();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
+    }
+}

@@ -59,8 +59,8 @@ const SHORTEST_ROUND: Duration = Duration::from_secs(8);
 /// A random seed has at most so many digits, so that it is easy to type.
 const SEEDS: u64 = 1_000_000;
 
-/// The short run that is one of the checks: always the same plan, whose first rounds have all kinds of faults, as those
-/// of every seed have. The database's own is a full table of orders, which a sale meets.
+/// The short run that is one of the checks: always the same plan, whose first rounds are of one kind of fault after
+/// another, as those of every seed are. The database's own is a full table of orders, which a sale meets.
 const CHECK_SEED: u64 = 766;
 const CHECK_TIME: Duration = Duration::from_secs(50);
 const CHECK_BUYERS: u32 = 40;

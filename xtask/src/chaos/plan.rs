@@ -75,7 +75,7 @@ pub struct Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Far {
     Server(Server),
-    /// The payment provider, or the gateway for the provider's notices.
+    /// A service, the payment provider, or the gateway for the provider's notices.
     Process(Process),
 }
 
@@ -111,7 +111,8 @@ pub struct Round {
 }
 
 impl Link {
-    /// Returns every link from a process to a server, to the payment provider, and back from that.
+    /// Returns every link from a process to a service that it calls, to a server, to the payment provider, and back
+    /// from that.
     pub fn all() -> impl Iterator<Item = Self> {
         Process::all().flat_map(|from| ends_of(from).into_iter().map(move |to| Self { from, to }))
     }
@@ -120,14 +121,21 @@ impl Link {
     const fn is_of_notices(self) -> bool {
         matches!(self.from, Process::Sandbox)
     }
+
+    /// Returns whether one process of the mesh calls another by it.
+    const fn is_of_calls(self) -> bool {
+        matches!(self.to, Far::Process(Process::Service(_)))
+    }
 }
 
 fn ends_of(process: Process) -> Vec<Far> {
-    let mut ends = match process {
-        Process::Sandbox => vec![Far::Process(Process::Gateway)],
-        Process::Service(Service::Payment) => vec![Far::Process(Process::Sandbox)],
-        Process::Service(_) | Process::Gateway => Vec::new(),
-    };
+    // A process gets the URLs of these, by the same registry.
+    let mut ends: Vec<Far> = process.calls().iter().map(|peer| Far::Process((*peer).into())).collect();
+    match process {
+        Process::Sandbox => ends.push(Far::Process(Process::Gateway)),
+        Process::Service(Service::Payment) => ends.push(Far::Process(Process::Sandbox)),
+        Process::Service(_) | Process::Gateway => {}
+    }
     if let Process::Service(_) = process {
         ends.extend([Far::Server(Server::Database), Far::Server(Server::Kafka)]);
     }
@@ -154,19 +162,25 @@ fn cycle(dice: &mut Dice, replicas: &Replicas) -> Vec<Fault> {
     (0..longest).flat_map(|turn| kinds.iter().filter_map(move |faults| faults.get(turn).copied())).collect()
 }
 
-fn kinds(dice: &mut Dice, replicas: &Replicas) -> [Vec<Fault>; 7] {
+fn kinds(dice: &mut Dice, replicas: &Replicas) -> [Vec<Fault>; 8] {
     let redis = [Loss::Everything, Loss::LastSeconds].map(Fault::RedisLoses);
     let (notices, links): (Vec<Link>, Vec<Link>) = Link::all().partition(|link| link.is_of_notices());
+    let (calls, links): (Vec<Link>, Vec<Link>) = links.into_iter().partition(|link| link.is_of_calls());
     let provider = notices.into_iter().map(|link| Fault::Link(link, Harm::Refused));
     [
         processes(replicas),
         blows(Target::Server(Server::Redis)).chain(redis).collect(),
         database_faults(dice),
-        links.into_iter().flat_map(|link| [Harm::Slow, Harm::Cut].map(|harm| Fault::Link(link, harm))).collect(),
+        slow_and_cut(links),
         blows(Target::Server(Server::Database)).collect(),
         blows(Target::Server(Server::Kafka)).collect(),
         blows(Target::All(Process::Sandbox)).chain(provider).collect(),
+        slow_and_cut(calls),
     ]
+}
+
+fn slow_and_cut(links: Vec<Link>) -> Vec<Fault> {
+    links.into_iter().flat_map(|link| [Harm::Slow, Harm::Cut].map(|harm| Fault::Link(link, harm))).collect()
 }
 
 fn blows(target: Target) -> impl Iterator<Item = Fault> {
@@ -326,6 +340,11 @@ mod tests {
                 assert!(first.contains(&format!("one replica of {process}: {blow}")), "{process}: {blow}");
             }
         }
+        for Link { from, to } in Link::all().filter(|link| !link.is_of_notices()) {
+            for harm in ["slow", "cut"] {
+                assert!(first.contains(&format!("{from} to {to}: {harm}")), "{from} to {to}: {harm}");
+            }
+        }
     }
 
     #[test]
@@ -371,12 +390,31 @@ mod tests {
     }
 
     #[test]
-    fn every_service_has_links_to_all_that_it_uses() {
+    fn every_process_has_links_to_all_that_it_uses() {
         let links: Vec<String> = Link::all().map(|link| format!("{} to {}", link.from, link.to)).collect();
+        let has = |link: &str| links.iter().any(|one| one == link);
         for link in ["order to kafka", "event to redis", "gateway to redis", "payment to sandbox", "sandbox to gateway"]
         {
-            assert!(links.iter().any(|one| one == link), "{link}: {links:?}");
+            assert!(has(link), "{link}: {links:?}");
         }
-        assert!(!links.iter().any(|one| one == "order to redis" || one == "gateway to kafka"), "{links:?}");
+        for link in ["order to redis", "gateway to kafka", "order to payment", "order to gateway"] {
+            assert!(!has(link), "{link}: {links:?}");
+        }
+    }
+
+    #[test]
+    fn every_call_between_processes_is_a_fault_of_a_kind_of_its_own() {
+        let calls: BTreeSet<String> = kinds(&mut Dice::of(1), &Replicas::default())
+            .into_iter()
+            .find(|faults| faults.iter().any(|fault| fault.to_string() == "gateway to order: slow"))
+            .expect("the gateway calls the order service")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let gateway = Service::ALL.map(|service| format!("gateway to {service}"));
+        let between = ["event to inventory", "coupon to order", "inventory to order", "order to inventory"];
+        let links = gateway.into_iter().chain(between.map(str::to_owned)).chain(["order to coupon".to_owned()]);
+        let expected = links.flat_map(|link| ["slow", "cut"].map(|harm| format!("{link}: {harm}")));
+        assert_eq!(calls, expected.collect());
     }
 }
