@@ -3,7 +3,7 @@
 //! Its consumer gets them by message as well. By the call the operator is answered only once nothing is sold at the old
 //! times any more.
 
-use crate::domain::{Event, Item, State};
+use crate::domain::{Event, Item};
 use stampede_chassis::{MeshChannel, retry_unavailable};
 use stampede_proto::{
     convert::timestamp,
@@ -52,17 +52,13 @@ impl Inventory {
 
 fn staged(event: &Event) -> StageStockRequest {
     let schedule = &event.schedule;
-    let cancel_time = match schedule.state {
-        State::Cancelled { cancel_time, .. } => Some(timestamp(cancel_time)),
-        State::Scheduled | State::Open { .. } | State::Closed { .. } => None,
-    };
     StageStockRequest {
         event_id: schedule.event_id.to_string(),
         event_version: schedule.version,
         open_time: Some(timestamp(schedule.times.open_time())),
         close_time: Some(timestamp(schedule.times.close_time())),
         items: event.items.iter().map(staged_item).collect(),
-        cancel_time,
+        cancel_time: schedule.state.cancel_time().map(timestamp),
     }
 }
 

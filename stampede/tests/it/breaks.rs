@@ -442,6 +442,16 @@ pub const BREAKS: &[Break] = &[
         mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
         named: &[(6, "an event closed early", Id::Event), (6, "an event was not published exactly once as EventClosed", Id::Event)],
     },
+    // The same of one that was cancelled when its time was over.
+    Break {
+        by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_before_cancel_us = closes_at_us - 1, closed_at_us = closes_at_us, due_at_us = NULL WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_before_cancel_us = NULL, closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
+        named: &[
+            (6, "an event closed early", Id::Event),
+            (6, "an event was not published exactly once as EventClosed", Id::Event),
+            (6, "an event was not published exactly once as EventCancelled", Id::Event),
+        ],
+    },
     Break {
         by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_at_us = opens_at_us - 60000000, due_at_us = NULL WHERE id = {event}")],
         mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],

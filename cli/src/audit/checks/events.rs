@@ -19,8 +19,8 @@ pub const CHECKS: &[Check] = &[
         promise: 6,
         what: "an event closed early",
         over: None,
-        sql: "SELECT 'evt' AS kind, id, CONCAT(closes_at_us - closed_at_us, ' us early') AS detail FROM {event}.events \
-              WHERE state = 'CLOSED' AND closed_at_us < closes_at_us",
+        sql: "SELECT 'evt' AS kind, id, CONCAT(closes_at_us - IF(state = 'CLOSED', closed_at_us, closed_before_cancel_us), ' us early') AS detail \
+              FROM {event}.events WHERE IF(state = 'CLOSED', closed_at_us, closed_before_cancel_us) < closes_at_us",
     },
     // Another clock than that of the database decided. Machines on NTP agree well within 20 ms.
     Check {
@@ -45,7 +45,8 @@ pub const CHECKS: &[Check] = &[
         over: None,
         sql: "SELECT 'evt' AS kind, id, state AS detail FROM {event}.events WHERE state NOT IN ('SCHEDULED', 'OPEN', 'CLOSED', 'CANCELLED') \
               OR (state IN ('SCHEDULED', 'OPEN') AND due_at_us IS NULL) OR (state IN ('OPEN', 'CLOSED') AND opened_at_us IS NULL) \
-              OR (state IN ('CLOSED', 'CANCELLED') AND closed_at_us IS NULL)",
+              OR (state IN ('CLOSED', 'CANCELLED') AND closed_at_us IS NULL) \
+              OR (closed_before_cancel_us IS NOT NULL AND (state <> 'CANCELLED' OR opened_at_us IS NULL))",
     },
     Check {
         promise: 6,
@@ -133,15 +134,15 @@ pub const CHECKS: &[Check] = &[
 
 /// Checks that events open and close within `within_ms` of their time (p99), as others can see it: after the commit. A
 /// time that had passed before it was set counts from then on. Without a record of the first observation, the time of
-/// the transition counts, which is before its commit; the figures have the number of these. An event that was cancelled
-/// after it had closed has only that record of its closing.
+/// the transition counts, which is before its commit; the figures have the number of these.
 pub async fn punctuality(sources: &Sources, within_ms: u64, audit: &mut Audit) -> anyhow::Result<()> {
     let late = sources
         .rows(
             "SELECT CAST(COALESCE(opened_seen_us, opened_at_us) - GREATEST(opens_at_us, created_us) AS SIGNED) FROM {event}.events \
              WHERE opened_at_us IS NOT NULL \
-             UNION ALL SELECT CAST(COALESCE(closed_seen_us, closed_at_us) - GREATEST(closes_at_us, created_us) AS SIGNED) \
-             FROM {event}.events WHERE state = 'CLOSED' OR closed_seen_us IS NOT NULL",
+             UNION ALL SELECT CAST(COALESCE(closed_seen_us, IF(state = 'CLOSED', closed_at_us, closed_before_cancel_us)) \
+             - GREATEST(closes_at_us, created_us) AS SIGNED) \
+             FROM {event}.events WHERE state = 'CLOSED' OR closed_before_cancel_us IS NOT NULL",
         )
         .await?;
     let mut late_us = late.iter().map(|row| row.try_get::<i64, _>(0)).collect::<Result<Vec<_>, _>>()?;
@@ -151,7 +152,8 @@ pub async fn punctuality(sources: &Sources, within_ms: u64, audit: &mut Audit) -
     let unseen = sources
         .count(
             "SELECT (SELECT COUNT(*) FROM {event}.events WHERE opened_at_us IS NOT NULL AND opened_seen_us IS NULL) \
-             + (SELECT COUNT(*) FROM {event}.events WHERE state = 'CLOSED' AND closed_seen_us IS NULL)",
+             + (SELECT COUNT(*) FROM {event}.events WHERE (state = 'CLOSED' OR closed_before_cancel_us IS NOT NULL) \
+             AND closed_seen_us IS NULL)",
         )
         .await?;
     if unseen > 0 {

@@ -85,7 +85,11 @@ const COUNTED: &[Counted] = &[
     },
     Counted { promise: 6, name: "events", sql: "SELECT COUNT(*) FROM {event}.events" },
     Counted { promise: 6, name: "opened", sql: "SELECT COUNT(*) FROM {event}.events WHERE opened_at_us IS NOT NULL" },
-    Counted { promise: 6, name: "closed", sql: "SELECT COUNT(*) FROM {event}.events WHERE state = 'CLOSED'" },
+    Counted {
+        promise: 6,
+        name: "closed",
+        sql: "SELECT COUNT(*) FROM {event}.events WHERE state = 'CLOSED' OR closed_before_cancel_us IS NOT NULL",
+    },
     Counted { promise: 8, name: "orders", sql: "SELECT COUNT(*) FROM {order}.orders" },
     Counted {
         promise: 8,

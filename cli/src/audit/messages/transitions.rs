@@ -11,14 +11,13 @@ use stampede_proto::{
 use stampede_vocab::{EventId, Timestamp};
 use std::collections::{HashMap, HashSet};
 
-/// The messages of an event's transitions, and when each event went through it. Of one that was cancelled after it had
-/// closed, when the closing could be seen is all that is left of it.
+/// The messages of an event's transitions, and when each event went through it.
 const TRANSITIONS: [(&str, &str); 3] = [
     (EventOpened::NAME, "SELECT id, opened_at_us FROM {event}.events WHERE opened_at_us IS NOT NULL"),
     (
         EventClosed::NAME,
-        "SELECT id, CAST(IF(state = 'CLOSED', closed_at_us, closed_seen_us) AS SIGNED) FROM {event}.events \
-         WHERE state = 'CLOSED' OR closed_seen_us IS NOT NULL",
+        "SELECT id, CAST(IF(state = 'CLOSED', closed_at_us, closed_before_cancel_us) AS SIGNED) FROM {event}.events \
+         WHERE state = 'CLOSED' OR closed_before_cancel_us IS NOT NULL",
     ),
     (EventCancelled::NAME, "SELECT id, closed_at_us FROM {event}.events WHERE state = 'CANCELLED'"),
 ];

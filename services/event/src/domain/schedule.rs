@@ -54,6 +54,8 @@ pub enum State {
     /// Ended by an operator.
     Cancelled {
         actual_open_time: Option<Timestamp>,
+        /// When it had closed, if it had.
+        actual_close_time: Option<Timestamp>,
         cancel_time: Timestamp,
         paid_orders: PaidOrders,
     },
@@ -83,12 +85,20 @@ impl State {
         }
     }
 
-    /// Returns when the event was cancelled, or else when it closed, if it has ended.
-    pub fn ended_at(self) -> Option<Timestamp> {
+    /// Returns when the event closed at its time, if it has, also if it was cancelled later.
+    pub fn actual_close_time(self) -> Option<Timestamp> {
         match self {
             Self::Scheduled | Self::Open { .. } => None,
             Self::Closed { actual_close_time, .. } => Some(actual_close_time),
+            Self::Cancelled { actual_close_time, .. } => actual_close_time,
+        }
+    }
+
+    /// Returns when the event was cancelled, if it was.
+    pub fn cancel_time(self) -> Option<Timestamp> {
+        match self {
             Self::Cancelled { cancel_time, .. } => Some(cancel_time),
+            Self::Scheduled | Self::Open { .. } | Self::Closed { .. } => None,
         }
     }
 
@@ -192,7 +202,7 @@ impl Schedule {
     /// Cancels the event, also one that has closed; `None` if that changes nothing. A repeat changes nothing unless the
     /// paid orders were kept and are to be refunded now.
     pub fn cancel(self, paid_orders: PaidOrders, now: Timestamp) -> Option<Self> {
-        let actual_open_time = self.state.actual_open_time();
+        let (actual_open_time, actual_close_time) = (self.state.actual_open_time(), self.state.actual_close_time());
         let cancel_time = match self.state {
             State::Scheduled | State::Open { .. } | State::Closed { .. } => now,
             State::Cancelled { cancel_time, paid_orders: PaidOrders::Keep, .. }
@@ -202,7 +212,7 @@ impl Schedule {
             }
             State::Cancelled { .. } => return None,
         };
-        Some(self.changed(State::Cancelled { actual_open_time, cancel_time, paid_orders }, now))
+        Some(self.changed(State::Cancelled { actual_open_time, actual_close_time, cancel_time, paid_orders }, now))
     }
 
     fn changed(self, state: State, now: Timestamp) -> Self {
@@ -257,7 +267,7 @@ impl Advanced {
             Some(OutgoingMessage::Opened { event_id, version, open_time: times.open_time, actual_open_time })
         });
         let closed = self.closed.iter().filter_map(|schedule| {
-            let actual_close_time = schedule.state.ended_at()?;
+            let actual_close_time = schedule.state.actual_close_time()?;
             let Schedule { event_id, version, times, .. } = *schedule;
             Some(OutgoingMessage::Closed { event_id, version, close_time: times.close_time, actual_close_time })
         });
@@ -287,7 +297,12 @@ mod tests {
             State::Scheduled,
             State::Open { actual_open_time: at(100) },
             State::Closed { actual_open_time: at(100), actual_close_time: at(200) },
-            State::Cancelled { actual_open_time: None, cancel_time: at(50), paid_orders: PaidOrders::Keep },
+            State::Cancelled {
+                actual_open_time: None,
+                actual_close_time: None,
+                cancel_time: at(50),
+                paid_orders: PaidOrders::Keep,
+            },
         ]
         .map(schedule)
     }
@@ -379,12 +394,20 @@ mod tests {
     }
 
     #[test]
-    fn cancelling_an_open_or_a_closed_event_remembers_that_it_opened() {
+    fn a_cancelled_event_keeps_when_it_opened_and_when_it_closed() {
         let open = State::Open { actual_open_time: at(100) };
         let closed = State::Closed { actual_open_time: at(100), actual_close_time: at(200) };
-        for (before, now) in [(open, at(120)), (closed, at(900))] {
-            let after = schedule(before).cancel(PaidOrders::Keep, now).unwrap().state;
-            assert_eq!((after.actual_open_time(), after.ended_at()), (Some(at(100)), Some(now)), "{before}");
+        for (before, closed_at, now) in [(open, None, at(120)), (closed, Some(at(200)), at(900))] {
+            let kept = schedule(before).cancel(PaidOrders::Keep, now).unwrap();
+            let refunded = kept.cancel(PaidOrders::Refund, at(950)).unwrap();
+            for after in [kept.state, refunded.state] {
+                assert_eq!(
+                    (after.actual_open_time(), after.actual_close_time()),
+                    (Some(at(100)), closed_at),
+                    "{before}"
+                );
+                assert_eq!(after.cancel_time(), Some(now), "{before}");
+            }
         }
     }
 
@@ -395,7 +418,7 @@ mod tests {
         let refunded = kept.cancel(PaidOrders::Refund, at(60)).unwrap();
         assert_eq!(refunded.version, kept.version + 1);
         assert_eq!(refunded.state.paid_orders(), Some(PaidOrders::Refund));
-        assert_eq!(refunded.state.ended_at(), Some(at(50)), "it was cancelled once");
+        assert_eq!(refunded.state.cancel_time(), Some(at(50)), "it was cancelled once");
         for again in [PaidOrders::Keep, PaidOrders::Refund] {
             assert_eq!(refunded.cancel(again, at(70)), None);
         }

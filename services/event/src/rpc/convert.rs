@@ -79,11 +79,12 @@ pub fn event(event: Event) -> proto::Event {
         close_time: Some(timestamp(schedule.times.close_time())),
         items: event.items.into_iter().map(item).collect(),
         actual_open_time: schedule.state.actual_open_time().map(timestamp),
-        actual_close_time: schedule.state.ended_at().map(timestamp),
+        actual_close_time: schedule.state.actual_close_time().map(timestamp),
         create_time: Some(timestamp(event.created_at)),
         update_time: Some(timestamp(schedule.updated_at)),
         version: schedule.version,
         paid_orders: schedule.state.paid_orders().map_or(proto::PaidOrders::Unspecified, proto_paid_orders).into(),
+        cancel_time: schedule.state.cancel_time().map(timestamp),
     }
 }
 

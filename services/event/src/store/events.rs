@@ -11,8 +11,8 @@ use std::time::Instant;
 use uuid::Uuid;
 
 /// The columns of a [`ScheduleRow`].
-const SCHEDULE: &str =
-    "id, state, opens_at_us, closes_at_us, opened_at_us, closed_at_us, refund_paid_orders, version, updated_us";
+const SCHEDULE: &str = "id, state, opens_at_us, closes_at_us, opened_at_us, closed_at_us, closed_before_cancel_us, \
+                        refund_paid_orders, version, updated_us";
 
 /// The states that this release knows.
 const STATES: [&str; 4] = ["SCHEDULED", "OPEN", "CLOSED", "CANCELLED"];
@@ -39,7 +39,9 @@ struct ScheduleRow {
     opens_at_us: i64,
     closes_at_us: i64,
     opened_at_us: Option<i64>,
+    /// When it was cancelled, or else when it closed.
     closed_at_us: Option<i64>,
+    closed_before_cancel_us: Option<i64>,
     refund_paid_orders: bool,
     version: i64,
     updated_us: i64,
@@ -272,15 +274,18 @@ async fn note_seen(
 
 /// Replaces the locked `before` by `after`. Fails if the row differs from `before`.
 pub async fn replace(conn: &mut MySqlConnection, before: &Schedule, after: &Schedule) -> Result<(), DbError> {
+    let (closed, cancelled) = (after.state.actual_close_time(), after.state.cancel_time());
     let changed = sqlx::query(
         "UPDATE events SET state = ?, opens_at_us = ?, closes_at_us = ?, opened_at_us = ?, closed_at_us = ?, \
-         refund_paid_orders = ?, due_at_us = ?, version = ?, updated_us = ? WHERE id = ? AND state = ? AND version = ?",
+         closed_before_cancel_us = ?, refund_paid_orders = ?, due_at_us = ?, version = ?, updated_us = ? \
+         WHERE id = ? AND state = ? AND version = ?",
     )
     .bind(after.state.as_str())
     .bind(after.times.open_time().micros())
     .bind(after.times.close_time().micros())
     .bind(after.state.actual_open_time().map(Timestamp::micros))
-    .bind(after.state.ended_at().map(Timestamp::micros))
+    .bind(cancelled.or(closed).map(Timestamp::micros))
+    .bind(cancelled.and(closed).map(Timestamp::micros))
     .bind(after.state.paid_orders() == Some(PaidOrders::Refund))
     .bind(after.due_at().map(Timestamp::micros))
     .bind(after.version)
@@ -340,21 +345,26 @@ impl ScheduleRow {
     fn state(&self) -> Result<State, DbError> {
         let actual_open_time = self.opened_at_us.map(Timestamp::from_micros);
         let ended_at = self.closed_at_us.map(Timestamp::from_micros);
-        match (self.state.as_str(), actual_open_time, ended_at) {
-            ("SCHEDULED", None, None) => Ok(State::Scheduled),
-            ("OPEN", Some(actual_open_time), None) => Ok(State::Open { actual_open_time }),
-            ("CLOSED", Some(actual_open_time), Some(actual_close_time)) => {
+        let closed_before = self.closed_before_cancel_us.map(Timestamp::from_micros);
+        match (self.state.as_str(), actual_open_time, ended_at, closed_before) {
+            ("SCHEDULED", None, None, None) => Ok(State::Scheduled),
+            ("OPEN", Some(actual_open_time), None, None) => Ok(State::Open { actual_open_time }),
+            ("CLOSED", Some(actual_open_time), Some(actual_close_time), None) => {
                 Ok(State::Closed { actual_open_time, actual_close_time })
             }
-            ("CANCELLED", actual_open_time, Some(cancel_time)) => {
+            // It closes only after it has opened.
+            ("CANCELLED", actual_open_time, Some(cancel_time), actual_close_time)
+                if actual_open_time.is_some() || actual_close_time.is_none() =>
+            {
                 let paid_orders = if self.refund_paid_orders { PaidOrders::Refund } else { PaidOrders::Keep };
-                Ok(State::Cancelled { actual_open_time, cancel_time, paid_orders })
+                Ok(State::Cancelled { actual_open_time, actual_close_time, cancel_time, paid_orders })
             }
             (state, ..) if !STATES.contains(&state) => {
                 Err(DbError::newer(format!("{} is {state}", EventId::from_uuid(self.id))))
             }
-            (state, actual_open_time, ended_at) => Err(DbError::inconsistent(format!(
-                "{} is {state}, opened at {actual_open_time:?}, ended at {ended_at:?}",
+            (state, actual_open_time, ended_at, closed_before) => Err(DbError::inconsistent(format!(
+                "{} is {state}, opened at {actual_open_time:?}, ended at {ended_at:?}, and closed before that at \
+                 {closed_before:?}",
                 EventId::from_uuid(self.id)
             ))),
         }

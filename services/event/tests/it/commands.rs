@@ -189,7 +189,8 @@ async fn a_cancelled_event_stays_cancelled_and_never_opens() -> Result<()> {
     .await?;
     let marker = create(&mut client, request("marker", LEAD, LEAD / 10)).await?;
     assert_eq!((cancelled.state(), cancelled.version), (EventState::Cancelled, 2));
-    assert!(cancelled.actual_close_time.is_some() && cancelled.actual_open_time.is_none());
+    assert!(cancelled.cancel_time.is_some());
+    assert_eq!((cancelled.actual_open_time, cancelled.actual_close_time), (None, None));
     assert_eq!(cancel(&mut client, &created.event_id).await?, cancelled);
 
     // The marker was to open no earlier, so the cancelled one had its chance.
@@ -217,12 +218,15 @@ async fn an_event_that_has_closed_is_cancelled_once_however_often_that_is_asked_
     assert!(answers.iter().all(|event| event == cancelled), "{answers:?}");
     assert_eq!((cancelled.state(), cancelled.version), (EventState::Cancelled, closed.version + 1));
     assert_eq!(cancelled.actual_open_time, closed.actual_open_time);
-    assert_ne!(cancelled.actual_close_time, closed.actual_close_time, "when it was cancelled");
+    assert_eq!(cancelled.actual_close_time, closed.actual_close_time, "when it did close");
+    assert!(closed.cancel_time.is_none());
+    assert!(micros(cancelled.cancel_time.as_ref())? >= now.micros(), "when it was cancelled");
 
     let refund = CancelEventRequest { event_id: event_id.clone(), paid_orders: PaidOrders::Refund.into() };
     let refunded = client.cancel_event(as_operator(refund)).await?.into_inner().event.context("an event")?;
     assert_eq!((refunded.paid_orders(), refunded.version), (PaidOrders::Refund, cancelled.version + 1));
-    assert_eq!(refunded.actual_close_time, cancelled.actual_close_time, "it was cancelled once");
+    assert_eq!(refunded.cancel_time, cancelled.cancel_time, "it was cancelled once");
+    assert_eq!(refunded.actual_close_time, closed.actual_close_time, "and had closed once");
     let cancellations = [4, 5].map(|version| ("stampede.message.v1.EventCancelled".to_owned(), version));
     let expected: Vec<_> = whole_sale().into_iter().chain(cancellations).collect();
     assert_eq!(messages(&db, &event_id).await?, expected);
