@@ -1,13 +1,19 @@
 //! Names that differ in little, and lists of rows with the same time.
 
 use super::{item, on_sale, wish};
-use crate::sale::{LONG, Sale, eur, in_us};
+use crate::{
+    sale::{LONG, Sale, eur, in_us},
+    sold::in_sql,
+};
+use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, MySqlPool};
 use stampede_proto::{
+    coupon::v1::{ClaimCouponRequest, ListCampaignsRequest, ListCouponsRequest},
     event::v1::{CreateEventRequest, Event, ListEventsRequest},
-    order::v1::ListOrdersRequest,
+    order::v1::{CancelOrderRequest, ListOrdersRequest, Order},
 };
 use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer};
+use stampede_vocab::OrderId;
 use std::collections::BTreeSet;
 use tonic::Code;
 
@@ -46,6 +52,33 @@ async fn case_26_names_that_differ_in_case_are_two_and_others_than_ascii_are_non
         let placed = sale.place_as(user, request_id, &[(0, 1)], "").await;
         let Err(refused) = placed else { panic!("case 26: {request_id:?} is taken for a name") };
         assert_eq!(refused.code(), Code::InvalidArgument, "case 26: {request_id:?}: {refused:?}");
+    }
+    let terms = later();
+    let mut events = BTreeSet::new();
+    for request_id in ["abc", "ABC", "abc"] {
+        let request = CreateEventRequest { request_id: request_id.to_owned(), ..terms.clone() };
+        let created = sale.mesh.event().create_event(as_operator(request)).await.unwrap().into_inner();
+        events.insert(created.event.unwrap().event_id);
+    }
+    assert_eq!(events.len(), 2, "case 26: the third is a repeat of the first");
+    what_is_done_once_is_repeated_under_its_very_name_alone(sale).await;
+}
+
+/// The name is stored and compared, where the id of what is created is made of the name.
+async fn what_is_done_once_is_repeated_under_its_very_name_alone(sale: &Sale) {
+    let user = buyer();
+    let order = sale.placed(user, &[(0, 1)], "").await;
+    // It is claimed under the name "claim".
+    let coupon = sale.claim(user).await;
+    for (by_another, cancel, claim) in [(false, "abc", "claim"), (true, "ABC", "CLAIM"), (false, "abc", "claim")] {
+        let request = CancelOrderRequest { order_id: order.order_id.clone(), request_id: cancel.to_owned() };
+        let cancelled = sale.mesh.order().cancel_order(as_buyer(user, request)).await.map(drop);
+        let request = ClaimCouponRequest { campaign_id: coupon.campaign_id.clone(), request_id: claim.to_owned() };
+        let claimed = sale.mesh.coupon().claim_coupon(as_buyer(user, request)).await.map(drop);
+        let expected = if by_another { Err(Code::FailedPrecondition) } else { Ok(()) };
+        for (name, answer) in [(cancel, cancelled), (claim, claimed)] {
+            assert_eq!(answer.map_err(|refused| refused.code()), expected, "case 26: {name}");
+        }
     }
 }
 
@@ -98,6 +131,13 @@ async fn whole(page_after: impl AsyncFn(String) -> (Vec<String>, String)) -> Vec
     panic!("case 25: a list does not end after {MOST_PAGES} pages");
 }
 
+/// Sets an order to the time of all rows, so that it stands before, after or at the edge of a page.
+async fn at_that_time(world: &World, order: &Order) {
+    let id: OrderId = order.order_id.parse().unwrap();
+    let sql = format!("UPDATE orders SET created_us = {ONE_TIME} WHERE id = {}", in_sql(id.as_bytes()));
+    run(world, Service::Order, sql).await;
+}
+
 async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
     let user = buyer();
     let mut orders = BTreeSet::new();
@@ -106,12 +146,22 @@ async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
         orders.insert(sale.place(user, &[(0, 1)], "").await.unwrap().order_id);
         events.insert(of_later(&sale.mesh).await.event_id);
     }
+    // Of a campaign of its own each.
+    let coupons = join_all((0..ROWS).map(|_| sale.claim(user))).await;
+    let campaigns: BTreeSet<String> = coupons.iter().map(|coupon| coupon.campaign_id.clone()).collect();
+    let coupons: BTreeSet<String> = coupons.into_iter().map(|coupon| coupon.coupon_id).collect();
     at_one_time(&sale.world, Service::Order, "orders").await;
     at_one_time(&sale.world, Service::Event, "events").await;
+    at_one_time(&sale.world, Service::Coupon, "campaigns").await;
+    at_one_time(&sale.world, Service::Coupon, "coupons").await;
     for page_size in [PAGE_SIZE, 1] {
         let listed = whole(async |page_token: String| {
-            // A newer row is inserted before each page.
-            sale.place(user, &[(0, 1)], "").await.unwrap();
+            // A newer row is inserted before each page, and before the long ones a row of the same time too.
+            let placed = sale.place(user, &[(0, 1)], "").await.unwrap();
+            if page_size > 1 {
+                at_that_time(&sale.world, &placed).await;
+                sale.place(user, &[(0, 1)], "").await.unwrap();
+            }
             let request = ListOrdersRequest { page_size, page_token, ..Default::default() };
             let page = sale.mesh.order().list_orders(as_buyer(user, request)).await.unwrap().into_inner();
             (page.orders.into_iter().map(|order| order.order_id).collect::<Vec<_>>(), page.next_page_token)
@@ -123,14 +173,28 @@ async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
             (page.events.into_iter().map(|event| event.event_id).collect::<Vec<_>>(), page.next_page_token)
         });
         assert_each_once("events", listed.await, &events);
+        let listed = whole(async |page_token: String| {
+            let request = ListCampaignsRequest { page_size, page_token };
+            let page = sale.mesh.coupon().list_campaigns(request).await.unwrap().into_inner();
+            (page.campaigns.into_iter().map(|campaign| campaign.campaign_id).collect::<Vec<_>>(), page.next_page_token)
+        });
+        assert_each_once("campaigns", listed.await, &campaigns);
+        let listed = whole(async |page_token: String| {
+            let request = ListCouponsRequest { page_size, page_token, campaign_id: String::new() };
+            let page = sale.mesh.coupon().list_coupons(as_buyer(user, request)).await.unwrap().into_inner();
+            (page.coupons.into_iter().map(|coupon| coupon.coupon_id).collect::<Vec<_>>(), page.next_page_token)
+        });
+        assert_each_once("coupons", listed.await, &coupons);
     }
 }
 
 /// An event that opens after the test, so that nothing else changes its row.
 async fn of_later(mesh: &Mesh) -> Event {
-    let times = (in_us(LONG), in_us(2 * LONG));
-    let request = CreateEventRequest { open_time: times.0, close_time: times.1, ..wish(item(eur(1_999), 10, 1)) };
-    mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap()
+    mesh.event().create_event(as_operator(later())).await.unwrap().into_inner().event.unwrap()
+}
+
+fn later() -> CreateEventRequest {
+    CreateEventRequest { open_time: in_us(LONG), close_time: in_us(2 * LONG), ..wish(item(eur(1_999), 10, 1)) }
 }
 
 /// Checks that every expected id is in the list exactly once.
