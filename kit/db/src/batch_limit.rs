@@ -1,20 +1,33 @@
-//! Shrinks the batches of a server that is too slow for them.
+//! Shrinks the batches of a server, or of a link, that is too slow for them.
 
 use crate::DbError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How much one transaction may write: less after time-outs, until the server is faster again. Without it a batch that
-/// takes longer than the time-out would be tried for ever.
+/// How much one transaction may write, or one read may ask for: less after time-outs, until the server is faster again.
+/// Without it a batch that takes longer than the time-out would be tried for ever.
 #[derive(Debug)]
 pub struct BatchLimit {
     now: AtomicUsize,
     most: usize,
+    /// How many good passes in a row double the limit; `None` if it grows by a quarter after each.
+    doubled_after: Option<usize>,
+    /// Good passes since the limit last changed.
+    good_passes: AtomicUsize,
 }
 
 impl BatchLimit {
-    /// Returns a limit that begins with `most`, at least 1, and is never more.
+    /// Returns a limit that begins with `most`, at least 1, and is never more. It grows by a quarter after each batch
+    /// that was in time.
     pub const fn up_to(most: usize) -> Self {
-        Self { now: AtomicUsize::new(most), most }
+        Self { now: AtomicUsize::new(most), most, doubled_after: None, good_passes: AtomicUsize::new(0) }
+    }
+
+    /// Returns the same limit, but doubled only after so many good passes in a row: batches that were in time. For work
+    /// in which a batch that is too large costs what the ones before it have reached: with some good ones before each
+    /// attempt it makes progress, however slow the server is.
+    #[must_use]
+    pub fn doubled_after(self, good_passes: usize) -> Self {
+        Self { doubled_after: Some(good_passes), ..self }
     }
 
     /// Returns the limit of the next batch, at least 1.
@@ -22,19 +35,33 @@ impl BatchLimit {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Notes that a batch was written. The limit grows slowly, so that a slow server does not time out at every other
+    /// Notes that a batch ended in time. The limit grows slowly, so that a slow server does not time out at every other
     /// batch.
     pub fn succeeded(&self) {
-        let now = self.get();
-        self.now.store((now + now / 4 + 1).min(self.most), Ordering::Relaxed);
+        let (now, passes) = (self.get(), self.good_passes.fetch_add(1, Ordering::Relaxed) + 1);
+        match self.doubled_after {
+            None => self.set(now + now / 4 + 1),
+            Some(enough) if passes >= enough => self.set(now * 2),
+            Some(_) => {}
+        }
     }
 
     /// Notes that a batch of this size failed: after a time-out the next one is half of it. Any other error is no
     /// matter of size.
     pub fn failed(&self, tried: usize, error: &DbError) {
         if matches!(error, DbError::TimedOut { .. }) {
-            self.now.store((tried / 2).max(1), Ordering::Relaxed);
+            self.too_large(tried);
         }
+    }
+
+    /// Notes that a batch of this size took too long, whatever ended it: the next one is half of it.
+    pub fn too_large(&self, tried: usize) {
+        self.set(tried / 2);
+    }
+
+    fn set(&self, limit: usize) {
+        self.now.store(limit.min(self.most).max(1), Ordering::Relaxed);
+        self.good_passes.store(0, Ordering::Relaxed);
     }
 }
 
@@ -57,6 +84,12 @@ mod tests {
             tried
         };
         (0..batches).map(next).collect()
+    }
+
+    fn pass(limit: &BatchLimit, times: usize) {
+        for _ in 0..times {
+            limit.succeeded();
+        }
     }
 
     #[test]
@@ -87,5 +120,36 @@ mod tests {
             limit.failed(250, &error);
             assert_eq!(limit.get(), 250, "{error}");
         }
+    }
+
+    #[test]
+    fn one_that_is_doubled_shrinks_to_one_and_grows_back_to_the_most() {
+        let limit = BatchLimit::up_to(1_000).doubled_after(4);
+        let mut halved = vec![limit.get()];
+        for _ in 0..11 {
+            limit.too_large(limit.get());
+            halved.push(limit.get());
+        }
+        assert_eq!(halved, [1_000, 500, 250, 125, 62, 31, 15, 7, 3, 1, 1, 1]);
+        for doubled in [2, 4, 8, 16, 32, 64, 128, 256, 512, 1_000, 1_000] {
+            pass(&limit, 4);
+            assert_eq!(limit.get(), doubled);
+        }
+    }
+
+    #[test]
+    fn one_good_pass_does_not_bring_back_the_size_that_was_too_large() {
+        let limit = BatchLimit::up_to(1_000).doubled_after(4);
+        limit.too_large(1_000);
+        for passes in 1..4 {
+            pass(&limit, 1);
+            assert_eq!(limit.get(), 500, "after {passes} good passes");
+        }
+        // The count begins anew after a failure.
+        limit.too_large(500);
+        pass(&limit, 1);
+        assert_eq!(limit.get(), 250);
+        pass(&limit, 3);
+        assert_eq!(limit.get(), 500);
     }
 }

@@ -36,12 +36,12 @@ pub struct ReadRequest<'a> {
     /// Rows that have appeared in these gaps.
     pub gaps: &'a [Gap],
     /// Most rows that are read from gaps: a large transaction may fill many.
-    pub most_filled: u32,
+    pub most_filled: usize,
     /// The ids, without rows, that are in these ranges now.
     pub covers: &'a [Gap],
     /// The first `limit` rows after this id.
     pub after: u64,
-    pub limit: u32,
+    pub limit: usize,
 }
 
 /// The rows that were read, each list ordered by id.

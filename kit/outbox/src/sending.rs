@@ -3,13 +3,9 @@
 //! It waits for acknowledgements as long as it holds the lease: a slow Kafka makes it slow. Messages in flight are
 //! dropped, and sent again by the next holder, only when the lease is lost.
 
-mod page;
 mod read;
 
-use self::{
-    page::PageSize,
-    read::{CHECKED, Deferred},
-};
+use self::read::{CHECKED, Deferred};
 use crate::{
     append::hash,
     flow::{Flow, Item},
@@ -23,7 +19,7 @@ use crate::{
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use rdkafka::error::KafkaError;
-use stampede_db::{Database, DbError};
+use stampede_db::{BatchLimit, Database, DbError};
 use stampede_kafka::{Purging, partition_of};
 use stampede_vocab::Linger;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -46,6 +42,13 @@ const POLL_INTERVAL_ALONE: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(200);
 /// Time between two log lines about a broken Kafka client.
 const BROKEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Most rows after the cursor, and most rows from gaps, in one read: fewer over a link that is too slow for them all.
+const ROUND_ROWS: usize = 1_000;
+/// Most waiting messages that are read again in one read.
+const ROUND_RETRIES: usize = 500;
+/// How many full reads in a row must end in time before the next ones ask for twice as many rows: a read that ends too
+/// late costs the progress since the last floors. With some good reads before each attempt the floors go up.
+const GOOD_READS: usize = 4;
 /// Longest time to send what is left when the process stops: well within its drain, even if Kafka does not answer.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -64,7 +67,8 @@ pub struct Sending {
     purging: Option<Purging>,
     flow: Flow,
     reading: Reading,
-    page: PageSize,
+    /// Most rows after the cursor, and most rows from gaps, in one read.
+    page: BatchLimit,
     /// Rows that wait until all gaps have been read.
     deferred: Option<Deferred>,
     woken: Arc<Notify>,
@@ -120,7 +124,7 @@ impl Sending {
             purging: None,
             flow: Flow::new(1),
             reading: Reading::default(),
-            page: PageSize::default(),
+            page: BatchLimit::up_to(ROUND_ROWS).doubled_after(GOOD_READS),
             deferred: None,
             woken,
             shared,
@@ -381,13 +385,13 @@ impl Sending {
             self.purged().await;
         }
         let (db, until) = (self.db.clone(), self.seen.valid_until);
-        let (most, most_retries) = (self.page.rows() as usize, self.page.retries());
+        let (most, most_retries) = (self.page.get(), self.most_retries());
         let read = db.in_time("read_outbox", Box::pin(self.read(&mut conn)));
         // A read that ends after the leases have expired is of no use.
         let read = timeout_at(until, read).await.unwrap_or(Err(DbError::BrokenOff("read_outbox")));
         if matches!(read, Err(DbError::TimedOut { .. } | DbError::BrokenOff(_))) {
             // Everything is read again: as many rows would take too long again.
-            self.page.shrink();
+            self.page.too_large(most);
         }
         let read = read?;
         self.session.keep(conn);
@@ -395,7 +399,7 @@ impl Sending {
         let read = answer.next.len() + ready.len();
         let is_page_full = answer.next.len() >= most;
         if is_page_full {
-            self.page.grow();
+            self.page.succeeded();
         }
         let is_behind = is_page_full || answer.filled.len() >= most || self.deferred.is_some();
         let has_taken_all_it_may = ready.len() >= most_retries;
@@ -404,6 +408,11 @@ impl Sending {
         }
         // Not if the queue of the producer is full.
         Ok(Round { read, is_full: is_behind || (has_taken_all_it_may && self.has_ready()) })
+    }
+
+    /// Most waiting messages that are read again in the next read.
+    fn most_retries(&self) -> usize {
+        ROUND_RETRIES.min(self.page.get())
     }
 
     /// Notes the rows that were read. Returns those to be sent, ordered by id.

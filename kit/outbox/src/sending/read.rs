@@ -66,10 +66,10 @@ impl Sending {
         let gaps = self.reading.gaps.cover(from, after, MAX_RANGES);
         let has_more_in_them = self.reading.gaps.count() > MAX_RANGES;
         let (gaps, covers) = if has_more_in_them { (Vec::new(), gaps) } else { (gaps, Vec::new()) };
-        let most_filled = self.page.rows();
-        let limit = if deferred.is_none() && self.flow.waiting() < MAX_WAITING { self.page.rows() } else { 0 };
+        let most_filled = self.page.get();
+        let limit = if deferred.is_none() && self.flow.waiting() < MAX_WAITING { most_filled } else { 0 };
         let may_send = self.purging.is_none();
-        let ready = if may_send { self.flow.take_ready(self.page.retries(), Instant::now()) } else { Vec::new() };
+        let ready = if may_send { self.flow.take_ready(self.most_retries(), Instant::now()) } else { Vec::new() };
         let ids: Vec<u64> = ready.iter().map(|item| item.id).collect();
         let request = ReadRequest { own: &own, ids: &ids, gaps: &gaps, most_filled, covers: &covers, after, limit };
         let mut answer = rows::read(conn, &request).await?;
@@ -90,18 +90,18 @@ impl Sending {
         own: &[u16],
         ReadResult { filled, covered, .. }: &mut ReadResult,
     ) -> Result<Option<u64>, DbError> {
-        let most_filled = self.page.rows();
+        let most_filled = self.page.get();
         let mut ids = std::mem::take(covered);
         let mut read_to = if ids.len() >= COVERED as usize { ids.last().copied() } else { None };
         ids.retain(|id| self.reading.gaps.has(*id));
-        if ids.len() >= most_filled as usize {
-            ids.truncate(most_filled as usize);
+        if ids.len() >= most_filled {
+            ids.truncate(most_filled);
             read_to = ids.last().copied();
         }
         if !ids.is_empty() {
             let request = ReadRequest { own, ids: &ids, gaps: &[], most_filled, covers: &[], after: 0, limit: 0 };
             *filled = rows::read(conn, &request).await?.by_id;
-        } else if filled.len() >= most_filled as usize {
+        } else if filled.len() >= most_filled {
             read_to = filled.last().map(|row| row.id);
         }
         Ok(read_to)

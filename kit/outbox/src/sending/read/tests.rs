@@ -100,7 +100,7 @@ async fn a_read_that_does_not_end_in_time_asks_for_half_as_many_rows_the_next_ti
     let mut sending = sending(Database::connect(proxy.url(), config).await.unwrap());
     let later = Instant::now() + Duration::from_secs(600);
     sending.seen.valid_until = later;
-    assert_eq!(sending.try_round().await.unwrap().read, 1_000);
+    assert_eq!((sending.try_round().await.unwrap().read, sending.most_retries()), (1_000, 500));
 
     // The leases end before the read does.
     proxy.freeze_now();
@@ -118,4 +118,5 @@ async fn a_read_that_does_not_end_in_time_asks_for_half_as_many_rows_the_next_ti
     proxy.thaw();
     let halved = sending.try_round().await.unwrap();
     assert_eq!((halved.read, halved.is_full), (250, true), "all is read again, from the floors on");
+    assert_eq!(sending.most_retries(), 250, "no more are sent again at a time than are read");
 }
