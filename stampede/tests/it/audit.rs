@@ -3,6 +3,7 @@
 use crate::{
     breaks::{BREAKS, Break, GUARDS, Id},
     message_breaks::MESSAGE_BREAKS,
+    money_breaks::MONEY_BREAKS,
     sale::{Audit, LONG, Sale, audit_command},
     sold::{AT_ONCE, Sold},
 };
@@ -53,7 +54,7 @@ async fn assert_holds(sold: &Sold) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_promise_broken_by_hand_is_named() {
-    let all: Vec<&Break> = BREAKS.iter().chain(MESSAGE_BREAKS).collect();
+    let all: Vec<&Break> = BREAKS.iter().chain(MONEY_BREAKS).chain(MESSAGE_BREAKS).collect();
     // An audit mostly waits for the servers, so those of two sales run side by side.
     let (some, others) = all.split_at(all.len() / 2);
     tokio::join!(are_named(some), are_named(others));
@@ -63,7 +64,8 @@ async fn each_promise_broken_by_hand_is_named() {
 #[test]
 fn each_check_has_been_seen_to_fail() {
     let checks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/src/audit/checks");
-    let broken: HashSet<&str> = BREAKS.iter().flat_map(|one| one.named).map(|(_, what, _)| *what).collect();
+    let breaks = BREAKS.iter().chain(MONEY_BREAKS);
+    let broken: HashSet<&str> = breaks.flat_map(|one| one.named).map(|(_, what, _)| *what).collect();
     let mut found = 0;
     for file in fs::read_dir(checks).unwrap() {
         let text = fs::read_to_string(file.unwrap().path()).unwrap();

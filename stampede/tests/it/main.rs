@@ -26,6 +26,7 @@ mod load_tools;
 mod lost_notices;
 mod message_breaks;
 mod messages;
+mod money_breaks;
 mod moved_sale;
 mod parked_payments;
 mod prepare;
