@@ -25,7 +25,7 @@ use stampede_lua::{
 };
 use stampede_status::{Problem, Reason};
 use stampede_vocab::OrderId;
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Shortest retry delay of a refusal.
 const LEAST_RETRY: Duration = Duration::from_secs(1);
@@ -54,16 +54,33 @@ pub struct Actor<'a> {
     pub placing: Option<OrderId>,
 }
 
-impl Actor<'_> {
+impl<'a> Actor<'a> {
     /// Returns the key of the limits of this kind; `None` if it is unknown.
-    ///
-    /// That of an order has its caller too: whether the order is theirs is not known yet, and a stranger must not use
-    /// up the acts of its buyer.
-    fn subject(&self, by: By) -> Option<String> {
-        match by {
-            By::Order => Some(format!("{}/{}", self.token?, self.order?)),
-            By::Token => self.token.map(str::to_owned),
-            By::Address => self.block.map(|block| block.to_string()),
+    fn subject(&self, by: By) -> Option<Subject<'a>> {
+        Some(match by {
+            By::Order => Subject::Order(self.token?, self.order?),
+            By::Token => Subject::Token(self.token?),
+            By::Address => Subject::Address(self.block?),
+        })
+    }
+}
+
+/// The key of the limits of one kind.
+#[derive(Debug, Clone, Copy)]
+enum Subject<'a> {
+    /// An order, for its caller: whether the order is theirs is not known yet, and a stranger must not use up the acts
+    /// of its buyer.
+    Order(&'a str, OrderId),
+    Token(&'a str),
+    Address(Block),
+}
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Order(token, order) => write!(f, "{token}/{order}"),
+            Self::Token(token) => f.write_str(token),
+            Self::Address(block) => write!(f, "{block}"),
         }
     }
 }
@@ -84,7 +101,7 @@ impl Acts {
             return Ok(());
         }
         let buckets: Vec<_> =
-            bounds(act, actor).map(|(by, rate, subject)| self.bucket(act, by, rate, &subject, actor.placing)).collect();
+            bounds(act, actor).map(|(by, rate, subject)| self.bucket(act, by, rate, subject, actor.placing)).collect();
         if buckets.is_empty() {
             return Ok(());
         }
@@ -102,7 +119,7 @@ impl Acts {
         Err(self.refuse(act, by, wait, detail))
     }
 
-    fn bucket(&self, act: Act, by: By, rate: Rate, subject: &str, placing: Option<OrderId>) -> Bucket {
+    fn bucket(&self, act: Act, by: By, rate: Rate, subject: Subject<'_>, placing: Option<OrderId>) -> Bucket {
         let keys = self.redis.keys();
         let bucket = Bucket::new(keys, subject, act.name(), self.times(rate.burst), rate.interval / self.factor);
         match (placing, rules::most_open(by)) {
@@ -125,7 +142,7 @@ impl Acts {
 
 /// Returns the limits of an act, the narrowest first: a caller over their own limit does not use up that of their
 /// address.
-fn bounds(act: Act, actor: &Actor<'_>) -> impl Iterator<Item = (By, Rate, String)> {
+fn bounds<'a>(act: Act, actor: &Actor<'a>) -> impl Iterator<Item = (By, Rate, Subject<'a>)> {
     let rule = act.rule();
     By::NARROWEST_FIRST.into_iter().filter_map(move |by| Some((by, rule.of(by)?, actor.subject(by)?)))
 }
