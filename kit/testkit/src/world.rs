@@ -41,9 +41,15 @@ pub async fn connect(url: &str) -> Result<Database> {
 }
 
 fn has_leaders(admin: &AdminClient<DefaultClientContext>, topic: &str, partitions: i32) -> bool {
-    let Ok(metadata) = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5)) else { return false };
-    let found = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
-    found.len() == partitions.unsigned_abs() as usize && found.iter().all(|partition| partition.leader() >= 0)
+    leaders(admin, topic) == usize::try_from(partitions).ok()
+}
+
+/// Returns how many partitions of a topic have a leader, none if there is no such topic; `None` if Kafka does not
+/// answer.
+fn leaders(admin: &AdminClient<DefaultClientContext>, topic: &str) -> Option<usize> {
+    let metadata = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
+    let partitions = metadata.topics().first()?.partitions();
+    Some(partitions.iter().filter(|partition| partition.leader() >= 0).count())
 }
 
 /// Reads a variable that `cargo xtask test` sets.
@@ -124,7 +130,8 @@ impl World {
         Ok(())
     }
 
-    /// Deletes the topic of a service with all that is in it, and makes it anew.
+    /// Deletes the topic of a service with all that is in it, and makes it anew. What is written from then on is in the
+    /// new one.
     pub async fn remake_topic(&self, service: Service) -> Result<()> {
         let name = service.topic(self.topic_prefix());
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
@@ -132,7 +139,12 @@ impl World {
         for result in admin.delete_topics(&[name.as_str()], &options).await? {
             result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
         }
-        // The broker may not be done with the old one yet.
+        // The controller has deleted it, and the broker may still take and count records of the old one.
+        eventually("the old topic is gone", || {
+            let known = leaders(&admin, &name);
+            async move { (known == Some(0)).then_some(()) }
+        })
+        .await;
         eventually("the topic is recreated", || async {
             let topic = NewTopic::new(&name, TOPIC_PARTITIONS, TopicReplication::Fixed(1));
             let made = admin.create_topics(&[topic], &options).await.ok()?;
