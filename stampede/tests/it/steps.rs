@@ -86,7 +86,7 @@ pub const STEPS: &[Step] = &[
     writes(Event, "EventClosed", Scheduled, &["EventClosed"]),
     writes(Event, "EventCancelled", Scheduled, &["EventCancelled"]),
     takes(Inventory, "EventScheduled", Scheduled, &["INSERT INTO stock "]),
-    takes(Inventory, "EventCancelled", Scheduled, &["UPDATE stock s JOIN "]),
+    takes(Inventory, "EventCancelled", Scheduled, &[" SET s.closes_at_us = LEAST("]),
     takes(Order, "EventCancelled", Scheduled, &["INSERT INTO cancelled_events "]),
 
     writes(Coupon, "CouponsIssued", Claimed, &["CouponsIssued"]),
