@@ -1,19 +1,23 @@
 //! A sale in which every step fails at each point of its transaction, and after which every message is published again.
 //! It ends as it would have without, and stays so.
 //!
+//! The audit proves nothing while something moves: it reads each table at another time, and an order on its way is a
+//! breach. So the sale goes on in stages, each as far as it goes by itself. At the end of each, once its steps have all
+//! failed, been done again and come to rest, the audit runs.
+//!
 //! A transaction that is broken off looks like the death of its process to the database, and the process does nothing
 //! after it. The process itself goes on, so that all steps fail in one sale; in `faults.rs` processes die.
 
 use crate::{
     history::{History, Repetition, kept},
     sale::{LONG, Sale, eur, fresh, in_us},
-    steps::{STEPS, Step, Way},
+    steps::{STEPS, Stage, Step, Way},
     transactions,
 };
 use sqlx::MySqlPool;
 use stampede_proto::{
     coupon::v1::{Coupon, CouponState},
-    event::v1::{CancelEventRequest, CreateEventRequest, Event, Gift, NewItem},
+    event::v1::{CancelEventRequest, CreateEventRequest, Event, EventState, Gift, NewItem},
     inventory::v1::GetStockRequest,
     order::v1::{CancelOrderRequest, Order, OrderState, PayOrderRequest, RefundOrderRequest},
 };
@@ -21,7 +25,7 @@ use stampede_testkit::{
     Break, BreakAt, MeshBuilder, Process, Proxy, Service, World, as_buyer, as_operator, buyer, eventually, heavy,
 };
 use stampede_vocab::{CouponId, OrderId, PaymentId, RequestId, Timestamp, UserId};
-use std::{collections::BTreeMap, future::ready, rc::Rc, time::Duration};
+use std::{cell::OnceCell, collections::BTreeMap, fmt, future::ready, rc::Rc, time::Duration};
 use tokio::task::{JoinSet, LocalSet};
 use tonic::{Code, Status};
 
@@ -33,6 +37,8 @@ const PLACE: &str = "place";
 const KETTLE: usize = 0;
 /// The first item of which there is one unit; there is one such item for each point.
 const RARITY: usize = 1;
+/// Time until an event opens that is created in the middle of the sale.
+const OPENS_IN: Duration = Duration::from_secs(2);
 
 /// The sale, and the proxy between each service and its database.
 struct Stand {
@@ -40,23 +46,33 @@ struct Stand {
     proxies: BTreeMap<Service, Proxy>,
     orders: MySqlPool,
     ledger: MySqlPool,
+    /// The event that is to be cancelled.
+    scheduled: OnceCell<String>,
 }
 
 /// A step that is to fail.
 struct Broken {
     step: &'static Step,
     at: BreakAt,
+    /// Those of the step, with the ids of its order.
+    marks: Vec<String>,
     by: Break,
 }
 
-/// A buyer whose order takes one path, and fails at one point of each step on it.
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} fails at its {:?}, by {:?}", self.step, self.at, self.marks)
+    }
+}
+
+/// A buyer whose order goes one way, and fails at one point of each step on it.
 struct Traveller {
     way: Way,
     at: BreakAt,
     item: usize,
     user: UserId,
     order: OrderId,
-    coupon: Option<Coupon>,
+    coupon: OnceCell<Coupon>,
 }
 
 fn hex(id: &[u8]) -> String {
@@ -100,17 +116,25 @@ fn new_event(opens_in: Duration, closes_in: Duration, items: Vec<NewItem>) -> Cr
 }
 
 impl Traveller {
-    async fn new(sale: &Sale, way: Way, at: BreakAt, item: usize) -> Self {
+    fn new(way: Way, at: BreakAt, item: usize) -> Self {
         let user = buyer();
-        let coupon = if way.has_coupon() { Some(sale.claim(user).await) } else { None };
         let order = OrderId::derive(user, &RequestId::parse(PLACE).unwrap());
-        Self { way, at, item, user, order, coupon }
+        Self { way, at, item, user, order, coupon: OnceCell::new() }
+    }
+
+    /// One for each way and point.
+    fn all() -> Vec<Rc<Self>> {
+        let of_point = |(number, at): (usize, BreakAt)| {
+            let item = |way: Way| if way == Way::Rejected { RARITY + number } else { KETTLE };
+            Way::OF_ORDERS.map(|way| Rc::new(Self::new(way, at, item(way))))
+        };
+        POINTS.into_iter().enumerate().flat_map(of_point).collect()
     }
 
     /// The mark with the ids of this order.
     fn named(&self, mark: &str) -> String {
         let payment = PaymentId::derive(self.order);
-        let coupon = self.coupon.as_ref().map(|coupon| coupon.coupon_id.parse::<CouponId>().unwrap());
+        let coupon = self.coupon.get().map(|coupon| coupon.coupon_id.parse::<CouponId>().unwrap());
         mark.replace("{order}", &self.order.to_string())
             .replace("{order_hex}", &hex(self.order.as_bytes()))
             .replace("{payment}", &payment.to_string())
@@ -142,42 +166,62 @@ impl Stand {
         let (orders, ledger) = (pool(&world, Service::Order).await, pool(&world, Service::Inventory).await);
         let sale = Sale { world, mesh, event };
         sale.until_open((RARITY, 2)).await;
-        Self { sale, proxies, orders, ledger }
+        Self { sale, proxies, orders, ledger, scheduled: OnceCell::new() }
     }
 
-    /// Makes every step of this path fail at this point, once.
-    fn break_off(&self, way: Way, at: BreakAt, named: impl Fn(&str) -> String) -> Vec<Broken> {
-        let of_way = STEPS.iter().filter(|step| step.way == way);
-        let broken = |step: &'static Step| {
-            let marks: Vec<String> = step.marks.iter().map(|mark| named(mark)).collect();
-            Broken { step, at, by: self.proxies[&step.service].break_off(&marks, at) }
-        };
-        of_way.map(broken).collect()
+    /// Makes every step of this stage fail once at each point: for the order that goes its way and fails there, or for
+    /// whatever comes first if no order goes it. Not earlier: other stages write some of the same texts.
+    fn break_off(&self, stage: Stage, travellers: &[Rc<Traveller>]) -> Vec<Broken> {
+        let steps = STEPS.iter().filter(|step| step.stage == stage);
+        let points = steps.flat_map(|step| POINTS.map(|at| (step, at)));
+        points.map(|(step, at)| self.break_off_at(step, at, travellers)).collect()
     }
 
-    /// Makes every step of this path fail at each point: its mark names no order.
-    fn break_off_everywhere(&self, way: Way) -> Vec<Broken> {
-        POINTS.into_iter().flat_map(|at| self.break_off(way, at, str::to_owned)).collect()
+    fn break_off_at(&self, step: &'static Step, at: BreakAt, travellers: &[Rc<Traveller>]) -> Broken {
+        let traveller = travellers.iter().find(|who| (who.way, who.at) == (step.way, at));
+        let named = |mark: &str| traveller.map_or_else(|| mark.to_owned(), |who| who.named(mark));
+        let marks: Vec<String> = step.marks.iter().map(|mark| named(mark)).collect();
+        let by = self.proxies[&step.service].break_off(&marks, at);
+        Broken { step, at, marks, by }
     }
 
-    /// An event opens and closes, and another one is cancelled.
-    async fn events(&self) {
-        let lamp = || vec![item("a lamp", 1, 1, None)];
-        // Its creation fails as well, and is repeated until it is done: before it would open. The orders take longer.
-        self.create(new_event(Duration::from_secs(5), Duration::from_secs(6), lamp())).await;
-        let event_id = self.create(new_event(Duration::from_secs(300), LONG, lamp())).await.event_id;
+    /// An event is created and then cancelled, another one opens, and a third one closes.
+    async fn events(&self, stage: Stage) {
+        match stage {
+            Stage::Claim => {}
+            Stage::Place => self.schedule().await,
+            Stage::End => self.cancel_event().await,
+            Stage::Pay => self.event_becomes(EventState::Open, LONG).await,
+            Stage::Refund => self.event_becomes(EventState::Closed, OPENS_IN + Duration::from_secs(1)).await,
+        }
+    }
+
+    async fn schedule(&self) {
+        let lamp = vec![item("a lamp", 1, 1, None)];
+        let event_id = self.create(new_event(Duration::from_secs(300), LONG, lamp)).await.event_id;
         eventually("the event is staged", || async {
             let request = GetStockRequest { event_id: event_id.clone() };
             let stocks = self.sale.mesh.inventory().get_stock(as_operator(request)).await.ok()?.into_inner().stocks;
             (!stocks.is_empty()).then_some(())
         })
         .await;
-        let request = CancelEventRequest { event_id, paid_orders: 0 };
+        self.scheduled.set(event_id).unwrap();
+    }
+
+    async fn cancel_event(&self) {
+        let request = CancelEventRequest { event_id: self.scheduled.get().unwrap().clone(), paid_orders: 0 };
         persistently("an event is cancelled", || {
             let (mut api, request) = (self.sale.mesh.event(), request.clone());
             async move { api.cancel_event(as_operator(request)).await }
         })
         .await;
+    }
+
+    /// Creates an event, and waits for its time: an audit meanwhile would find it late, or moving.
+    async fn event_becomes(&self, state: EventState, closes_in: Duration) {
+        let lamp = vec![item("a lamp", 1, 1, None)];
+        let event = self.create(new_event(OPENS_IN, closes_in, lamp)).await;
+        self.sale.until_event(&event.event_id, state).await;
     }
 
     async fn create(&self, request: CreateEventRequest) -> Event {
@@ -188,52 +232,66 @@ impl Stand {
         created.await.into_inner().event.unwrap()
     }
 
-    async fn travel(&self, who: &Traveller) {
-        let order = self.place(who).await;
-        match who.way {
-            Way::Refunded => {
-                self.pay(who, "pm_card_ok").await;
-                self.sale.until(who.user, &order, OrderState::Fulfilled).await;
-                self.coupon_is(who, CouponState::Used).await;
-                self.refund(who, &order).await;
-                self.coupon_is(who, CouponState::Issued).await;
-            }
-            Way::Declined => {
-                self.pay(who, "pm_card_declined").await;
-                self.sale.until(who.user, &order, OrderState::AwaitingPayment).await;
-                self.pay(who, "pm_card_ok").await;
-                self.sale.until(who.user, &order, OrderState::Fulfilled).await;
-            }
-            Way::Cancelled => {
+    /// Does what the buyer or the operator does in this stage, and waits for its outcome.
+    async fn travel(&self, who: &Traveller, stage: Stage) {
+        match (stage, who.way) {
+            (Stage::Claim, way) if way.has_coupon() => self.claim(who).await,
+            (Stage::Place, _) => self.place(who).await,
+            (Stage::End, Way::Cancelled) => {
                 self.cancel(who).await;
                 self.coupon_is(who, CouponState::Issued).await;
             }
-            Way::Expired => {
+            (Stage::End, Way::Expired) => {
                 self.time_is_over(who).await;
-                self.sale.until(who.user, &order, OrderState::Expired).await;
+                self.until(who, OrderState::Expired).await;
                 self.coupon_is(who, CouponState::Issued).await;
             }
-            Way::Late => {
-                self.pay_late(who, &order).await;
-                self.sale.until(who.user, &order, OrderState::Fulfilled).await;
-                // A late payment that was refunded has other messages to repeat than one that was not.
-                if who.at != BreakAt::Write {
-                    self.refund(who, &order).await;
-                }
+            (Stage::Pay, Way::Refunded) => {
+                self.pay(who, "pm_card_ok").await;
+                self.until(who, OrderState::Fulfilled).await;
+                self.coupon_is(who, CouponState::Used).await;
             }
-            Way::Rejected => {
-                self.pay_late(who, &order).await;
-                self.sale.until(who.user, &order, OrderState::Refunded).await;
+            (Stage::Pay, Way::Declined) => {
+                self.pay(who, "pm_card_declined").await;
+                self.until(who, OrderState::AwaitingPayment).await;
             }
-            Way::Scheduled | Way::Claimed => unreachable!("no order goes this way"),
+            (Stage::Pay, Way::Late) => {
+                self.pay_late(who).await;
+                self.until(who, OrderState::Fulfilled).await;
+            }
+            (Stage::Pay, Way::Rejected) => {
+                self.pay_late(who).await;
+                self.until(who, OrderState::Refunded).await;
+            }
+            (Stage::Refund, Way::Refunded) => {
+                self.refund(who).await;
+                self.coupon_is(who, CouponState::Issued).await;
+            }
+            (Stage::Refund, Way::Declined) => {
+                self.pay(who, "pm_card_ok").await;
+                self.until(who, OrderState::Fulfilled).await;
+            }
+            // A late payment that was refunded has other messages to repeat than one that was not.
+            (Stage::Refund, Way::Late) if who.at != BreakAt::Write => self.refund(who).await,
+            _ => {}
         }
     }
 
-    async fn place(&self, who: &Traveller) -> Order {
+    async fn claim(&self, who: &Traveller) {
+        let coupon = self.sale.claim(who.user).await;
+        who.coupon.set(coupon).unwrap();
+    }
+
+    async fn place(&self, who: &Traveller) {
         let lines = [(who.item, 1)];
-        let coupon_id = who.coupon.as_ref().map_or("", |coupon| coupon.coupon_id.as_str());
+        let coupon_id = who.coupon.get().map_or("", |coupon| coupon.coupon_id.as_str());
         let place = || self.sale.place_as(who.user, PLACE, &lines, coupon_id);
-        persistently("an order is placed", place).await
+        persistently("an order is placed", place).await;
+    }
+
+    async fn until(&self, who: &Traveller, state: OrderState) {
+        let order = Order { order_id: who.order.to_string(), ..Order::default() };
+        self.sale.until(who.user, &order, state).await;
     }
 
     async fn pay(&self, who: &Traveller, card: &str) {
@@ -255,25 +313,25 @@ impl Stand {
         .await;
     }
 
-    async fn refund(&self, who: &Traveller, order: &Order) {
+    async fn refund(&self, who: &Traveller) {
         let request = RefundOrderRequest { order_id: who.order.to_string(), request_id: "refund".to_owned() };
         persistently("an order is refunded", || {
             let (mut api, request) = (self.sale.mesh.order(), as_operator(request.clone()));
             async move { api.refund_order(request).await }
         })
         .await;
-        self.sale.until(who.user, order, OrderState::Refunded).await;
+        self.until(who, OrderState::Refunded).await;
     }
 
     /// Pays in time, and delays the storage of the answer until the order has expired and its units are released, or
     /// sold to somebody else.
-    async fn pay_late(&self, who: &Traveller, order: &Order) {
+    async fn pay_late(&self, who: &Traveller) {
         let marks = ["PaymentApproved".to_owned(), PaymentId::derive(who.order).to_string()];
         let late = self.proxies[&Service::Payment].keep_breaking(&marks, BreakAt::Write);
         self.pay(who, "pm_card_ok").await;
         eventually("the provider has the money", || ready((late.count() > 0).then_some(()))).await;
         self.time_is_over(who).await;
-        self.sale.until(who.user, order, OrderState::Expired).await;
+        self.until(who, OrderState::Expired).await;
         eventually("the units are back", || async { self.are_units_back(who).await.then_some(()) }).await;
         if who.way == Way::Rejected {
             let (other, lines) = (buyer(), [(who.item, 1)]);
@@ -297,58 +355,63 @@ impl Stand {
     }
 
     async fn coupon_is(&self, who: &Traveller, state: CouponState) {
-        self.sale.until_coupon(who.user, who.coupon.as_ref().unwrap(), state).await;
+        self.sale.until_coupon(who.user, who.coupon.get().unwrap(), state).await;
     }
 }
 
-/// Runs everything at once, with each step failing at each point. Returns the steps that were to fail.
-async fn everything_fails(stand: &Rc<Stand>) -> Vec<Broken> {
-    // Claims, then the rest: a claim writes the same texts as the return of its coupon.
-    let mut broken = stand.break_off_everywhere(Way::Claimed);
-    let mut travellers = Vec::new();
-    for (number, at) in POINTS.into_iter().enumerate() {
-        for way in Way::OF_ORDERS {
-            let item = if way == Way::Rejected { RARITY + number } else { KETTLE };
-            travellers.push(Traveller::new(&stand.sale, way, at, item).await);
-        }
-    }
-    broken.extend(stand.break_off_everywhere(Way::Scheduled));
-    for who in &travellers {
-        broken.extend(stand.break_off(who.way, who.at, |mark| who.named(mark)));
-    }
-
+/// Goes through one stage with all ways at once.
+async fn go(stand: &Rc<Stand>, travellers: &[Rc<Traveller>], stage: Stage) {
     let at_once = async {
         let mut going = JoinSet::new();
         for who in travellers {
-            let stand = stand.clone();
-            going.spawn_local(async move { stand.travel(&who).await });
+            let (stand, who) = (stand.clone(), who.clone());
+            going.spawn_local(async move { stand.travel(&who, stage).await });
         }
         let stand = stand.clone();
-        going.spawn_local(async move { stand.events().await });
+        going.spawn_local(async move { stand.events(stage).await });
         while let Some(gone) = going.join_next().await {
             gone.unwrap();
         }
     };
     LocalSet::new().run_until(at_once).await;
-    broken
+}
+
+/// Audits once all of these have failed. The audit waits until whatever they have left to be done is done.
+async fn audit_after(sale: &Sale, failed: &[Broken]) {
+    for one in failed {
+        eventually(&one.to_string(), || ready((one.by.count() == 1).then_some(()))).await;
+    }
+    let failed: Vec<_> = failed.iter().map(ToString::to_string).collect();
+    let failed = failed.join("\n");
+    sale.audit_after(&format!("these steps, of which each was done again:\n{failed}\n"));
+    println!("audited after:\n{failed}");
+}
+
+/// Goes through all stages, with each step failing at each point, and audits after each stage.
+async fn everything_fails(stand: &Rc<Stand>) {
+    let (travellers, mut audited) = (Traveller::all(), 0);
+    for stage in Stage::ALL {
+        let broken = stand.break_off(stage, &travellers);
+        go(stand, &travellers, stage).await;
+        audit_after(&stand.sale, &broken).await;
+        audited += broken.len();
+    }
+    assert_eq!(audited, STEPS.len() * POINTS.len(), "a step is in no stage");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_step_may_fail_at_any_point_and_every_message_may_come_again() {
     let _permit = heavy().await;
     let stand = Rc::new(Stand::new().await);
-    for Broken { step, at, by } in everything_fails(&stand).await {
-        eventually(&format!("{step}: fails at its {at:?}"), || ready((by.count() == 1).then_some(()))).await;
-    }
+    everything_fails(&stand).await;
     let without = transactions::without_failure(&stand.sale.mesh).await;
     assert!(without.is_empty(), "no step is part of these: {without:?}");
-    stand.sale.audit();
 
     let world = &stand.sale.world;
     let (history, before) = (History::of(world), kept(world).await);
     for repetition in Repetition::ALL {
         history.publish_again(world, repetition).await;
-        stand.sale.audit();
+        stand.sale.audit_after(&format!("everything was published again: {repetition:?}"));
         assert_eq!(kept(world).await, before, "published again: {repetition:?}");
     }
     let stand = Rc::into_inner(stand).unwrap();

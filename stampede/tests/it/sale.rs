@@ -105,10 +105,14 @@ impl Sale {
             (stampede_reason(&refused) == "LIMIT_REACHED").then_some(())
         })
         .await;
-        eventually("the event has been opened", || async {
-            let request = GetEventRequest { event_id: self.event.event_id.clone() };
+        self.until_event(&self.event.event_id, EventState::Open).await;
+    }
+
+    pub async fn until_event(&self, event_id: &str, state: EventState) {
+        eventually(&format!("the event is {state:?}"), || async {
+            let request = GetEventRequest { event_id: event_id.to_owned() };
             let event = self.mesh.event().get_event(as_operator(request)).await.ok()?.into_inner().event?;
-            (event.state() == EventState::Open).then_some(())
+            (event.state() == state).then_some(())
         })
         .await;
     }
@@ -237,8 +241,13 @@ impl Sale {
 
     /// Checks that every promise holds, by the operator's own command.
     pub fn audit(&self) {
+        self.audit_after("all that was done");
+    }
+
+    /// The same. Panics with `what` was done before, and with what the audit finds.
+    pub fn audit_after(&self, what: &str) {
         let audit = self.run_audit(&[]);
-        assert!(audit.holds, "{audit:#?}");
+        assert!(audit.holds, "after {what}: {audit:#?}");
         assert_eq!(audit.promises.len(), 8);
     }
 
