@@ -41,6 +41,11 @@ impl KafkaLink {
         self.0.freeze_now();
     }
 
+    /// Delays everything by so long from now on, as [`Proxy::slow_down`] does.
+    pub fn slow_down(&self, delay: Duration) {
+        self.0.slow_down(delay);
+    }
+
     /// Continues it. What was sent meanwhile is delivered now.
     pub fn thaw(&self) {
         self.0.thaw();

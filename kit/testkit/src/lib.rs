@@ -2,9 +2,9 @@
 //!
 //! `cargo xtask test` starts Redis, the database and Kafka once and names them in the environment. A [`World`] is one
 //! test's share of them: its own schemas, key prefix and topics. A [`Mesh`] is Stampede itself, as processes, in that
-//! world. A [`Collector`] keeps the spans that they send. A [`Proxy`] freezes the connections between a process and a
-//! server, or breaks off a transaction; a [`KafkaLink`] freezes those to Kafka. No test stops a server that others use.
-//! There are no mocks.
+//! world. A [`Collector`] keeps the spans that they send. A [`Proxy`] freezes or slows down the connections between a
+//! process and a server, or breaks off a transaction; a [`KafkaLink`] does so with those to Kafka. No test stops a
+//! server that others use. There are no mocks.
 //!
 //! ```no_run
 //! use stampede_testkit::{MeshBuilder, Service, World, eventually};

@@ -1,4 +1,4 @@
-//! A TCP proxy between a process and one of its servers, for fault injection: freezes, disconnects, and counts.
+//! A TCP proxy between a process and one of its servers, for fault injection: freezes, delays, disconnects, and counts.
 //!
 //! A test that has to kill a process at one exact point freezes the connection there. Nothing passes any more in either
 //! direction, so the process waits and the server keeps its state, while the test examines both. A test that wants a
@@ -16,6 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,6 +26,7 @@ use tokio::{
     },
     sync::watch,
     task::{JoinHandle, JoinSet},
+    time::sleep,
 };
 
 /// Most bytes that are forwarded at once.
@@ -78,6 +80,8 @@ struct Gate {
 struct Shared {
     trap: Mutex<Option<Trap>>,
     gate: watch::Sender<Gate>,
+    /// How long everything is on its way.
+    delay: watch::Sender<Duration>,
     breaks: Breaks,
     writes: AtomicUsize,
     statements: AtomicUsize,
@@ -115,8 +119,9 @@ impl Proxy {
 
     fn start(listener: TcpListener, upstream: SocketAddr, url: String) -> Self {
         let (trap, gate) = (Mutex::new(None), watch::Sender::new(Gate::default()));
+        let (delay, breaks) = (watch::Sender::new(Duration::ZERO), Breaks::default());
         let (writes, statements) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { trap, gate, breaks: Breaks::default(), writes, statements });
+        let shared = Arc::new(Shared { trap, gate, delay, breaks, writes, statements });
         let accepting = tokio::spawn(accept_all(listener, upstream, shared.clone()));
         Self { url, shared, accepting }
     }
@@ -150,6 +155,12 @@ impl Proxy {
         let settled = |gate: &Gate| gate.frozen.as_ref().is_some_and(|frozen| frozen.is_settled);
         let reached = gate.wait_for(settled).await.expect("the sender lives as long as the proxy");
         reached.frozen.as_ref().map(|frozen| frozen.write.clone()).unwrap_or_default()
+    }
+
+    /// Delays everything by so long from now on, one part of at most 64 KiB after the other in each direction of a
+    /// connection: as a link of that latency and of little bandwidth does. Zero makes it fast again.
+    pub fn slow_down(&self, delay: Duration) {
+        self.shared.delay.send_replace(delay);
     }
 
     /// Continues all connections.
@@ -222,6 +233,14 @@ impl Shared {
         self.trap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits for as long as what was just read is on its way.
+    async fn travel(&self) {
+        let delay = *self.delay.borrow();
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+    }
+
     /// Returns whether a write is forwarded now. Freezes all connections if it is the one to freeze at.
     fn passes(&self, connection: u64, write: &[u8]) -> bool {
         let mut trap = self.lock();
@@ -263,6 +282,7 @@ impl Shared {
                 0 => return Ok(()),
                 length => &chunk[..length],
             };
+            self.travel().await;
             match self.breaks.pass(&mut transaction, write) {
                 Passing::Whole => {}
                 Passing::Unanswered => is_unanswered.store(true, Ordering::Release),
@@ -292,6 +312,7 @@ impl Shared {
                 0 => return Ok(()),
                 length => &chunk[..length],
             };
+            self.travel().await;
             self.answered(connection);
             if is_unanswered.load(Ordering::Acquire) {
                 return Ok(());

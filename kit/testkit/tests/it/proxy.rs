@@ -1,5 +1,6 @@
 //! A proxy forwards everything until it freezes, holds the right direction from there on, and can be thawed or cut. It
-//! breaks off a transaction at the right point, and no other. A link to Kafka does the same to one client of Kafka.
+//! delays what it is told to, and breaks off a transaction at the right point, and no other. A link to Kafka does the
+//! same to one client of Kafka.
 
 use rdkafka::{
     ClientConfig,
@@ -11,7 +12,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 /// Long enough for bytes that are not held to arrive.
@@ -118,6 +119,18 @@ async fn whatever_comes_while_it_stands_still_is_held_until_it_is_thawed() {
     proxy.thaw();
     assert_eq!(answer(&mut known).await, b"held");
     assert_eq!(answer(&mut new).await, b"held too");
+}
+
+#[tokio::test]
+async fn a_slow_proxy_delays_the_write_and_its_answer() {
+    let (url, _received) = echo().await;
+    let proxy = Proxy::to_url(&url).await.unwrap();
+    let mut client = client(&proxy).await;
+    assert_eq!(ask(&mut client, b"fast").await, b"fast");
+    proxy.slow_down(A_MOMENT);
+    let started = Instant::now();
+    assert_eq!(ask(&mut client, b"slow").await, b"slow");
+    assert!(started.elapsed() >= 2 * A_MOMENT);
 }
 
 fn producer(brokers: &str) -> FutureProducer {
