@@ -62,7 +62,7 @@ impl Purge {
     }
 
     /// Deletes one batch. Returns the pause before the next one.
-    async fn batch(&mut self) -> Duration {
+    pub async fn batch(&mut self) -> Duration {
         let now = Timestamp::now();
         let times_us = (now.minus(RETENTION).micros(), now.micros());
         let scan = self.scan.unwrap_or(Scan { at: self.from, has_kept: false });

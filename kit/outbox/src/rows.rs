@@ -135,6 +135,9 @@ pub struct Purged {
 /// floors of all partitions, among the first `limit` rows. The second instant is now.
 ///
 /// Each message is judged by its own time, not by its neighbours: the clock of a writer may have been wrong.
+///
+/// The index is forced: without it the server may scan what seems to be a short table, over all deleted rows that it
+/// keeps for a long read view.
 pub async fn purge(
     conn: &mut MySqlConnection,
     from: u64,
@@ -146,7 +149,7 @@ pub async fn purge(
     let (count, last, kept, old, future): (i64, Option<u64>, Option<u64>, i64, i64) = sqlx::query_as(
         "SELECT COUNT(*), MAX(id), CAST(MIN(IF(created_us < ?, NULL, id)) AS UNSIGNED), \
          COUNT(IF(created_us < ?, 1, NULL)), COUNT(IF(created_us > ?, 1, NULL)) FROM (SELECT id, created_us FROM outbox \
-         WHERE id > ? AND id <= ? ORDER BY id LIMIT ?) AS batch",
+         FORCE INDEX (PRIMARY) WHERE id > ? AND id <= ? ORDER BY id LIMIT ?) AS batch",
     )
     .bind(before_us)
     .bind(before_us)

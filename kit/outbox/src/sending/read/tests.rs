@@ -1,4 +1,7 @@
-//! Reads of more gaps than one statement covers, and over a link that is too slow for a whole page.
+//! Reads of more gaps than one statement covers, over a link that is too slow for a whole page, and behind messages
+//! that were deleted.
+
+mod deleted;
 
 use super::*;
 use crate::{
@@ -22,6 +25,11 @@ async fn write_in_steps(conn: &mut MySqlConnection, step: u64, times: u32) {
          id) VALUES (3, 'event', 'evt_1', 1, 'stampede.message.v1.EventOpened', '', 1, ",
     );
     first.push_bind(step).push(")").execute(conn).await.unwrap();
+    double(conn, step, times).await;
+}
+
+/// Doubles the rows so many times. Their ids are at most `step`, and the copies of each doubling follow those before.
+async fn double(conn: &mut MySqlConnection, step: u64, times: u32) {
     for time in 0..times {
         let mut double = Statement::new(
             "INSERT INTO outbox (id, partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, \
