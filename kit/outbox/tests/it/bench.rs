@@ -160,6 +160,15 @@ impl Bench {
         self.deliveries_of(&self.topic(), count).await
     }
 
+    /// Checks that all versions of each aggregate have come, in their order.
+    pub async fn assert_all_in_order(&self, aggregates: usize, versions: i64) {
+        let received = self.received(aggregates * usize::try_from(versions).unwrap()).await;
+        let expected: Vec<i64> = (1..=versions).collect();
+        for (key, versions) in received {
+            assert_eq!(versions, expected, "{key}");
+        }
+    }
+
     async fn deliveries_of(&self, topic: &str, count: usize) -> Vec<(String, i64, String)> {
         let consumer = self.consumer();
         consumer.subscribe(&[topic]).unwrap();

@@ -10,3 +10,4 @@ mod order;
 mod relay;
 mod rows;
 mod silent;
+mod slow;

@@ -1,5 +1,5 @@
-//! The order of each aggregate, with relays that are killed, stand still, go on, join and are cut off from their
-//! servers; and a control that shows that a loss of order would be seen.
+//! The order of each aggregate, with relays that are killed, stand still, are stopped by a signal, go on, join and are
+//! cut off from their servers; and a control that shows that a loss of order would be seen.
 
 use crate::bench::{Bench, Running, message};
 use futures_util::future::join_all;
@@ -7,7 +7,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use stampede_db::{Database, DbConfig, Statement};
 use stampede_kafka::{Producer, Record};
 use stampede_outbox::append;
-use stampede_testkit::{KafkaLink, Proxy, Service, eventually};
+use stampede_testkit::{KafkaLink, MeshBuilder, Proxy, Service, eventually};
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use tokio::time::sleep;
 
@@ -17,6 +17,8 @@ const HOT: usize = 8;
 const PARTS: i64 = 5;
 /// Aggregates of which every relay has some, whatever partitions it leases.
 const WIDE: usize = 64;
+/// How many relays have leases.
+const OWNERS: &str = "SELECT COUNT(DISTINCT NULLIF(owner, '')) FROM outbox_leases";
 
 /// Versions of each aggregate in one part.
 fn versions_of_part() -> i64 {
@@ -24,14 +26,16 @@ fn versions_of_part() -> i64 {
     (messages / i64::try_from(HOT).unwrap() / PARTS).max(1)
 }
 
-/// Writes these versions of each aggregate, all aggregates at once.
+/// Writes these versions of each aggregate, all aggregates at once, and wakes these relays, of which there may be none.
 async fn write(bench: &Bench, relays: &[&Running], aggregates: usize, versions: RangeInclusive<i64>) {
     let writers = (0..aggregates).map(|aggregate| {
         let versions = versions.clone();
         async move {
             for version in versions {
                 bench.write(aggregate, version).await;
-                relays[aggregate % relays.len()].outbox.wake();
+                if let Some(relay) = relays.get(aggregate % relays.len().max(1)) {
+                    relay.outbox.wake();
+                }
             }
         }
     });
@@ -46,16 +50,6 @@ async fn write_part(bench: &Bench, relays: &[&Running], part: i64) {
 /// How many messages came after a later one of their aggregate.
 fn inversions(received: &BTreeMap<String, Vec<i64>>) -> usize {
     received.values().map(|versions| versions.windows(2).filter(|pair| pair[0] > pair[1]).count()).sum()
-}
-
-/// Checks that all versions of each aggregate have come, in their order.
-async fn assert_all_in_order(bench: &Bench, aggregates: usize, versions: i64) {
-    let received = bench.received(aggregates * usize::try_from(versions).unwrap()).await;
-    assert_eq!(inversions(&received), 0);
-    let expected: Vec<i64> = (1..=versions).collect();
-    for (key, versions) in received {
-        assert_eq!(versions, expected, "{key}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,7 +76,7 @@ async fn relays_that_die_and_stand_still_lose_nothing_and_keep_the_order() {
     fourth.thaw();
     bench.settled().await;
 
-    assert_all_in_order(&bench, HOT, versions_of_part() * PARTS).await;
+    bench.assert_all_in_order(HOT, versions_of_part() * PARTS).await;
     for relay in [second, third, fourth, fifth] {
         relay.stop().await;
     }
@@ -97,7 +91,6 @@ async fn owned_by(bench: &Bench, what: &str, owners: i64, sql: &'static str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relays_that_are_cut_off_from_their_servers_lose_nothing_and_keep_the_order() {
-    const OWNERS: &str = "SELECT COUNT(DISTINCT NULLIF(owner, '')) FROM outbox_leases";
     const OWNERS_OF_UNSENT: &str = "SELECT COUNT(DISTINCT owner) FROM outbox JOIN outbox_leases USING (partition_no) \
         WHERE outbox.id > floor_id";
     let bench = Bench::new().await;
@@ -129,10 +122,35 @@ async fn relays_that_are_cut_off_from_their_servers_lose_nothing_and_keep_the_or
     kafka.thaw();
     write(&bench, &all, WIDE, 7..=8).await;
     bench.settled().await;
-    assert_all_in_order(&bench, WIDE, 8).await;
+    bench.assert_all_in_order(WIDE, 8).await;
     for relay in [without_database, without_kafka, third, fourth] {
         relay.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_whose_process_is_stopped_by_a_signal_and_goes_on_later_loses_nothing_and_keeps_the_order() {
+    let bench = Bench::new().await;
+    // Each has a relay of this outbox.
+    let mesh = MeshBuilder::default().replicas(Service::Event, 2).start(&bench.world, [Service::Event]).await.unwrap();
+    owned_by(&bench, "each process has leases", 2, OWNERS).await;
+    let stop = async {
+        // Some are on their way by then.
+        sleep(Duration::from_millis(100)).await;
+        mesh.freeze(Service::Event, 0).unwrap();
+    };
+    tokio::join!(write(&bench, &[], WIDE, 1..=4), stop);
+    owned_by(&bench, "the leases of the stopped process are taken over", 1, OWNERS).await;
+    write(&bench, &[], WIDE, 5..=6).await;
+    bench.settled().await;
+
+    // It still has what it was about to send, and has to find out that its leases are gone.
+    mesh.thaw(Service::Event, 0).unwrap();
+    write(&bench, &[], WIDE, 7..=8).await;
+    owned_by(&bench, "it has leases again", 2, OWNERS).await;
+    bench.settled().await;
+    bench.assert_all_in_order(WIDE, 8).await;
+    mesh.stop().await.unwrap();
 }
 
 /// Writes two versions of one aggregate, the first of which commits late, when others are long written: at that moment

@@ -23,11 +23,7 @@ async fn two_relays_and_a_hand_over_lose_nothing_and_keep_each_aggregate_in_orde
             second.task.abort();
         }
     }
-    let received = bench.received(AGGREGATES * usize::try_from(VERSIONS).unwrap()).await;
-    let expected: Vec<i64> = (1..=VERSIONS).collect();
-    for (key, versions) in received {
-        assert_eq!(versions, expected, "{key}");
-    }
+    bench.assert_all_in_order(AGGREGATES, VERSIONS).await;
     first.stop().await;
 }
 

@@ -33,11 +33,7 @@ async fn what_is_on_its_way_to_a_kafka_that_falls_silent_is_neither_lost_nor_ove
 
     // By itself, with the same producer.
     bench.settled().await;
-    let received = bench.received(AGGREGATES * usize::try_from(VERSIONS).unwrap()).await;
-    let expected: Vec<i64> = (1..=VERSIONS).collect();
-    for (key, versions) in received {
-        assert_eq!(versions, expected, "{key}");
-    }
+    bench.assert_all_in_order(AGGREGATES, VERSIONS).await;
     // It has waited, and not sent all of it again and again.
     let (records, all) = (bench.records(), i64::try_from(AGGREGATES).unwrap() * VERSIONS);
     assert!(records < 2 * all, "{records} records of {all} messages");
