@@ -22,4 +22,5 @@ mod remade_topic;
 mod repeats;
 mod round_trips;
 mod sale;
+mod slow_link;
 mod sweeps;
