@@ -192,7 +192,7 @@ impl LedgerBatch {
     }
 
     /// Commits a grant, all or nothing. An order that is in the ledger already gets the answer of its rows, if the
-    /// request is the same. Missing gifts are no reason to refuse the units.
+    /// request is the same, however late. Missing gifts are no reason to refuse the units.
     pub fn reserve(&mut self, grant: &Grant, now: Timestamp) -> ReservationOutcome {
         let known: Vec<Entry> = self.live_entries(grant.order_id).copied().collect();
         if !known.is_empty() {
@@ -203,7 +203,7 @@ impl LedgerBatch {
             // Its units were given back since it was looked up, and nothing was granted: the caller has to retry.
             return ReservationOutcome::Refused(Refusal::of_order(RefusalReason::NotReady));
         }
-        if let Some(refusal) = grant.lines.iter().find_map(|line| self.refusal(grant, line)) {
+        if let Some(refusal) = grant.lines.iter().find_map(|line| self.refusal(grant, line, now)) {
             self.copy_uncommitted(grant);
             return ReservationOutcome::Refused(refusal);
         }
@@ -398,15 +398,15 @@ impl LedgerBatch {
         OrderedLine { gift_units: line.gift_units.min(left), ..line }
     }
 
-    /// Returns why a granted line can't be committed: the script may have decided on a stale copy.
-    fn refusal(&self, grant: &Grant, line: &OrderedLine) -> Option<Refusal> {
+    /// Returns why a granted line can't be committed: the script may have decided on a stale copy, or long ago.
+    fn refusal(&self, grant: &Grant, line: &OrderedLine, now: Timestamp) -> Option<Refusal> {
         let refusal = |reason, allowed_units: i32| {
             Some(Refusal { reason, item_id: Some(line.item_id), allowed_units: allowed_units.max(0) })
         };
         let Some(item) = self.items.get(&line.item_id).filter(|item| item.event_id == grant.event_id) else {
             return refusal(RefusalReason::NotReady, 0);
         };
-        if let Some(reason) = item.window.refusal_at(grant.granted_at) {
+        if let Some(reason) = item.window.refusal_of(grant.granted_at, now) {
             return Some(Refusal::of_order(reason));
         }
         let allowed = item.shelf.limit_per_buyer - self.units_of(line.item_id, grant.user_id);

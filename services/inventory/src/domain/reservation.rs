@@ -15,7 +15,7 @@ pub struct Grant {
     pub fingerprint: Fingerprint,
     /// Place of arrival in the event.
     pub arrival: i64,
-    /// When it was granted, by the clock of Redis: the window is checked at this time, however late it is committed.
+    /// When it was granted, by the clock of Redis: the window is checked as of this time.
     pub granted_at: Timestamp,
     /// Unique by item.
     pub lines: Vec<OrderedLine>,

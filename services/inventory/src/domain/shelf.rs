@@ -2,7 +2,14 @@
 
 use crate::domain::{RefusalReason, Titles};
 use stampede_vocab::{EventId, InvalidField, ItemId, Money, Timestamp};
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
+
+/// How long a grant waits for its commit in the ledger before `Reserve` answers that it failed.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// How long after the close the ledger still commits what was granted inside of the window: for as long as a commit may
+/// take, and a second for what comes before it. The audit finds an order that was written over 30 s after the close, of
+/// which 26 s are for those that are written for units already committed.
+pub const COMMIT_GRACE: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 /// When an event takes reservations: from `open_time` until before `close_time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,11 +75,12 @@ impl Window {
         Self { close_time: self.close_time.min(cancel_time), ..self }
     }
 
-    /// Returns why nothing is sold at this time; `None` inside the window.
-    pub fn refusal_at(&self, time: Timestamp) -> Option<RefusalReason> {
-        if time >= self.close_time {
+    /// Returns why a grant may not be committed at `now`; `None` if it may. The window is checked as of the grant, and
+    /// is closed for every grant once [`COMMIT_GRACE`] is over.
+    pub fn refusal_of(&self, granted_at: Timestamp, now: Timestamp) -> Option<RefusalReason> {
+        if granted_at >= self.close_time || now >= self.close_time.plus(COMMIT_GRACE) {
             Some(RefusalReason::EventClosed)
-        } else if time < self.open_time {
+        } else if granted_at < self.open_time {
             Some(RefusalReason::EventNotOpen)
         } else {
             None

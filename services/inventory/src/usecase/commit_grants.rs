@@ -7,7 +7,7 @@ use super::{
     sync_redis::EventSync,
 };
 use crate::{
-    domain::{Changes, Entry, Grant, Label, LedgerBatch, OrderedLine, ReservationOutcome, Titles},
+    domain::{COMMIT_TIMEOUT, Changes, Entry, Grant, Label, LedgerBatch, OrderedLine, ReservationOutcome, Titles},
     store,
 };
 use sqlx::MySqlConnection;
@@ -27,8 +27,6 @@ use tokio::time::timeout;
 /// the sweep drops its hold, which is sooner than the units of an unwritten order go back.
 const COMMIT: BatchConfig =
     BatchConfig { name: "commit_grants", max_batch: 512, max_in_flight: 2, max_queued: 2_048, must_run: false };
-/// Time-out of a commit. It bounds how long an event with locked rows delays the others of the same call.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Attempts for a batch with an order that is being reserved in another event.
 const MAX_ATTEMPTS: u32 = 4;
 
@@ -78,12 +76,13 @@ impl CommitGrants {
         Self { queues: KeyedBatchers::new(MANY_EVENT_QUEUES, queue) }
     }
 
-    /// Commits one grant, or finds its order in the ledger. After a failure the units may be committed all the same: a
-    /// retry gets the same answer, and without one a sweep gives them back.
+    /// Commits one grant, or finds its order in the ledger. The time-out bounds how long an event with locked rows delays
+    /// the others of the same call. After a failure the units may be committed all the same: a retry gets the same
+    /// answer, and without one a sweep gives them back.
     pub(super) async fn commit(&self, grant: Grant) -> Result<Committed, Error> {
         let queue = self.queues.of(grant.event_id);
-        let timed_out = |_| DbError::TimedOut { name: COMMIT.name, after: ANSWER_TIMEOUT };
-        Ok(timeout(ANSWER_TIMEOUT, queue.call(grant)).await.map_err(timed_out)???)
+        let timed_out = |_| DbError::TimedOut { name: COMMIT.name, after: COMMIT_TIMEOUT };
+        Ok(timeout(COMMIT_TIMEOUT, queue.call(grant)).await.map_err(timed_out)???)
     }
 }
 

@@ -16,6 +16,7 @@ mod event_keys;
 mod histories;
 mod history_model;
 mod idle;
+mod late_commits;
 mod ledger;
 mod loading;
 mod lock_order;

@@ -1,8 +1,9 @@
 //! The ledger's decisions on orders, without a database.
 
 use super::*;
-use crate::domain::{ShelfItem, Window};
+use crate::domain::{ShelfItem, Window, shelf::COMMIT_GRACE};
 use stampede_vocab::Money;
+use std::time::Duration;
 use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp::from_micros(1_000);
@@ -153,8 +154,21 @@ fn what_an_old_copy_of_redis_grants_outside_of_the_window_is_refused() {
     let at = |micros| Grant { granted_at: Timestamp::from_micros(micros), ..grant(1, &[(1, 1, 0)]) };
     assert_eq!(ledger.reserve(&at(NOW.micros() - 1), NOW), of_order(RefusalReason::EventNotOpen));
     assert_eq!(ledger.reserve(&at(LATER.micros()), NOW), of_order(RefusalReason::EventClosed));
-    let late = ledger.reserve(&at(LATER.micros() - 1), Timestamp::from_micros(9_999));
-    assert!(reserved(&late).is_new, "it was granted inside, however late it is committed");
+}
+
+#[test]
+fn what_was_granted_inside_of_the_window_is_committed_until_its_grace_is_over() {
+    let mut ledger = ledger(vec![item(1, 5)]);
+    let last_moment = |n| Grant { granted_at: Timestamp::from_micros(LATER.micros() - 1), ..grant(n, &[(1, 1, 0)]) };
+    let over = LATER.plus(COMMIT_GRACE);
+    assert!(reserved(&ledger.reserve(&last_moment(1), over.minus(Duration::from_micros(1)))).is_new);
+    assert_eq!(ledger.reserve(&last_moment(2), over), of_order(RefusalReason::EventClosed));
+    assert!(!reserved(&ledger.reserve(&last_moment(1), over)).is_new, "a repeat is answered however late");
+    let changes = ledger.changes();
+    assert_eq!(changes.entries.len(), 1);
+    // Redis drops the hold with a copy of what its buyer has.
+    let corrected: Vec<_> = changes.corrections.iter().flat_map(|copy| copy.buyers.clone()).collect();
+    assert_eq!(corrected, [(user_id(1), 1), (user_id(2), 0)]);
 }
 
 #[test]
