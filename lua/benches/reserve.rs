@@ -48,7 +48,7 @@ impl Shelf {
             event_version: 1,
             open_time: LONG_AGO,
             close_time: FAR,
-            items_expire_at: FAR,
+            expires_at: FAR,
             arrivals_at_least: 0,
             compared_on,
             items: vec![StagedItem {

@@ -3,7 +3,8 @@
 //! Redis is the fast filter in front of the ledger. Three kinds of keys belong to an event, all under its hash tag: the
 //! event itself (window, arrivals), one hash an item (total, committed and held units, and the latter two for each
 //! buyer), and the holds, one field an order, until the ledger has answered for it. Everything copied from the ledger
-//! is absolute and carries the version of its row, so copies are idempotent and may arrive out of order.
+//! is absolute and carries the version of its row, so copies are idempotent and may arrive out of order. All keys of an
+//! event expire at one time, with which it is staged.
 //!
 //! An event remembers the run of the server on which it was last compared with the ledger. On another run, after a
 //! restart or a failover, it is NOT_READY until it was compared again: it may be an old copy.
@@ -87,7 +88,7 @@ impl Stock {
     /// if the server has started anew since the event was compared.
     pub async fn stage(&self, staging: &Staging) -> Result<bool, RedisError> {
         let event = staging.event_id;
-        let mut keys = vec![self.keys().stock_event(event)];
+        let mut keys = vec![self.keys().stock_event(event), self.keys().stock_holds(event)];
         keys.extend(staging.items.iter().map(|item| self.keys().stock_item(event, item.item_id)));
         self.ask(&STAGE, &keys, &staging.args()).await
     }

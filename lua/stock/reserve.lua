@@ -235,7 +235,7 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_text = string.format('|%.0f|', now)
 granted_text = string.format('|%.0f', now)
-local event = redis.call('HMGET', EVENT, 'opens_us', 'closes_us', 'items', 'arrivals', 'run_id')
+local event = redis.call('HMGET', EVENT, 'opens_us', 'closes_us', 'items', 'arrivals', 'run_id', 'expires_ms')
 local arrivals = tonumber(event[4])
 local asks = parse()
 local holds = known_holds(asks)
@@ -276,6 +276,10 @@ end
 
 if #changed > 0 then
   redis.call('HSET', HOLDS, unpack(changed))
+  if event[6] then
+    -- They go with the event. Writes nothing unless they are the first ones since there were none.
+    redis.call('PEXPIREAT', HOLDS, event[6], 'NX')
+  end
 end
 if granted > 0 then
   write_items(items)

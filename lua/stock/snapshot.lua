@@ -2,8 +2,8 @@
 --
 -- KEYS   1 the event, 2 its holds, 3.. items
 -- Returns {now_us, the run id of this server, event, number of holds, items}
---        event: nil if it is not staged, else {version, opens_us, closes_us, arrivals, 1 if it was compared with the
---        ledger since this server began to run or else 0}
+--        event: nil if it is not staged, else {version, opens_us, closes_us, arrivals, expires_ms or -1 if an earlier
+--        release has staged it, 1 if it was compared with the ledger since this server began to run or else 0}
 --        items: one for each key, nil if it is not staged, else {total, committed, held, gift_total, gift_committed,
 --        gift_held, ledger_version, stale_from or -1, stale_at or -1, 1 if its buyers are to be counted by recount.lua
 --        or else -1}
@@ -19,9 +19,9 @@ local function numbers(key, fields)
   return values
 end
 
-local event = numbers(KEYS[1], { 'version', 'opens_us', 'closes_us', 'arrivals' })
+local event = numbers(KEYS[1], { 'version', 'opens_us', 'closes_us', 'arrivals', 'expires_ms' })
 if event then
-  event[5] = redis.call('HGET', KEYS[1], 'run_id') == RUN_ID and 1 or 0
+  event[6] = redis.call('HGET', KEYS[1], 'run_id') == RUN_ID and 1 or 0
 end
 local items = {}
 for index = 3, #KEYS do

@@ -2,15 +2,16 @@
 -- repeat, nor an event that was compared on another run of the server. Held units and arrivals are never reset. Runs
 -- behind run_id.lua and prelude.lua.
 --
--- KEYS   1 the event, 2.. every item of it
--- ARGV   version of the event, opens_us, closes_us, when the items' keys may go (ms), arrivals to go on from at least,
+-- KEYS   1 the event, 2 its holds, 3.. every item of it
+-- ARGV   version of the event, opens_us, closes_us, when Redis may forget the event with all of its keys, in
+--        milliseconds since the epoch (one for which that is past is gone at once), arrivals to go on from at least,
 --        run id of the server on which all that Redis has of the event was compared with the ledger; then for each
 --        item: id, total units, limit per buyer, price in minor units, currency, total gifts, and from the ledger:
 --        committed units, committed gifts, version of the stock row
 -- Returns 1 if it is staged, 0 if the version was older or the run another.
 
-local EVENT, FIRST_ITEM = KEYS[1], 2
-local VERSION, OPENS_US, CLOSES_US, ITEMS_EXPIRE_MS, ARRIVALS, COMPARED_ON = unpack(ARGV, 1, 6)
+local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
+local VERSION, OPENS_US, CLOSES_US, EXPIRES_MS, ARRIVALS, COMPARED_ON = unpack(ARGV, 1, 6)
 -- Where in ARGV the first item begins, and how many arguments each has.
 local FIRST_ARG, ARGS_PER_ITEM = 7, 9
 
@@ -25,7 +26,7 @@ local function stage_item(key, at)
   copy_ledger(key, committed, gift_committed, version + 1, version)
   redis.call('HSETNX', key, 'held', 0)
   redis.call('HSETNX', key, 'gift_held', 0)
-  redis.call('PEXPIREAT', key, ITEMS_EXPIRE_MS)
+  redis.call('PEXPIREAT', key, EXPIRES_MS)
   if redis.call('HGET', key, 'claim_cursor') == 'done' then
     -- All its buyers were copied: a change that it misses from here on makes them stale.
     redis.call('HDEL', key, unpack(CLAIM))
@@ -42,5 +43,9 @@ for index = FIRST_ITEM, #KEYS do
   ids[#ids + 1] = stage_item(KEYS[index], FIRST_ARG + (index - FIRST_ITEM) * ARGS_PER_ITEM)
 end
 redis.call('HSET', EVENT, 'version', VERSION, 'opens_us', OPENS_US, 'closes_us', CLOSES_US, 'items',
-  table.concat(ids, ' '), 'run_id', RUN_ID, 'arrivals', math.max(tonumber(event[2]) or 0, tonumber(ARRIVALS)))
+  table.concat(ids, ' '), 'run_id', RUN_ID, 'arrivals', math.max(tonumber(event[2]) or 0, tonumber(ARRIVALS)),
+  'expires_ms', EXPIRES_MS)
+redis.call('PEXPIREAT', EVENT, EXPIRES_MS)
+-- There are none yet, or none at this moment: reserve.lua has the next ones expire by the field.
+redis.call('PEXPIREAT', HOLDS, EXPIRES_MS)
 return 1

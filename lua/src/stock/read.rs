@@ -30,6 +30,8 @@ pub struct ShelfEvent {
     pub close_time: Timestamp,
     /// How many holds were ever granted.
     pub arrivals: i64,
+    /// When Redis forgets all of it; none for one that an earlier release has staged.
+    pub expires_at: Option<Timestamp>,
     /// Whether it was compared with the ledger since the server began to run. Until then it may be an old copy, and
     /// nothing is granted.
     pub is_compared: bool,
@@ -96,7 +98,7 @@ pub struct BuyerPage {
     pub committed: Vec<(UserId, i32)>,
 }
 
-/// version, opens_us, closes_us, arrivals, 1 if it was compared on this run or 0
+/// version, opens_us, closes_us, arrivals, expires_ms or -1, 1 if it was compared on this run or 0
 type EventReply = Vec<i64>;
 /// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_from or -1, stale_at or -1, 1
 /// if buyers are to be counted or -1
@@ -122,11 +124,12 @@ impl Snapshot {
 
 impl ShelfEvent {
     fn parse(script: &'static str, numbers: &[i64]) -> Result<Self, RedisError> {
-        let &[event_version, opens_us, closes_us, arrivals, is_compared] = numbers else {
+        let &[event_version, opens_us, closes_us, arrivals, expires_ms, is_compared] = numbers else {
             return Err(RedisError::reply(script, numbers));
         };
         let (open_time, close_time) = (Timestamp::from_micros(opens_us), Timestamp::from_micros(closes_us));
-        Ok(Self { event_version, open_time, close_time, arrivals, is_compared: is_compared == 1 })
+        let expires_at = (expires_ms >= 0).then(|| Timestamp::from_micros(expires_ms.saturating_mul(1_000)));
+        Ok(Self { event_version, open_time, close_time, arrivals, expires_at, is_compared: is_compared == 1 })
     }
 }
 

@@ -15,8 +15,8 @@ pub struct Staging {
     pub open_time: Timestamp,
     /// ... until before here.
     pub close_time: Timestamp,
-    /// When Redis may forget the items. It keeps the window, so that a closed event stays closed.
-    pub items_expire_at: Timestamp,
+    /// When Redis may forget all of it, in whole milliseconds: what was lost by then need not be rebuilt.
+    pub expires_at: Timestamp,
     /// Arrivals are counted on from this at least: 0 for an event of which nothing was lost.
     pub arrivals_at_least: i64,
     /// The run of the server on which the event was compared with the ledger, by a snapshot.
@@ -75,7 +75,7 @@ impl Staging {
             .with(self.event_version)
             .with(self.open_time.micros())
             .with(self.close_time.micros())
-            .with(self.items_expire_at.micros() / 1_000)
+            .with(self.expires_at.micros() / 1_000)
             .with(self.arrivals_at_least)
             .with(self.compared_on.as_str());
         for item in &self.items {

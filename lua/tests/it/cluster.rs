@@ -95,7 +95,7 @@ impl Event {
             event_version: 1,
             open_time: LONG_AGO,
             close_time: FAR,
-            items_expire_at: FAR,
+            expires_at: FAR,
             arrivals_at_least: 0,
             compared_on: compared_on.to_owned(),
             items: vec![item],

@@ -270,7 +270,7 @@ async fn a_page_for_a_campaign_that_is_gone_is_refused() {
 }
 
 /// When Redis forgets these keys, in milliseconds since the epoch: -1 never, -2 if it has no such key.
-async fn forgotten_at(keys: &[String]) -> Vec<i64> {
+pub async fn forgotten_at(keys: &[String]) -> Vec<i64> {
     let url = std::env::var("STAMPEDE_TEST_ADMIN_REDIS_URL").expect("STAMPEDE_TEST_ADMIN_REDIS_URL is set too");
     let mut conn = AdminRedis::connect(&url).await.unwrap();
     let mut times = Vec::new();

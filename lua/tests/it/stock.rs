@@ -4,5 +4,6 @@
 
 mod claiming;
 mod deciding;
+mod forgetting;
 mod shelf;
 mod syncing;

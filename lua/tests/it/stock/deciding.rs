@@ -44,19 +44,8 @@ async fn what_is_not_staged_is_not_ready_and_never_zero() {
 
 #[tokio::test]
 async fn an_item_that_was_lost_is_not_ready_and_a_foreign_one_is_not_found() {
-    let shelf = Shelf::missing().await;
-    let expired = LONG_AGO;
-    let staging = Staging {
-        event_id: shelf.event,
-        event_version: 1,
-        open_time: LONG_AGO,
-        close_time: FAR,
-        items_expire_at: expired,
-        arrivals_at_least: 0,
-        compared_on: shelf.stock.snapshot(shelf.event, &[]).await.unwrap().run_id,
-        items: vec![item(1, 5)],
-    };
-    shelf.stock.stage(&staging).await.unwrap();
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    shelf.lose_item(1).await;
     assert_eq!(shelf.refusal(1, 1, &[(1, 1)]).await, refused(Cause::NotReady, Some(1), 0));
     assert_eq!(shelf.refusal(1, 1, &[(2, 1)]).await, refused(Cause::ItemNotFound, Some(2), 0));
 }
@@ -263,9 +252,8 @@ async fn units_that_come_and_go_between_two_calls_are_seen() {
 
 #[tokio::test]
 async fn what_was_not_staged_at_the_look_up_is_looked_up_again_once_it_is() {
-    let shelf = Shelf::missing().await;
-    let lost = Staging { items_expire_at: LONG_AGO, ..shelf.staging(1, (LONG_AGO, FAR), vec![item(1, 5)], 0).await };
-    assert!(shelf.stock.stage(&lost).await.unwrap());
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    shelf.lose_item(1).await;
     let wanted = ask(1, 1, &[(1, 1)]);
     let outdated = shelf.reading(unasked(wanted.clone())).await;
     let refusal = Decision::Refused(refused(Cause::NotReady, Some(1), 0));

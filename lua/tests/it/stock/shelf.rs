@@ -75,17 +75,8 @@ impl Shelf {
     ) -> Staging {
         let event_id = self.event;
         let compared_on = self.stock.snapshot(event_id, &[]).await.unwrap().run_id;
-        let items_expire_at = FAR;
-        Staging {
-            event_id,
-            event_version,
-            open_time,
-            close_time,
-            items_expire_at,
-            arrivals_at_least,
-            compared_on,
-            items,
-        }
+        let expires_at = FAR;
+        Staging { event_id, event_version, open_time, close_time, expires_at, arrivals_at_least, compared_on, items }
     }
 
     pub async fn reserve(&self, asks: &[Reservation]) -> Vec<Decision> {
@@ -128,6 +119,19 @@ impl Shelf {
         }
         let mut conn = AdminRedis::connect(&self.url).await.unwrap();
         set.exec_async(&mut conn).await.unwrap();
+    }
+
+    /// The keys of the event, of its holds and of item `n`.
+    pub fn keys(&self, n: u128) -> [String; 3] {
+        let keys = Keys::new(&self.key_prefix);
+        [keys.stock_event(self.event), keys.stock_holds(self.event), keys.stock_item(self.event, item_id(n))]
+    }
+
+    /// An item disappears.
+    pub async fn lose_item(&self, n: u128) {
+        let key = Keys::new(&self.key_prefix).stock_item(self.event, item_id(n));
+        let mut conn = AdminRedis::connect(&self.url).await.unwrap();
+        redis::cmd("DEL").arg(key).exec_async(&mut conn).await.unwrap();
     }
 
     /// Writes the hold of an order directly, without a script.

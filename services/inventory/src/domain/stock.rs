@@ -1,7 +1,12 @@
 //! The stock of an item in the ledger, and as callers see it.
 
 use crate::domain::{ShelfItem, Window};
-use stampede_vocab::{EventId, ItemId};
+use stampede_vocab::{EventId, ItemId, Timestamp};
+use std::time::Duration;
+
+/// How long after its closing Redis keeps an event. Later the ledger alone answers. It is far longer than the event is
+/// compared and its holds are swept.
+const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
 
 /// An item: its offer and its committed units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +29,11 @@ impl Item {
     /// yet.
     pub fn is_new(&self) -> bool {
         self.committed.version == 0 && self.arrivals_floor.unwrap_or(0) == 0
+    }
+
+    /// Returns when Redis may forget its event, in whole milliseconds, by which Redis counts.
+    pub fn kept_until(&self) -> Timestamp {
+        Timestamp::from_micros(self.window.close_time.plus(KEPT_AFTER_CLOSING).micros() / 1_000 * 1_000)
     }
 
     pub fn id(&self) -> ItemId {

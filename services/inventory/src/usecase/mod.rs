@@ -40,8 +40,6 @@ pub use view_stock::ViewStock;
 
 use std::time::Duration;
 
-/// How long after its closing Redis keeps the items of an event. Later only the ledger is shown.
-const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
 /// How long after its closing an event is still compared. By then each of its orders has ended.
 const COMPARED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);
 /// Number of events with a queue of their own from which on unused queues are dropped. Each event that sells has one,

@@ -6,7 +6,7 @@
 //! task: it goes on when its caller goes away, and a round does not wait for a long one.
 
 use super::{
-    Error, KEPT_AFTER_CLOSING, SyncRedis,
+    Error, SyncRedis,
     active_events::ActiveEvents,
     copy_buyers::{CopyBuyers, Repaired},
     recheck_queue::RecheckQueue,
@@ -19,7 +19,7 @@ use crate::{
 };
 use futures_util::{StreamExt, stream};
 use stampede_db::{Database, DbError};
-use stampede_lua::stock::{Snapshot, Stock};
+use stampede_lua::stock::{ShelfEvent, Snapshot, Stock};
 use stampede_vocab::{EventId, ItemId, Timestamp};
 use std::{
     collections::{HashMap, HashSet},
@@ -262,7 +262,8 @@ impl Reconcile {
         // A restarted server may have loaded an old copy, so it has to have all changes of the ledger.
         let all = Watermark::All;
         let watermark = if is_compared { watermark } else { &all };
-        let repairs = Repairs::find(&items, &event_copy, |item| watermark.version_of(item));
+        let mut repairs = Repairs::find(&items, &event_copy, |item| watermark.version_of(item));
+        repairs.stage |= compared.is_some_and(|event| is_kept_otherwise(&items, event));
         // What is staged of such an event is gone at once, so it is not worth copying a million buyers before.
         let repairs = if is_dropped(&items, Timestamp::now()) { repairs.without_buyers_of_missing() } else { repairs };
         let arrivals = snapshot.event.as_ref().map_or(0, |event| event.arrivals);
@@ -373,10 +374,16 @@ impl Reconcile {
     }
 }
 
-/// Returns whether the event closed so long ago that Redis keeps none of its items.
+/// Returns whether the event closed so long ago that Redis keeps nothing of it.
 fn is_dropped(items: &[Item], now: Timestamp) -> bool {
-    let close_time = items.iter().map(|item| item.window.close_time).max();
-    close_time.is_some_and(|close_time| close_time.plus(KEPT_AFTER_CLOSING) <= now)
+    items.iter().map(Item::kept_until).max().is_some_and(|kept_until| kept_until <= now)
+}
+
+/// Returns whether Redis has this version of the event, and will forget it at another time than it should, or never: an
+/// earlier release has staged it.
+fn is_kept_otherwise(items: &[Item], event: &ShelfEvent) -> bool {
+    let newest = items.iter().max_by_key(|item| item.event_version);
+    newest.is_some_and(|item| item.event_version == event.event_version && event.expires_at != Some(item.kept_until()))
 }
 
 fn broken_off(_: tokio::task::JoinError) -> DbError {

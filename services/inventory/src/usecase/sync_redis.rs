@@ -3,7 +3,7 @@
 //! The changes of transactions go through one queue an event, in order: a copy of an item that overtakes another leaves
 //! its buyers stale until they are compared. Copies that queue while one is in flight are merged.
 
-use super::{Error, KEPT_AFTER_CLOSING, MANY_EVENT_QUEUES};
+use super::{Error, MANY_EVENT_QUEUES};
 use crate::domain::{Committed, Item, ItemChange, ItemCopy};
 use futures_util::future::join_all;
 use stampede_batch::{BatchConfig, Batcher, KeyedBatchers};
@@ -79,7 +79,7 @@ impl SyncRedis {
             event_version: newest.event_version,
             open_time: newest.window.open_time,
             close_time: newest.window.close_time,
-            items_expire_at: newest.window.close_time.plus(KEPT_AFTER_CLOSING),
+            expires_at: newest.kept_until(),
             arrivals_at_least,
             compared_on: run_id.to_owned(),
             items: items.iter().map(staged_item).collect(),
