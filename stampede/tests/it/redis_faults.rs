@@ -1,5 +1,5 @@
-//! A small sale whose Redis loses data: all of it, its last seconds, everything since an old copy, writes that its
-//! replica did not have; and the audit after. The timers of events are on a healthy Redis.
+//! Small sales whose Redis loses data in the middle: all of it, its last seconds, everything since an old copy, writes
+//! that its replica did not have; and the audit after each. The timers of events are on a healthy Redis.
 
 use crate::{
     crowd::{Crowd, Orders},
@@ -15,43 +15,41 @@ use stampede_vocab::{CampaignId, RedisUse};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The sale: claims and orders go on for longer than the faults. There are kettles for everybody, so that SOLD_OUT for
-/// one is an anomaly, and few lamps.
+/// The sale: claims and orders go on for longer than a fault and its repair. There are kettles for everybody, so that
+/// SOLD_OUT for one is an anomaly, and few lamps. No order is left to its deadline, so that the audit begins soon.
 const SALE: &str = r#"
 name = "A sale on a Redis that forgets"
-opens_in_ms = 4_000
-lasts_ms = 36_000
+opens_in_ms = 3_000
+lasts_ms = 9_000
 pay_window_ms = 8_000
 
 [[items]]
 title = "Kettle"
 price = { minor_units = 1_999, currency = "EUR" }
-units = 1_500
+units = 360
 limit_per_buyer = 2
 gift = { title = "Mug", units = 20 }
 
 [[items]]
 title = "Lamp"
 price = { minor_units = 4_999, currency = "EUR" }
-units = 60
+units = 15
 limit_per_buyer = 1
 
 [campaign]
 name = "Ten off"
-quota = 600
+quota = 140
 discount = { minor_units = 1_000, currency = "EUR" }
 opens_before_ms = 1_000
-spread_ms = 34_000
+spread_ms = 6_000
 
 [crowd]
-buyers = 640
-spread_ms = 32_000
+buyers = 150
+spread_ms = 6_000
 double_clickers_percent = 5
 early_birds_percent = 5
 cut_connections_percent = 5
 over_limit_percent = 5
-come_back_percent = 10
-abandon_percent = 5
 cancel_percent = 5
 declined_cards_percent = 10
 timed_out_cards_percent = 3
@@ -65,10 +63,50 @@ const DURABLE: [(&str, &str); 2] = [("appendonly", "yes"), ("appendfsync", "ever
 const LOST: Duration = Duration::from_secs(2);
 /// Time for which a master is a replica before clients are forwarded to another one.
 const DEMOTED_FOR: Duration = Duration::from_millis(300);
-/// Orders that have to be accepted between two faults, and the time for them: a buyer refused during one needs another
-/// chance before the next.
+/// Orders that are accepted before a fault, and again after it.
 const ORDERS_BETWEEN: i64 = 10;
-const TIME_BETWEEN: Duration = Duration::from_secs(1);
+/// How old the old copy is at least.
+const AGE: Duration = Duration::from_secs(1);
+/// Milliseconds between two comparisons of Redis with the ledger, so that a short sale goes on after a fault.
+const RECONCILE_INTERVAL_MS: u32 = 500;
+
+/// What happens to Redis in the middle of a sale.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Emptied,
+    /// By a power cut.
+    WithoutItsLastSeconds,
+    /// An old copy is restored.
+    RolledBack,
+    /// Its master dies.
+    FailedOver,
+    /// Its master is demoted, and lives on.
+    SwitchedOver,
+}
+
+impl Fault {
+    const ALL: [Self; 5] =
+        [Self::Emptied, Self::WithoutItsLastSeconds, Self::RolledBack, Self::FailedOver, Self::SwitchedOver];
+
+    /// Strikes this server. Returns the one that is the master then, and a former one that lives on.
+    async fn strike(self, redis: OwnRedis, address: &FloatingAddress, orders: &Orders) -> (OwnRedis, Option<OwnRedis>) {
+        match self {
+            Self::Emptied => {
+                redis.empty().await.unwrap();
+                (redis, None)
+            }
+            Self::WithoutItsLastSeconds => (redis.restart_without_the_last(LOST).await.unwrap(), None),
+            Self::RolledBack => {
+                let old_copy = redis.copy().unwrap();
+                sleep(AGE).await;
+                go_on(orders).await;
+                (redis.restart_with(old_copy).await.unwrap(), None)
+            }
+            Self::FailedOver => (fail_over(redis, address).await, None),
+            Self::SwitchedOver => (switch_over(&redis, address).await, Some(redis)),
+        }
+    }
+}
 
 /// A mesh whose stock, coupons and tokens are in the Redis at this URL.
 pub fn on_redis(url: &str) -> MeshBuilder {
@@ -76,10 +114,9 @@ pub fn on_redis(url: &str) -> MeshBuilder {
     processes.fold(MeshBuilder::default(), |mesh, process| mesh.set(process, "STAMPEDE_REDIS_URL", url))
 }
 
-/// Waits until orders have been accepted for a while.
+/// Waits until more orders have been accepted.
 async fn go_on(orders: &Orders) {
     orders.until_placed(orders.placed().await + ORDERS_BETWEEN).await;
-    sleep(TIME_BETWEEN).await;
 }
 
 /// A replica of `master`, in sync.
@@ -113,34 +150,26 @@ async fn switch_over(master: &OwnRedis, address: &FloatingAddress) -> OwnRedis {
 async fn a_sale_keeps_its_promises_while_its_redis_loses_what_it_has() {
     let _permit = heavy().await;
     let world = World::prepared().await.unwrap();
-    let redis = OwnRedis::start(&DURABLE).await.unwrap();
+    let mut redis = OwnRedis::start(&DURABLE).await.unwrap();
     let address = FloatingAddress::leading_to(redis.address()).await.unwrap();
     let url = redis.url().replace(&redis.address().to_string(), &address.address().to_string());
     let mesh = on_redis(&url)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", RECONCILE_INTERVAL_MS)
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", PAY_WINDOW_MS)
         .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500)
         .start(&world, Process::all())
         .await
         .unwrap();
-    let crowd = Crowd::come(SALE, &mesh);
     let orders = Orders::of(&world).await;
-
-    // The stock is staged, and hardly anything is sold.
-    orders.until_placed(1).await;
-    let old_copy = redis.copy().unwrap();
-    go_on(&orders).await;
-    redis.empty().await.unwrap();
-    go_on(&orders).await;
-    let redis = redis.restart_without_the_last(LOST).await.unwrap();
-    go_on(&orders).await;
-    let redis = redis.restart_with(old_copy).await.unwrap();
-    go_on(&orders).await;
-    let redis = fail_over(redis, &address).await;
-    go_on(&orders).await;
-    let _master = switch_over(&redis, &address).await;
-    orders.until_placed(orders.placed().await + ORDERS_BETWEEN).await;
-
-    crowd.goes_home_content(&world, &mesh, &["--redis-url", &url]).await;
+    for fault in Fault::ALL {
+        println!("{fault:?}");
+        let crowd = Crowd::come(SALE, &mesh);
+        go_on(&orders).await;
+        let (master, _former) = fault.strike(redis, &address, &orders).await;
+        go_on(&orders).await;
+        crowd.goes_home_content(&world, &mesh, &["--redis-url", &url]).await;
+        redis = master;
+    }
     mesh.stop().await.unwrap();
 }
 
