@@ -2,6 +2,8 @@
 //!
 //! The listeners and the stop are parameters, so that tests serve on port 0 what a process serves.
 
+#[cfg(test)]
+mod attacks;
 pub(crate) mod http;
 #[cfg(test)]
 mod tests;

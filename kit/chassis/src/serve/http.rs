@@ -20,7 +20,7 @@ pub use tls::{Tls, TlsFiles};
 use self::{
     connections::{Connections, Permit},
     life::{Exchange, Verdict},
-    metrics::{Cuts, Open},
+    metrics::Cuts,
     socket::Socket,
     stall::{StreamTasks, Watched},
 };
@@ -92,7 +92,6 @@ struct Server {
     connections: Arc<Connections>,
     bounds: Arc<HttpBounds>,
     tls: Option<Arc<Tls>>,
-    open: Open,
     cuts: Cuts,
 }
 
@@ -104,7 +103,6 @@ impl Server {
             router,
             protocols: protocols(&bounds, cuts.clone()),
             connections: Connections::new(Arc::clone(&bounds)),
-            open: Open::new(bounds.listener),
             tls,
             cuts,
             bounds,
@@ -137,7 +135,6 @@ impl Server {
         permit: Permit,
         stop: CancellationToken,
     ) {
-        let _counted = self.open.count();
         let life = Arc::clone(&permit.life);
         let socket = Socket::new(socket, life, self.bounds.stall_deadline, self.cuts.clone());
         match &self.tls {
@@ -212,8 +209,8 @@ impl Server {
                 () = permit.life.cut.cancelled() => return self.cuts.count("full"),
                 outcome = connection.as_mut() => {
                     if let Err(error) = outcome {
-                        if is_flood(&*error) {
-                            self.cuts.count("flood");
+                        if let Some(bound) = exceeded_limit(&*error) {
+                            self.cuts.count(bound);
                         }
                         tracing::debug!(error.cause = %error, "connection broke off");
                     }
@@ -241,14 +238,22 @@ impl Server {
     }
 }
 
+/// Returns the limit for which the libraries of HTTP ended a connection.
+fn exceeded_limit(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut causes = iter::successors(Some(error), |&error| error.source());
+    causes.find_map(|cause| match (cause.downcast_ref::<hyper::Error>(), cause.downcast_ref::<h2::Error>()) {
+        (Some(error), _) if error.is_parse_too_large() => Some("head_size"),
+        // The head of HTTP/1 has no deadline of theirs.
+        (Some(error), _) if error.is_timeout() => Some("ping"),
+        (_, Some(error)) if is_flood(error) => Some("flood"),
+        _ => None,
+    })
+}
+
 /// Returns whether a connection was closed because of a flood of frames, such as requests that are cancelled before
 /// they are begun. The library of HTTP/2 limits these.
-fn is_flood(error: &(dyn Error + 'static)) -> bool {
-    let mut causes = iter::successors(Some(error), |&error| error.source());
-    causes.any(|cause| {
-        let h2 = cause.downcast_ref::<h2::Error>();
-        h2.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
-    })
+fn is_flood(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 /// Returns the answer to a connection over the limit, with its Retry-After.

@@ -12,15 +12,11 @@ use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_sdk::Resource;
 use stampede_status::{Problem, Reason};
-use std::{
-    io,
-    sync::{Arc, Mutex, Once},
-};
+use std::sync::{Arc, Mutex, Once};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_util::task::AbortOnDropHandle;
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -31,9 +27,9 @@ use tonic_reflection::pb::v1alpha::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
-async fn start(workers: &Workers, drain: Duration) -> (Process, Channel) {
+pub(super) async fn start(workers: &Workers, drain: Duration) -> (Process, Channel) {
     let process = Process::start(1, workers.clone(), drain).await;
     let channel = Endpoint::from_shared(process.url()).unwrap().connect().await.unwrap();
     (process, channel)
@@ -309,150 +305,10 @@ async fn a_worker_that_fails_ends_the_process() {
     assert_eq!(error.to_string(), "worker sweep failed: no such table");
 }
 
-fn measure() {
+/// Exports metrics from now on.
+pub(super) fn measure() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| drop(install_metrics("test", Resource::builder_empty().build()).unwrap()));
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_client_that_vanishes_without_a_word_is_given_up_and_counted() {
-    measure();
-    let (process, _channel) = start(&Workers::new(), DRAIN).await;
-    let bounds = HttpBounds { listener: "vanishing", vanish_deadline: Duration::from_secs(2), ..HttpBounds::default() };
-    let (mut client, _serving) = client_within(bounds, &process.stop).await;
-    client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
-    assert!(client.read(&mut [0; 4096]).await.unwrap() > 0);
-    crate::for_tests::vanish(&client);
-    // An idle client would be kept for a minute.
-    until_cut(&process, "vanishing", "vanished").await;
-}
-
-/// Serves nothing within these bounds. Returns a client.
-async fn client_within(bounds: HttpBounds, stop: &CancellationToken) -> (TcpStream, AbortOnDropHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let serving = super::http::serve(listener, Router::new(), bounds, None, stop.clone());
-    (client, AbortOnDropHandle::new(tokio::spawn(serving)))
-}
-
-/// Waits until a connection of this listener is counted as closed by this bound.
-async fn until_cut(process: &Process, listener: &str, bound: &str) {
-    let labels = [format!("listener=\"{listener}\""), format!("bound=\"{bound}\"")];
-    let is_counted = |line: &str| {
-        let of_all = line.starts_with("http_server_cut_connections_total{");
-        of_all && labels.iter().all(|label| line.contains(label.as_str()))
-    };
-    let give_up = Instant::now() + Duration::from_secs(30);
-    while !process.get("/metrics").await.lines().any(is_counted) {
-        assert!(Instant::now() < give_up, "it still has its place");
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_cancels_its_requests_before_they_are_begun_is_cut_and_counted() {
-    measure();
-    let (process, _channel) = start(&Workers::new(), DRAIN).await;
-    let bounds = HttpBounds { listener: "flooded", ..HttpBounds::default() };
-    let (mut client, _serving) = client_within(bounds, &process.stop).await;
-    client.write_all(&cancelled_requests(100)).await.unwrap();
-    until_cut(&process, "flooded", "flood").await;
-}
-
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// The first bytes of an HTTP/2 client: the preface, and settings.
-fn first_bytes() -> Vec<u8> {
-    let settings = 4;
-    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], frame(settings, 0, 0, &[]).as_slice()].concat()
-}
-
-/// The first bytes of an HTTP/2 client that cancels each of its requests at once.
-fn cancelled_requests(count: u32) -> Vec<u8> {
-    // GET, http and / of the static table, and a literal authority (RFC 7541, A).
-    let head = b"\x82\x86\x84\x01\x04test";
-    let (headers, reset) = (1, 3);
-    let mut bytes = first_bytes();
-    for number in 0..count {
-        let stream = number * 2 + 1;
-        // END_HEADERS and END_STREAM; then CANCEL.
-        bytes.extend(frame(headers, 5, stream, head));
-        bytes.extend(frame(reset, 0, stream, &[0, 0, 0, 8]));
-    }
-    bytes
-}
-
-/// Begins a request of whose body nothing is read, and sends more of the body. Returns the answer.
-async fn sends_a_body_that_is_not_read() -> io::Result<String> {
-    let stop = CancellationToken::new();
-    let (mut client, _serving) = client_within(HttpBounds::default(), &stop).await;
-    client.write_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10000000\r\n\r\n").await?;
-    sends_on(&mut client, &[0; 1024]).await?;
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await?;
-    Ok(answer)
-}
-
-/// Lets a server ask its client to leave over HTTP/2, and sends more once it has ended the connection.
-async fn sends_on_to_a_server_that_leaves() -> io::Result<()> {
-    let stop = CancellationToken::new();
-    let (mut client, _serving) = client_within(HttpBounds::default(), &stop).await;
-    client.write_all(&first_bytes()).await?;
-    client.readable().await?;
-    stop.cancel();
-    answers_pings_until_the_end(&mut client).await?;
-    sends_on(&mut client, &frame(PING, 0, 0, &[0; 8])).await
-}
-
-/// The kind of a frame that the other side answers.
-const PING: u8 = 6;
-
-/// Answers the pings of a server over HTTP/2 until it ends the connection.
-async fn answers_pings_until_the_end(client: &mut TcpStream) -> io::Result<()> {
-    let (mut head, ack) = ([0; 9], 1);
-    while client.read_exact(&mut head).await.is_ok() {
-        let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
-        client.read_exact(&mut payload).await?;
-        if (head[3], head[4]) == (PING, 0) {
-            client.write_all(&frame(PING, ack, 0, &payload)).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Sends this several times. Fails if the server has closed its socket.
-async fn sends_on(client: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-    for _ in 0..5 {
-        client.write_all(bytes).await?;
-        sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
-}
-
-/// Tries again what a machine that stands still may break: it is longer than a server waits.
-async fn tried<T, F: AsyncFn() -> io::Result<T>>(what: F) -> T {
-    for _ in 0..3 {
-        if let Ok(done) = what().await {
-            return done;
-        }
-    }
-    what().await.unwrap()
-}
-
-#[tokio::test]
-async fn who_still_sends_their_body_reads_the_whole_refusal() {
-    let answer = tried(sends_a_body_that_is_not_read).await;
-    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer:?}");
-}
-
-#[tokio::test]
-async fn who_still_sends_when_the_server_leaves_is_not_reset() {
-    tried(sends_on_to_a_server_that_leaves).await;
 }
 
 #[tokio::test]

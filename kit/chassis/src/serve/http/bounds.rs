@@ -17,8 +17,8 @@ pub(super) const SEND_BUFFER_BYTES: usize = 64 * 1024;
 pub(super) const CHUNK_BYTES: usize = 16 * 1024;
 /// Kernel send buffer of a connection, in bytes: small, so that a stalled reader is noticed soon.
 pub(super) const SOCKET_SEND_BYTES: usize = 256 * 1024;
-/// Longest wait for a connection to end after it was asked to.
-pub(super) const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest wait for a connection to end after it was asked to. Tests wait less.
+pub(super) const LEAVE_DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 5 });
 
 /// Longest wait for the peer to end a connection that this process has ended.
 pub(super) const MAX_LINGER: Duration = Duration::from_secs(2);

@@ -3,7 +3,11 @@
 //! At the limit the longest idle connections are closed for new ones, those without any request first. Busy connections
 //! are never closed for new ones.
 
-use super::{bounds::HttpBounds, life::Life};
+use super::{
+    bounds::HttpBounds,
+    life::{Life, Phase},
+    metrics,
+};
 use crate::{offenders::Offenders, peer::Block};
 use std::{
     collections::HashMap,
@@ -42,7 +46,19 @@ pub(super) struct Permit {
 impl Connections {
     pub(super) fn new(bounds: Arc<HttpBounds>) -> Arc<Connections> {
         let table = Table { next_id: 0, open: HashMap::new(), by_block: HashMap::new(), next_search: Instant::now() };
-        Arc::new(Connections { bounds, table: Mutex::new(table), offenders: Offenders::default() })
+        let listener = bounds.listener;
+        let connections = Arc::new(Connections { bounds, table: Mutex::new(table), offenders: Offenders::default() });
+        metrics::observe_open(listener, Arc::downgrade(&connections));
+        connections
+    }
+
+    /// Returns the number of connections in each phase, in the order of [`Phase::ALL`].
+    pub(super) fn by_phase(&self) -> [u64; Phase::ALL.len()] {
+        let mut counts = [0; Phase::ALL.len()];
+        for (life, _) in self.table().open.values() {
+            counts[life.phase() as usize] += 1;
+        }
+        counts
     }
 
     /// Returns a permit for a connection from this address, or the name of the limit that it exceeds.

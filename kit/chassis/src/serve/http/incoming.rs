@@ -8,7 +8,7 @@ use super::{
     bounds::HttpBounds,
     connections::{Connections, Permit},
     life::Exchange,
-    metrics::{Counted, Cuts, Open},
+    metrics::Cuts,
     socket::{self, Socket},
     within_open_files,
 };
@@ -52,7 +52,6 @@ pub(crate) fn incoming(
 struct Acceptor {
     connections: Arc<Connections>,
     bounds: Arc<HttpBounds>,
-    open: Open,
     cuts: Cuts,
     close: CancellationToken,
 }
@@ -60,8 +59,8 @@ struct Acceptor {
 impl Acceptor {
     fn new(bounds: HttpBounds, close: CancellationToken) -> Acceptor {
         let bounds = Arc::new(within_open_files(bounds));
-        let (open, cuts) = (Open::new(bounds.listener), Cuts::new(bounds.listener));
-        Acceptor { connections: Connections::new(Arc::clone(&bounds)), bounds, open, cuts, close }
+        let cuts = Cuts::new(bounds.listener);
+        Acceptor { connections: Connections::new(Arc::clone(&bounds)), bounds, cuts, close }
     }
 
     /// Returns the connection with its permit. Without one it is closed: HTTP/2 has no answer before a request.
@@ -84,7 +83,6 @@ impl Acceptor {
             cuts: self.cuts.clone(),
             _busy: None,
             permit,
-            _counted: self.open.count(),
         })
     }
 }
@@ -98,7 +96,6 @@ pub(crate) struct Admitted {
     /// After the preface: the connection is not closed for a new one.
     _busy: Option<Exchange>,
     permit: Permit,
-    _counted: Counted,
 }
 
 /// Wait for the preface of a connection.

@@ -26,6 +26,30 @@ struct State {
     is_leaving: bool,
 }
 
+/// What a connection does, as the metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its first request head is waited for, or the rest of a later one.
+    Head,
+    /// It has no request.
+    Idle,
+    /// A request is under way.
+    Busy,
+}
+
+impl Phase {
+    /// All phases, in the order of their numbers.
+    pub(super) const ALL: [Phase; 3] = [Phase::Head, Phase::Idle, Phase::Busy];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Phase::Head => "head",
+            Phase::Idle => "idle",
+            Phase::Busy => "busy",
+        }
+    }
+}
+
 /// What to do with a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -57,6 +81,16 @@ impl Life {
         let mut state = self.state();
         if state.under_way == 0 && !state.is_http2 && state.head_since.is_none() {
             state.head_since = Some(Instant::now());
+        }
+    }
+
+    /// Returns what the connection does.
+    pub(super) fn phase(&self) -> Phase {
+        let state = self.state();
+        match (state.under_way, state.head_since) {
+            (1.., _) => Phase::Busy,
+            (0, Some(_)) => Phase::Head,
+            (0, None) => Phase::Idle,
         }
     }
 
@@ -175,6 +209,20 @@ mod tests {
             life.arrived();
             advance(bounds.head_deadline).await;
             assert_eq!(judge(&life) == Verdict::Cut("head"), expected_cut, "HTTP/2: {is_http2}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_waits_for_its_head_is_busy_and_idle_by_turns() {
+        for is_http2 in [false, true] {
+            let life = Life::begin();
+            assert_eq!(life.phase(), Phase::Head);
+            let exchange = life.begin_request(is_http2);
+            assert_eq!(life.phase(), Phase::Busy);
+            drop(exchange);
+            assert_eq!(life.phase(), Phase::Idle);
+            life.arrived();
+            assert_eq!(life.phase(), if is_http2 { Phase::Idle } else { Phase::Head });
         }
     }
 

@@ -1,6 +1,11 @@
 //! The socket of a connection: fails and is counted when its peer has vanished or does not read.
 
-use super::{bounds::SOCKET_SEND_BYTES, life::Life, linger::Linger, metrics::Cuts};
+use super::{
+    bounds::SOCKET_SEND_BYTES,
+    life::Life,
+    linger::Linger,
+    metrics::{Cuts, Unread},
+};
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     io::{self, IoSlice},
@@ -48,7 +53,7 @@ pub(super) struct Socket {
     life: Arc<Life>,
     stall_deadline: Duration,
     /// Runs while a write is blocked.
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: Option<(Pin<Box<Sleep>>, Unread)>,
     /// Whether the peer's end is waited for after every shutdown.
     lingers: bool,
     /// After the shutdown, if the peer's end is waited for.
@@ -82,8 +87,8 @@ impl Socket {
             self.note(&outcome);
             return Poll::Ready(outcome);
         }
-        let deadline = self.stall_deadline;
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(deadline)));
+        let (deadline, cuts) = (self.stall_deadline, &self.cuts);
+        let (stall, _) = self.stall.get_or_insert_with(|| (Box::pin(sleep(deadline)), cuts.wait_for_reader()));
         ready!(stall.as_mut().poll(cx));
         self.stall = None;
         self.cuts.count("stalled");

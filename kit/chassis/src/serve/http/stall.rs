@@ -3,7 +3,11 @@
 //! The socket detects a connection that reads nothing at all. One that reads, but gives a stream no flow-control
 //! window, is detected only here: the body waits for the window, and nothing else would wake its task.
 
-use super::{bounds::CHUNK_BYTES, life::Exchange, metrics::Cuts};
+use super::{
+    bounds::CHUNK_BYTES,
+    life::Exchange,
+    metrics::{Cuts, Unread},
+};
 use axum::body::Body;
 use bytes::Bytes;
 use hyper::{
@@ -52,7 +56,7 @@ where
         let StreamTasks { stall_deadline, cuts } = self.clone();
         tokio::spawn(async move {
             // Dropping a stream resets it.
-            if until_stalled(stream, stall_deadline).await.is_none() {
+            if until_stalled(stream, stall_deadline, &cuts).await.is_none() {
                 cuts.count("stalled");
             }
         });
@@ -60,20 +64,20 @@ where
 }
 
 /// Runs a stream to its end; `None` if its reader stalled.
-async fn until_stalled<F: Future>(stream: F, deadline: Duration) -> Option<F::Output> {
+async fn until_stalled<F: Future>(stream: F, deadline: Duration, cuts: &Cuts) -> Option<F::Output> {
     let progress = Arc::new(Progress::default());
     let mut stream = pin!(PROGRESS.scope(Arc::clone(&progress), stream));
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut wait: Option<(Pin<Box<Sleep>>, Unread)> = None;
     poll_fn(move |cx| {
         if let Poll::Ready(output) = stream.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
         let Some(given) = *progress.given() else {
-            timer = None;
+            wait = None;
             return Poll::Pending;
         };
         let late = given + deadline;
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(late)));
+        let (timer, _) = wait.get_or_insert_with(|| (Box::pin(sleep_until(late)), cuts.wait_for_reader()));
         if timer.deadline() != late {
             timer.as_mut().reset(late);
         }
@@ -168,7 +172,7 @@ mod tests {
             body.frame().await.unwrap().unwrap();
             std::future::pending::<()>().await;
         };
-        assert_eq!(until_stalled(stands_still, Duration::from_secs(15)).await, None);
+        assert_eq!(until_stalled(stands_still, Duration::from_secs(15), &Cuts::new("test")).await, None);
         assert_eq!(started.elapsed(), Duration::from_secs(15));
     }
 
@@ -179,7 +183,7 @@ mod tests {
             let silence = tokio::time::timeout(Duration::from_secs(100), body.frame()).await;
             assert!(silence.is_err());
         };
-        assert_eq!(until_stalled(quiet, Duration::from_secs(15)).await, Some(()));
+        assert_eq!(until_stalled(quiet, Duration::from_secs(15), &Cuts::new("test")).await, Some(()));
     }
 
     #[tokio::test]
