@@ -184,7 +184,7 @@ fn over_http2(path: &str) -> Vec<u8> {
 
 /// The kind of a frame with the head of a request.
 const HEADERS: u8 = 1;
-/// END_HEADERS and END_STREAM.
+/// Its flags where it is whole: `END_HEADERS` and `END_STREAM`.
 const WHOLE_REQUEST: u8 = 5;
 
 /// The head of a request: GET and http of the static table, and a literal path and authority (RFC 7541, A).
