@@ -16,7 +16,7 @@ pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
 pub const BODY_PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 /// Answers with more bytes are counted by their bytes until they are written. Smaller ones are limited by their number.
 pub const COUNTED_ANSWER_BYTES: usize = 16 * 1024;
-/// Largest answer as JSON: each address may have one, whatever its share.
+/// Largest answer as JSON: each address, and each user, may have one, whatever their share.
 pub const LARGEST_ANSWER_BYTES: usize = 32 << 20;
 /// Longest time in which a watcher takes no message while one waits.
 pub const WATCHER_STALL_DEADLINE: Duration = Duration::from_secs(15);
@@ -64,8 +64,9 @@ pub struct LimitConfig {
           default_value_t = HttpBounds::default().max_connections)]
     pub max_connections: usize,
 
-    /// The part of each of these bounds that one address may take, in percent; a /64 of IPv6 is one address. More is
-    /// answered THROTTLED. Set 100 where all buyers come from one address, as in a load test.
+    /// The part of each of these bounds that one address may take, in percent; a /64 of IPv6 is one address. A buyer
+    /// may take as much, where there is no bound of a buyer. More is answered THROTTLED. Set 100 where all buyers come
+    /// from one address, as in a load test.
     #[arg(long, env = "STAMPEDE_ADDRESS_SHARE_PERCENT", value_name = "PERCENT", default_value_t = 12,
           value_parser = clap::value_parser!(u8).range(1..=100))]
     pub address_share_percent: u8,
@@ -160,8 +161,8 @@ impl LimitConfig {
     /// Returns the bounds of the bytes of large answers that are not written.
     pub fn answers(&self) -> PoolBounds {
         let pool = self.pool("answer_bytes", "answers are waiting to be read", self.max_unread_bytes);
-        let of_address = pool.of_address.max(LARGEST_ANSWER_BYTES);
-        PoolBounds { of_address, kept_percent: Class::kept_percent_of_answers, ..pool }
+        let share = pool.of_address.max(LARGEST_ANSWER_BYTES);
+        PoolBounds { of_address: share, of_user: share, kept_percent: Class::kept_percent_of_answers, ..pool }
     }
 
     /// Returns the bounds of open streams: in all, of an address and of a user, with a share for each class.
@@ -176,10 +177,11 @@ impl LimitConfig {
         PoolBounds { kept_percent, ..self.pool("subjects", "subjects are watched", self.max_subjects) }
     }
 
-    /// Returns a pool that is bounded by its total and the share of an address, with a share for each class.
+    /// Returns a pool that is bounded by its total and the share of an address, or of a user, with a share for each
+    /// class.
     fn pool(&self, name: &'static str, what: &'static str, total: usize) -> PoolBounds {
-        let (of_address, of_user, kept_percent) = (self.of_address(total), total, Class::kept_percent);
-        PoolBounds { name, what, total, of_address, of_user, kept_percent }
+        let (share, kept_percent) = (self.of_address(total), Class::kept_percent);
+        PoolBounds { name, what, total, of_address: share, of_user: share, kept_percent }
     }
 
     /// Returns the share of an address: at least 1, however small the total.

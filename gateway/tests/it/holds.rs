@@ -106,9 +106,30 @@ async fn one_buyer_has_so_many_requests_under_way_and_an_operator_is_not_counted
 
 /// Returns a login whose body has so many bytes at first, and then no more.
 fn trickling(bytes: usize) -> Request<Body> {
+    Request::post("/v1/auth/tokens").body(without_end(bytes)).unwrap()
+}
+
+fn without_end(bytes: usize) -> Body {
     let first = stream::iter([Ok::<_, std::io::Error>(vec![b' '; bytes])]);
-    let body = Body::from_stream(first.chain(stream::pending()));
-    Request::post("/v1/auth/tokens").body(body).unwrap()
+    Body::from_stream(first.chain(stream::pending()))
+}
+
+#[tokio::test]
+async fn one_buyer_has_a_share_of_unfinished_bodies_from_however_many_addresses() {
+    // Of them 120 are the share of a buyer.
+    let (front, _guard) = front(&[("--max-unfinished-bytes", "1000")]).await;
+    let payment = |peer: &str| {
+        let mut payment = request("POST", "/v1/orders/ord_1:pay", &good_token("buyer"), "");
+        *payment.body_mut() = without_end(100);
+        payment.extensions_mut().insert(Peer(peer.parse::<IpAddr>().unwrap()));
+        payment
+    };
+    let (first, second) = tokio::join!(front.send(payment("192.0.2.1")), async {
+        tokio::task::yield_now().await;
+        front.send(payment("192.0.2.2")).await
+    });
+    assert_eq!(first.reason(), "BODY_TIMEOUT");
+    is_throttled(&second);
 }
 
 #[tokio::test]
