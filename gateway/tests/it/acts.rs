@@ -3,6 +3,7 @@
 use crate::{
     front::{Answer, DEFAULT, Front, SECRET, from, good_token, request},
     grpc::WAITS_LONGER,
+    meters::{THROTTLED, UNASKED, is_counted},
     orders,
     raw::Door,
     services,
@@ -53,6 +54,7 @@ fn is_throttled(answer: &Answer, act: &str, by: &str) {
     assert_eq!((answer.reason().as_str(), answer.status.as_u16()), ("THROTTLED", 429), "{answer:?}");
     let metadata = &answer.json()["metadata"];
     assert_eq!((&metadata["act"], &metadata["by"]), (&json!(act), &json!(by)));
+    is_counted(THROTTLED, &[("act", act), ("by", by)]);
     let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=900).contains(&seconds), "{seconds}");
 }
@@ -393,6 +395,7 @@ async fn callers_are_let_through_at_once_while_redis_hangs() {
     };
     // If each of them waited, it would take 16 s.
     tokio::time::timeout(Duration::from_secs(10), all).await.expect("they do not wait for Redis");
+    is_counted(UNASKED, &[]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The gateway under test, and requests to it.
 
+use crate::meters::measure;
 use axum::{Router, body::Body, response::Response};
 use clap::Parser;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
@@ -75,6 +76,7 @@ pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
 
 /// Builds the same where it may fail.
 pub async fn try_build(flags: &[(&str, &str)], workers: &Workers) -> anyhow::Result<Http> {
+    measure();
     let redis = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
     let prefix = format!("test-gateway:{}:", UserId::random());
     let services = Service::ALL.map(|service| format!("--{service}-urls"));

@@ -3,6 +3,7 @@
 
 use crate::{
     front::{Answer, Front, good_token, request},
+    meters::{REFUSED, is_counted},
     services,
 };
 use axum::body::Body;
@@ -44,6 +45,7 @@ async fn the_streams_of_one_address_are_bounded_and_a_slash_64_is_one() {
         front.open(from("2001:db8::ffff", "192.0.2.1", WATCH)).await,
     ];
     is_throttled(&front.send(from("2001:db8::2", "", WATCH)).await);
+    is_counted(REFUSED, &[("held", "streams"), ("by", "address")]);
     assert_eq!(front.open(from("2001:db8:0:1::2", "", WATCH)).await.status(), 200);
     drop(held);
     assert_eq!(front.open(from("2001:db8::2", "", WATCH)).await.status(), 200);
@@ -65,6 +67,7 @@ async fn streams_are_bounded_by_what_they_are_about_too() {
     let held = front.open(request("GET", &many, "", "")).await;
     assert_eq!(held.status(), 200);
     assert_eq!(front.get(&many, "").await.reason(), "OVERLOADED");
+    is_counted(REFUSED, &[("held", "subjects"), ("by", "all")]);
     assert_eq!(front.open(request("GET", WATCH, "", "")).await.status(), 200, "one fits");
     drop(held);
     assert_eq!(front.open(request("GET", &many, "", "")).await.status(), 200);
@@ -99,6 +102,7 @@ async fn one_buyer_has_so_many_requests_under_way_and_an_operator_is_not_counted
     });
     assert_eq!(first.reason(), "DEADLINE_EXCEEDED");
     is_throttled(&second);
+    is_counted(REFUSED, &[("held", "requests"), ("by", "user")]);
     let operator = good_token("operator");
     let (first, second) = tokio::join!(front.get(slow, &operator), front.get(slow, &operator));
     assert_eq!((first.reason(), second.reason()), ("DEADLINE_EXCEEDED".to_owned(), "DEADLINE_EXCEEDED".to_owned()));
@@ -130,6 +134,7 @@ async fn one_buyer_has_a_share_of_unfinished_bodies_from_however_many_addresses(
     });
     assert_eq!(first.reason(), "BODY_TIMEOUT");
     is_throttled(&second);
+    is_counted(REFUSED, &[("held", "body_bytes"), ("by", "user")]);
 }
 
 #[tokio::test]
@@ -167,6 +172,7 @@ async fn large_answers_that_are_not_read_are_bounded_by_their_bytes() {
     let large = "/v1/events?page_token=large";
     let unread = front.open(request("GET", large, "", "")).await;
     assert_eq!(front.get(large, "").await.reason(), "OVERLOADED");
+    is_counted(REFUSED, &[("held", "answer_bytes"), ("by", "all")]);
     assert_eq!(front.get("/v1/events", "").await.status, 200, "a small one is not counted");
     drop(unread);
     assert_eq!(front.get(large, "").await.status, 200);

@@ -16,6 +16,7 @@ mod grpc_connect;
 mod grpc_own;
 mod grpc_web;
 mod holds;
+mod meters;
 mod openapi;
 mod orders;
 mod protocol;
