@@ -76,9 +76,9 @@ impl CommitGrants {
         Self { queues: KeyedBatchers::new(MANY_EVENT_QUEUES, queue) }
     }
 
-    /// Commits one grant, or finds its order in the ledger. The time-out bounds how long an event with locked rows delays
-    /// the others of the same call. After a failure the units may be committed all the same: a retry gets the same
-    /// answer, and without one a sweep gives them back.
+    /// Commits one grant, or finds its order in the ledger. The time-out bounds how long an event with locked rows
+    /// delays the others of the same call. After a failure the units may be committed all the same: a retry gets the
+    /// same answer, and without one a sweep gives them back.
     pub(super) async fn commit(&self, grant: Grant) -> Result<Committed, Error> {
         let queue = self.queues.of(grant.event_id);
         let timed_out = |_| DbError::TimedOut { name: COMMIT.name, after: COMMIT_TIMEOUT };
