@@ -49,24 +49,15 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
     let mut health = HealthProbe::of(&endpoint);
     let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut health_state, mut late) = (HealthState::default(), LateProbes::default());
-    let mut probed = ProbedEndpoint { endpoint, replicas, ready: None, leaving: None };
+    let mut late = LateProbes::default();
+    let mut probed = ProbedEndpoint::of(endpoint, replicas);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = probed.replicas.probe_now.notified() => {}
         }
         let Some(finding) = late.judge(health.check().await) else { continue };
-        // The count includes this endpoint only while it is ready, so 1 means that it is the last one.
-        let is_last = probed.replicas.count() == 1;
-        match health_state.learn(finding, is_last) {
-            Some(true) => probed.insert(),
-            Some(false) => probed.remove(finding),
-            None => {}
-        }
-        if health_state.silent >= MAX_SILENT_WITH_CALLS {
-            probed.end_calls();
-        }
+        probed.learn(finding);
     }
 }
 
@@ -126,12 +117,33 @@ impl LateProbes {
 struct ProbedEndpoint {
     endpoint: Endpoint,
     replicas: Replicas,
+    /// Consecutive unanswered probes.
+    silent: u32,
     ready: Option<Arc<Replica>>,
     /// A replica that was removed for unanswered probes, and may still answer the calls that it has.
     leaving: Option<Arc<Replica>>,
 }
 
 impl ProbedEndpoint {
+    /// Returns an endpoint that is not ready so far.
+    fn of(endpoint: Endpoint, replicas: Replicas) -> ProbedEndpoint {
+        ProbedEndpoint { endpoint, replicas, silent: 0, ready: None, leaving: None }
+    }
+
+    /// Decides from the result of a probe whether the endpoint is ready.
+    fn learn(&mut self, finding: Finding) {
+        self.silent = if finding == Finding::Silent { self.silent.saturating_add(1) } else { 0 };
+        match finding {
+            Finding::Serving if self.ready.is_none() => self.insert(),
+            Finding::Down => self.remove(),
+            Finding::Silent if self.silent >= MAX_SILENT_PROBES => self.remove_unless_last(),
+            Finding::Serving | Finding::Silent => {}
+        }
+        if self.silent >= MAX_SILENT_WITH_CALLS {
+            self.end_calls();
+        }
+    }
+
     /// Adds the replica, with a new connection: the old one may be dead without notice.
     fn insert(&mut self) {
         tracing::debug!(server.address = %self.endpoint.uri(), "endpoint is ready");
@@ -143,13 +155,23 @@ impl ProbedEndpoint {
         self.leaving = None;
     }
 
-    fn remove(&mut self, finding: Finding) {
-        tracing::warn!(server.address = %self.endpoint.uri(), probe.finding = ?finding, "endpoint is not ready");
+    fn remove(&mut self) {
         let Some(replica) = self.ready.take() else { return };
         self.replicas.remove(&replica);
-        if finding == Finding::Silent {
-            self.leaving = Some(replica);
+        self.warn(Finding::Down);
+    }
+
+    /// Removes a replica that answers no probes, but not the last one: under load an answer may be late, and to remove
+    /// every slow endpoint would turn slow answers into none.
+    fn remove_unless_last(&mut self) {
+        if self.ready.as_ref().is_some_and(|replica| self.replicas.remove_unless_last(replica)) {
+            self.leaving = self.ready.take();
+            self.warn(Finding::Silent);
         }
+    }
+
+    fn warn(&self, finding: Finding) {
+        tracing::warn!(server.address = %self.endpoint.uri(), probe.finding = ?finding, "endpoint is not ready");
     }
 
     /// Fails the calls of a removed replica that still does not answer. Retries go to others.
@@ -169,47 +191,33 @@ impl Drop for ProbedEndpoint {
     }
 }
 
-/// Decides from the results of probes whether an endpoint is ready.
-#[derive(Default)]
-struct HealthState {
-    is_in: bool,
-    silent: u32,
-}
-
-impl HealthState {
-    /// Returns whether the endpoint is ready now, if that has changed.
-    ///
-    /// The last one is not removed for unanswered probes: under load an answer may be late, and to remove every slow
-    /// endpoint would turn slow answers into none.
-    fn learn(&mut self, finding: Finding, is_last: bool) -> Option<bool> {
-        self.silent = if finding == Finding::Silent { self.silent.saturating_add(1) } else { 0 };
-        let should_be_in = match finding {
-            Finding::Serving => true,
-            Finding::Down => false,
-            Finding::Silent => self.is_in && (is_last || self.silent < MAX_SILENT_PROBES),
-        };
-        let changed = should_be_in != self.is_in;
-        self.is_in = should_be_in;
-        changed.then_some(should_be_in)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Feeds results to an endpoint that is not the last, and returns the changes.
-    fn changes(findings: &[Finding]) -> Vec<Option<bool>> {
-        let mut health_state = HealthState::default();
-        findings.iter().map(|finding| health_state.learn(*finding, false)).collect()
+    fn probed(replicas: &Replicas) -> ProbedEndpoint {
+        ProbedEndpoint::of(Endpoint::from_static("http://127.0.0.1:1"), replicas.clone())
     }
 
-    #[test]
-    fn an_endpoint_is_in_while_it_serves() {
+    /// Feeds results to an endpoint beside another that is ready. Returns whether it is ready after each.
+    fn ready_after(findings: &[Finding]) -> Vec<bool> {
+        let replicas = Replicas::new();
+        let (mut other, mut probed) = (probed(&replicas), probed(&replicas));
+        other.learn(Finding::Serving);
+        let ready = findings.iter().map(|finding| {
+            probed.learn(*finding);
+            assert_eq!(replicas.count(), 1 + usize::from(probed.ready.is_some()));
+            probed.ready.is_some()
+        });
+        ready.collect()
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_in_while_it_serves() {
         use Finding::{Down, Serving};
         assert_eq!(
-            changes(&[Down, Serving, Serving, Down, Down, Serving]),
-            [None, Some(true), None, Some(false), None, Some(true)]
+            ready_after(&[Down, Serving, Serving, Down, Down, Serving]),
+            [false, true, true, false, false, true]
         );
     }
 
@@ -229,22 +237,25 @@ mod tests {
         assert_eq!(judged.last(), Some(&Some(Finding::Silent)), "it is late for too long");
     }
 
-    #[test]
-    fn one_late_answer_is_forgiven_and_two_are_not() {
+    #[tokio::test]
+    async fn one_late_answer_is_forgiven_and_two_are_not() {
         use Finding::{Serving, Silent};
         assert_eq!(
-            changes(&[Silent, Serving, Silent, Serving, Silent, Silent, Silent]),
-            [None, Some(true), None, None, None, Some(false), None]
+            ready_after(&[Silent, Serving, Silent, Serving, Silent, Silent, Silent]),
+            [false, true, true, true, true, false, false]
         );
     }
 
-    #[test]
-    fn the_last_endpoint_stays_in_for_silence_but_not_for_a_refusal() {
-        let mut health_state = HealthState::default();
-        health_state.learn(Finding::Serving, false);
+    #[tokio::test]
+    async fn the_last_endpoint_stays_in_for_silence_but_not_for_a_refusal() {
+        let replicas = Replicas::new();
+        let mut endpoints = [probed(&replicas), probed(&replicas)];
+        endpoints.iter_mut().for_each(|endpoint| endpoint.learn(Finding::Serving));
         for _ in 0..10 {
-            assert_eq!(health_state.learn(Finding::Silent, true), None);
+            endpoints.iter_mut().for_each(|endpoint| endpoint.learn(Finding::Silent));
         }
-        assert_eq!(health_state.learn(Finding::Down, true), Some(false));
+        assert_eq!(endpoints.each_ref().map(|endpoint| endpoint.ready.is_some()), [false, true]);
+        endpoints[1].learn(Finding::Down);
+        assert_eq!(replicas.count(), 0);
     }
 }

@@ -81,6 +81,18 @@ impl Replicas {
         self.ready.send_modify(|ready| ready.retain(|one| !Arc::ptr_eq(one, replica)));
     }
 
+    /// Removes a replica if another one is ready, and returns whether it did. It is one step, so that of two that are
+    /// removed at the same time one is left.
+    pub(super) fn remove_unless_last(&self, replica: &Arc<Replica>) -> bool {
+        self.ready.send_if_modified(|ready| {
+            let has_others = ready.len() > 1;
+            if has_others {
+                ready.retain(|one| !Arc::ptr_eq(one, replica));
+            }
+            has_others
+        })
+    }
+
     /// Waits until a replica is ready, and returns the one with the fewest calls under way.
     pub(super) async fn next(&self) -> Arc<Replica> {
         match self.least_busy() {
@@ -195,5 +207,26 @@ mod tests {
         replicas.remove(&other);
         assert!(Arc::ptr_eq(&replicas.next().await, &one), "better a busy one than none");
         assert_eq!(replicas.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_two_that_are_removed_at_the_same_time_one_is_left() {
+        const ROUNDS: usize = 100_000;
+        let (replicas, all) = (&Replicas::new(), [replica(), replica()]);
+        all.iter().for_each(|replica| replicas.insert(replica));
+        std::thread::scope(|threads| {
+            for replica in &all {
+                threads.spawn(move || {
+                    for _ in 0..ROUNDS {
+                        let was_removed = replicas.remove_unless_last(replica);
+                        assert_ne!(replicas.count(), 0, "both are removed");
+                        if was_removed {
+                            replicas.insert(replica);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(replicas.count(), 2);
     }
 }
