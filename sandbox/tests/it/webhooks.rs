@@ -9,7 +9,8 @@ use sha2::Sha256;
 use std::time::Duration;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 
-const SECRET: &str = "a secret between merchant and provider";
+/// The secret that notices are signed with.
+pub const SECRET: &str = "a secret between merchant and provider";
 
 #[tokio::test]
 async fn every_end_is_notified_with_a_signature() {
@@ -91,7 +92,7 @@ struct Merchant {
 }
 
 /// Starts a merchant that fails the first so many notices. Returns its URL, and the notices that it received.
-async fn merchant(refusals: usize) -> (String, mpsc::UnboundedReceiver<Value>) {
+pub async fn merchant(refusals: usize) -> (String, mpsc::UnboundedReceiver<Value>) {
     let (received, notices) = mpsc::unbounded_channel();
     let merchant = Merchant { received, refusals: std::sync::Arc::new(refusals.into()) };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 can be bound");
@@ -122,7 +123,8 @@ fn hex_hmac(text: &str) -> String {
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn next(notices: &mut mpsc::UnboundedReceiver<Value>) -> Value {
+/// Waits for the next notice.
+pub async fn next(notices: &mut mpsc::UnboundedReceiver<Value>) -> Value {
     let notice = timeout(Duration::from_secs(20), notices.recv()).await;
     notice.expect("a notice in time").expect("the merchant still stands")
 }
