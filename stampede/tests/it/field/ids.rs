@@ -2,7 +2,7 @@
 
 use super::{item, on_sale, wish};
 use crate::{
-    sale::{LONG, Sale, eur, in_us},
+    sale::{LONG, Sale, eur, fresh, in_us},
     sold::in_sql,
 };
 use futures_util::future::join_all;
@@ -10,11 +10,11 @@ use sqlx::{AssertSqlSafe, MySqlPool};
 use stampede_proto::{
     coupon::v1::{ClaimCouponRequest, ListCampaignsRequest, ListCouponsRequest},
     event::v1::{CreateEventRequest, Event, ListEventsRequest},
-    order::v1::{CancelOrderRequest, ListOrdersRequest, Order},
+    order::v1::{CancelOrderRequest, ListOrdersRequest, Order, OrderState, PayOrderRequest, RefundOrderRequest},
 };
 use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer};
-use stampede_vocab::OrderId;
-use std::collections::BTreeSet;
+use stampede_vocab::{OrderId, UserId};
+use std::{cell::RefCell, collections::BTreeSet};
 use tonic::Code;
 
 /// Rows with the same time: more than two pages, and no whole number of them.
@@ -62,6 +62,7 @@ async fn case_26_names_that_differ_in_case_are_two_and_others_than_ascii_are_non
     }
     assert_eq!(events.len(), 2, "case 26: the third is a repeat of the first");
     what_is_done_once_is_repeated_under_its_very_name_alone(sale).await;
+    what_is_paid_and_refunded_is_repeated_under_its_very_name_alone(sale).await;
 }
 
 /// The name is stored and compared, where the id of what is created is made of the name.
@@ -82,9 +83,36 @@ async fn what_is_done_once_is_repeated_under_its_very_name_alone(sale: &Sale) {
     }
 }
 
-/// Empties every outbox as a restore of an old copy would. If the row number identified a message, consumers would take
-/// the next ones for repeats.
-const AS_NEW: &str = "DELETE FROM outbox_unsent; DELETE FROM outbox; ALTER TABLE outbox AUTO_INCREMENT = 1; \
+/// The same of a payment and of a refund: both are done, whichever name comes next.
+async fn what_is_paid_and_refunded_is_repeated_under_its_very_name_alone(sale: &Sale) {
+    let user = buyer();
+    let order = sale.placed(user, &[(0, 1)], "").await;
+    let order_id = &order.order_id;
+    let pay = async |request_id: &str| {
+        let (order_id, request_id) = (order_id.clone(), request_id.to_owned());
+        let request = PayOrderRequest { order_id, request_id, payment_method: "pm_card_ok".to_owned() };
+        sale.mesh.order().pay_order(as_buyer(user, request)).await.map(drop)
+    };
+    pay("abc").await.unwrap();
+    sale.until(user, &order, OrderState::Fulfilled).await;
+    let refused = pay("ABC").await.map_err(|refused| refused.code());
+    assert_eq!(refused, Err(Code::FailedPrecondition), "case 26: another payment of what is paid");
+    pay("abc").await.unwrap_or_else(|refused| panic!("case 26: the payment again: {refused:?}"));
+
+    let refund = async |request_id: &str| {
+        let request = RefundOrderRequest { order_id: order_id.clone(), request_id: request_id.to_owned() };
+        sale.mesh.order().refund_order(as_operator(request)).await.map(drop)
+    };
+    refund("abc").await.unwrap();
+    let refused = refund("ABC").await.map_err(|refused| refused.code());
+    assert_eq!(refused, Err(Code::FailedPrecondition), "case 26: another refund of what is refunded");
+    refund("abc").await.unwrap_or_else(|refused| panic!("case 26: the refund again: {refused:?}"));
+}
+
+/// Empties every outbox as a restore of an old copy would, and rebuilds it as after a great deletion. If the row number
+/// identified a message, consumers would take the next ones for repeats.
+const AS_NEW: &str = "DELETE FROM outbox_unsent; DELETE FROM outbox; ALTER TABLE outbox_unsent ENGINE=InnoDB; \
+     ALTER TABLE outbox ENGINE=InnoDB; ALTER TABLE outbox AUTO_INCREMENT = 1; \
      UPDATE outbox_leases SET floor_id = 0";
 
 async fn case_26_messages_are_new_ones_although_the_counters_of_their_rows_begin_anew(sale: &mut Sale) {
@@ -138,12 +166,20 @@ async fn at_that_time(world: &World, order: &Order) {
     run(world, Service::Order, sql).await;
 }
 
+async fn cancel(sale: &Sale, user: UserId, order: &Order) {
+    sale.until(user, order, OrderState::AwaitingPayment).await;
+    let request = CancelOrderRequest { order_id: order.order_id.clone(), request_id: fresh() };
+    sale.mesh.order().cancel_order(as_buyer(user, request)).await.unwrap();
+}
+
 async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
     let user = buyer();
-    let mut orders = BTreeSet::new();
+    let (mut orders, mut payable) = (BTreeSet::new(), Vec::new());
     let mut events = BTreeSet::from([sale.event.event_id.clone()]);
     for _ in 0..ROWS {
-        orders.insert(sale.place(user, &[(0, 1)], "").await.unwrap().order_id);
+        let order = sale.place(user, &[(0, 1)], "").await.unwrap();
+        orders.insert(order.order_id.clone());
+        payable.push(order);
         events.insert(of_later(&sale.mesh).await.event_id);
     }
     // Of a campaign of its own each.
@@ -155,12 +191,16 @@ async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
     at_one_time(&sale.world, Service::Coupon, "campaigns").await;
     at_one_time(&sale.world, Service::Coupon, "coupons").await;
     for page_size in [PAGE_SIZE, 1] {
+        let to_cancel = RefCell::new(payable.iter());
         let listed = whole(async |page_token: String| {
-            // A newer row is inserted before each page, and before the long ones a row of the same time too.
+            // A newer row is inserted before each page, and before the long ones a row of the same time too, and one
+            // that is listed is cancelled.
             let placed = sale.place(user, &[(0, 1)], "").await.unwrap();
             if page_size > 1 {
                 at_that_time(&sale.world, &placed).await;
                 sale.place(user, &[(0, 1)], "").await.unwrap();
+                let next = to_cancel.borrow_mut().next();
+                cancel(sale, user, next.unwrap()).await;
             }
             let request = ListOrdersRequest { page_size, page_token, ..Default::default() };
             let page = sale.mesh.order().list_orders(as_buyer(user, request)).await.unwrap().into_inner();
