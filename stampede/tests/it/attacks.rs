@@ -49,6 +49,8 @@ const MOST_P99: Duration = Duration::from_millis(100);
 /// Largest growth of the gateway's memory under several attacks at once, in MiB: some 64 KiB a connection, and unread
 /// answers.
 const MOST_GROWTH_MIB: f64 = 96.0;
+/// Interval of pings over HTTP/2, in milliseconds: a peer that answers none is given up after two of them.
+const PINGS_MS: u64 = 500;
 /// Longest wait for an answer.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
@@ -158,6 +160,24 @@ async fn streams_that_are_not_read_are_bounded_in_memory() {
     let attack = Attack::watchers_without_readers(&event_of_later(&mesh).await);
     let most_growth_mib = attack.most_growth_mib;
     survives(&mesh, &[attack], most_growth_mib).await;
+    mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_streams_of_readers_who_vanish_are_counted_no_more() {
+    let world = World::prepared().await.unwrap();
+    let builder = bounded().set(Process::Gateway, "STAMPEDE_PING_INTERVAL_MS", PINGS_MS);
+    let mesh = builder.start(&world, [Process::Gateway, Service::Event.into()]).await.unwrap();
+    let path = format!("/v1/events:watch?event_ids={}", event_of_later(&mesh).await);
+    let open_streams = || measured(&mesh, "stampede_gateway_held", "streams");
+    let before = open_streams().await;
+
+    let mut reader = connect(mesh.addresses(Process::Gateway)[0], Ipv4Addr::LOCALHOST).await.unwrap();
+    reader.write_all(&requests("GET", &path, true)).await.unwrap();
+    eventually("streams are counted", || async { (open_streams().await > before).then_some(()) }).await;
+    // It says nothing any more, and does not close its end.
+    eventually("as many streams are open as before", || async { (open_streams().await <= before).then_some(()) }).await;
+    drop(reader);
     mesh.stop().await.unwrap();
 }
 

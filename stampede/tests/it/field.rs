@@ -15,6 +15,7 @@ mod returns;
 mod servers;
 mod standing;
 mod starting;
+mod switched;
 mod tools;
 mod topic;
 mod visitor;
@@ -167,4 +168,8 @@ async fn on_sale(mesh: &Mesh, item: NewItem) -> Event {
     let event = announced(mesh, item).await;
     until_open(mesh, &event).await;
     event
+}
+
+fn micros(at: prost_types::Timestamp) -> i64 {
+    at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
 }

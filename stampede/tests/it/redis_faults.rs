@@ -57,8 +57,9 @@ timed_out_cards_percent = 3
 /// That of the sale.
 const PAY_WINDOW_MS: u32 = 8_000;
 
-/// A server that may lose its last second, as Redis is set up by default.
-const DURABLE: [(&str, &str); 2] = [("appendonly", "yes"), ("appendfsync", "everysec")];
+/// A server that may lose its last second, as Redis is set up by default, and that publishes expired timers.
+pub const DURABLE: [(&str, &str); 3] =
+    [("appendonly", "yes"), ("appendfsync", "everysec"), ("notify-keyspace-events", "Ex")];
 /// The time whose writes are lost.
 const LOST: Duration = Duration::from_secs(2);
 /// Time for which a master is a replica before clients are forwarded to another one.
@@ -114,6 +115,11 @@ pub fn on_redis(url: &str) -> MeshBuilder {
     processes.fold(MeshBuilder::default(), |mesh, process| mesh.set(process, "STAMPEDE_REDIS_URL", url))
 }
 
+/// The URL of this Redis through an address that other servers may take over from it.
+pub fn through(address: &FloatingAddress, redis: &OwnRedis) -> String {
+    redis.url().replace(&redis.address().to_string(), &address.address().to_string())
+}
+
 /// Waits until more orders have been accepted.
 async fn go_on(orders: &Orders) {
     orders.until_placed(orders.placed().await + ORDERS_BETWEEN).await;
@@ -137,7 +143,7 @@ async fn fail_over(master: OwnRedis, address: &FloatingAddress) -> OwnRedis {
 
 /// The master is made a replica of its replica and keeps its connections, which are of no use from then on. It loses
 /// the writes that it got since the other was promoted.
-async fn switch_over(master: &OwnRedis, address: &FloatingAddress) -> OwnRedis {
+pub async fn switch_over(master: &OwnRedis, address: &FloatingAddress) -> OwnRedis {
     let replica = replica_of(master).await;
     replica.promote().await.unwrap();
     master.follow(&replica).await.unwrap();
@@ -152,7 +158,7 @@ async fn a_sale_keeps_its_promises_while_its_redis_loses_what_it_has() {
     let world = World::prepared().await.unwrap();
     let mut redis = OwnRedis::start(&DURABLE).await.unwrap();
     let address = FloatingAddress::leading_to(redis.address()).await.unwrap();
-    let url = redis.url().replace(&redis.address().to_string(), &address.address().to_string());
+    let url = through(&address, &redis);
     let mesh = on_redis(&url)
         .set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", RECONCILE_INTERVAL_MS)
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", PAY_WINDOW_MS)

@@ -1,6 +1,6 @@
 //! Encodings and times of HTTP/JSON that the gateway reads exactly, or refuses.
 
-use super::{raw, visitor::Visitor};
+use super::{micros, raw, visitor::Visitor};
 use crate::{
     roles::token,
     sale::{fresh, in_us},
@@ -268,10 +268,6 @@ async fn opens_at_its_instant(operator: &Operator) {
     .await;
     let late_us = micros(opened) - micros(open_time);
     assert!((0..=MAX_LATE_US).contains(&late_us), "case 15: {sent}: it opened {late_us} us late");
-}
-
-fn micros(at: prost_types::Timestamp) -> i64 {
-    at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
 }
 
 /// Moves an event to where it is, into the past, and to two times at once.
