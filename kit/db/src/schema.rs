@@ -69,6 +69,9 @@ impl Schema {
 /// refuses by a mere warning, and goes on.
 const LOCK: &str = "SELECT CAST(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), 60) AS SIGNED)";
 
+/// Whether somebody migrates the schema.
+const IS_LOCKED: &str = "SELECT CAST(IS_USED_LOCK(CONCAT('migrate.', MD5(DATABASE()))) IS NOT NULL AS SIGNED)";
+
 /// First word of the name of a migration after which older programs cannot run.
 const CONTRACT: &str = "contract";
 
@@ -88,6 +91,11 @@ impl Database {
     pub async fn check_schema(&self, schema: &Schema) -> Result<(), DbError> {
         let found = self.run("check_schema", |mut conn| async move { applied(&mut conn).await }).await?;
         found.fits(schema.service, schema.version()).map_err(DbError::Schema)
+    }
+
+    /// Returns whether the schema was never prepared, or is being migrated now: then one that does not fit may soon.
+    pub async fn awaits_migrations(&self) -> Result<bool, DbError> {
+        self.run("read_migrations", |mut conn| async move { awaits_migrations(&mut conn).await }).await
     }
 }
 
@@ -110,6 +118,11 @@ impl Found {
         };
         Err(mend)
     }
+}
+
+async fn awaits_migrations(conn: &mut MySqlConnection) -> Result<bool, DbError> {
+    let is_locked: i64 = sqlx::query_scalar(IS_LOCKED).fetch_one(&mut *conn).await?;
+    Ok(is_locked == 1 || applied(conn).await?.version.is_none())
 }
 
 async fn applied(conn: &mut MySqlConnection) -> Result<Found, DbError> {

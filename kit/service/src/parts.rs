@@ -4,7 +4,7 @@ use crate::{
     KafkaArgs, MessageIds, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, redis_memory::RedisMemory, work,
 };
 use stampede_chassis::{Grpc, MeshChannel, SharedClock, Signer, Stage, Workers, follow_clock, wait_for};
-use stampede_db::{Database, DbConfig, Schema};
+use stampede_db::{Database, DbConfig, DbError, Schema};
 use stampede_inbox::{Consumer, ConsumerConfig, Handler};
 use stampede_kafka::reach_kafka;
 use stampede_lua::{Redis, RedisConfig};
@@ -43,7 +43,7 @@ pub struct Parts {
 impl Parts {
     /// Connects `service` to its schema and to Kafka.
     ///
-    /// Fails if a server does not answer in time, or the schema does not fit this program.
+    /// Fails if a server does not answer in time, or the schema does not fit this program, or is not prepared in time.
     pub async fn connect(service: Service, args: &ServiceArgs, workers: Workers) -> anyhow::Result<Self> {
         let signer = args.common.mesh.signer(service)?;
         let wait = args.common.wait_for_servers();
@@ -200,6 +200,18 @@ async fn connect(service: Service, args: &StorageArgs, wait: Duration) -> anyhow
     let config = DbConfig { max_connections: args.database_max_connections, ..DbConfig::default() };
     let connect = || Database::connect(&args.database_url, config);
     let db = wait_for(&format!("the {service} database"), wait, connect).await?;
-    db.check_schema(Schema::of(service)).await.map_err(anyhow::Error::from)?;
+    let schema = Schema::of(service);
+    wait_for(&format!("the {service} schema"), wait, || checked(&db, schema)).await??;
     Ok(db)
+}
+
+/// Checks that this program can run on the schema. The outer error is one to wait for: the schema was never prepared,
+/// or is being migrated now, as it is where everything is started at once.
+async fn checked(db: &Database, schema: &Schema) -> Result<Result<(), DbError>, DbError> {
+    let Err(misfit) = db.check_schema(schema).await else { return Ok(Ok(())) };
+    if db.awaits_migrations().await? {
+        return Err(misfit);
+    }
+    // The migrations may have ended in between.
+    Ok(db.check_schema(schema).await)
 }

@@ -1,5 +1,6 @@
 //! Which schemas a program runs on, by what is written down in a real database, and what all schemas have in common.
 
+use sqlx::AssertSqlSafe;
 use stampede_db::{Database, DbError, Schema};
 use stampede_testkit::{Service, World};
 use std::collections::BTreeSet;
@@ -43,6 +44,23 @@ async fn a_schema_that_is_behind_is_refused_by_name() {
     drop(conn);
     let refused = db.check_schema(Schema::of(Service::Event)).await.unwrap_err().to_string();
     assert!(refused.contains("the event schema is at version") && refused.contains("stampede prepare"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_schema_awaits_migrations_before_the_first_and_while_somebody_applies_them() {
+    let db = World::new().unwrap().schema(Service::Event).await.unwrap();
+    assert!(!db.awaits_migrations().await.unwrap(), "it has all of them");
+    let mut other = db.open_apart().await.unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1").execute(&mut other).await.unwrap();
+    assert!(!db.awaits_migrations().await.unwrap(), "one is missing, and nobody applies it");
+
+    let lock = "CONCAT('migrate.', MD5(DATABASE()))";
+    sqlx::query(AssertSqlSafe(format!("DO GET_LOCK({lock}, 10)"))).execute(&mut other).await.unwrap();
+    assert!(db.awaits_migrations().await.unwrap(), "somebody applies it");
+    sqlx::query(AssertSqlSafe(format!("DO RELEASE_LOCK({lock})"))).execute(&mut other).await.unwrap();
+    assert!(!db.awaits_migrations().await.unwrap(), "who applied it is gone");
+    sqlx::query("DELETE FROM _sqlx_migrations").execute(&mut other).await.unwrap();
+    assert!(db.awaits_migrations().await.unwrap(), "it has none");
 }
 
 #[tokio::test]

@@ -1,13 +1,20 @@
-//! Commands that start concurrently, and processes that are the first of their container.
+//! Commands that start concurrently, services that come before their servers, and processes that are the first of their
+//! container.
 
 use crate::command::stampede;
-use stampede_testkit::World;
+use sqlx::{AssertSqlSafe, MySqlPool};
+use stampede_testkit::{Alone, FloatingAddress, MeshBuilder, Service, World, eventually, heavy};
 use std::{
     fs,
+    future::ready,
     io::{BufRead, BufReader, Read},
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
     process::{Child, ChildStderr, Command, Stdio},
     time::{Duration, Instant},
 };
+
+/// An address at which nobody listens.
+const NOBODY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9);
 
 /// Runs a program as the first process of a PID namespace, as a container does, and without the rights of root. It ends
 /// with its parent.
@@ -31,6 +38,78 @@ fn case_27_of_two_that_prepare_at_once_both_succeed() {
     let both = [prepare(&world), prepare(&world)];
     for output in both.map(|child| child.wait_with_output().unwrap()) {
         assert!(output.status.success(), "{output:?}");
+    }
+}
+
+/// A server that is not there so far.
+struct Missing {
+    /// Its host and port as its clients name them.
+    host: String,
+    server: SocketAddr,
+    address: FloatingAddress,
+}
+
+impl Missing {
+    /// The server that this URL leads to, or this host and port.
+    async fn of(url: &str) -> Self {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_owned();
+        let server = host.to_socket_addrs().unwrap().next().unwrap();
+        let address = FloatingAddress::leading_to(NOBODY.into()).await.unwrap();
+        Self { host, server, address }
+    }
+
+    /// The same URL with the address at which it will be.
+    fn named_in(&self, url: &str) -> String {
+        url.replacen(&self.host, &self.address.address().to_string(), 1)
+    }
+
+    fn comes(&self) {
+        self.address.move_to(self.server);
+    }
+}
+
+/// Waits until the log of each has this text.
+async fn until_all_say(services: &[Alone], text: &str) {
+    for service in services {
+        let said = || ready(service.log().contains(text).then_some(()));
+        eventually(&format!("case 27: a service says {text:?}"), said).await;
+    }
+}
+
+/// Makes the schemas without a table, as `prepare` does first.
+async fn make_empty_schemas(world: &World) {
+    let server = MySqlPool::connect(&format!("{}?ssl-mode=disabled", world.database_url())).await.unwrap();
+    for service in Service::ALL {
+        let sql = format!("CREATE DATABASE {}{service}", world.schema_prefix());
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&server).await.unwrap();
+    }
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_27_services_that_come_before_their_servers_and_before_prepare_get_ready_by_themselves() {
+    let _permit = heavy().await;
+    let world = World::new().unwrap();
+    let (database, kafka) = tokio::join!(Missing::of(world.database_url()), Missing::of(world.brokers()));
+    let services = Service::ALL.map(|service| {
+        let builder = MeshBuilder::default()
+            .set(service, "STAMPEDE_DATABASE_URL", database.named_in(&world.service_database_url(service)))
+            .set(service, "STAMPEDE_KAFKA_BROKERS", kafka.named_in(world.brokers()));
+        builder.launch(&world, service).unwrap()
+    });
+    until_all_say(&services, "waiting for a server").await;
+
+    make_empty_schemas(&world).await;
+    database.comes();
+    until_all_say(&services, "was never prepared").await;
+    let output = prepare(&world).wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    until_all_say(&services, "no broker at").await;
+    kafka.comes();
+    for service in &services {
+        eventually("case 27: a service is ready", || async { service.is_ready().await.then_some(()) }).await;
     }
 }
 
