@@ -50,7 +50,7 @@ const MOST_P99: Duration = Duration::from_millis(100);
 /// answers.
 const MOST_GROWTH_MIB: f64 = 96.0;
 /// Interval of pings over HTTP/2, in milliseconds: a peer that answers none is given up after two of them.
-const PINGS_MS: u64 = 500;
+const PINGS_MS: u64 = 1_500;
 /// Longest wait for an answer.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 

@@ -3,15 +3,24 @@
 
 use crate::command::stampede;
 use sqlx::{AssertSqlSafe, MySqlPool};
-use stampede_testkit::{Alone, FloatingAddress, MeshBuilder, Service, World, eventually, heavy};
+use stampede_proto::payment::v1::{ListPaymentsRequest, payment_service_client::PaymentServiceClient};
+use stampede_testkit::{
+    Alone, FloatingAddress, MESH_SECRET, MeshBuilder, Service, World, as_buyer, buyer, eventually, heavy,
+};
 use std::{
     fs,
     future::ready,
     io::{BufRead, BufReader, Read},
-    net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs},
     process::{Child, ChildStderr, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
+use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
 
 /// An address at which nobody listens.
 const NOBODY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9);
@@ -19,9 +28,12 @@ const NOBODY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9);
 /// Runs a program as the first process of a PID namespace, as a container does, and without the rights of root. It ends
 /// with its parent.
 const AS_FIRST: [&str; 6] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"];
-/// Longest time to stop for a process that has nothing to finish, on a machine that other tests load. One that ignored
-/// the signal would wait for its servers for a minute.
+/// Longest time to stop for a process that has little to finish, on a machine that other tests load. One that ignored
+/// the signal would wait for its servers for a minute, or go on for ever.
 const SOON: Duration = Duration::from_secs(10);
+/// Callers at a time, and the answers that they have had when it is told to stop.
+const CALLERS: usize = 8;
+const ANSWERS: usize = 100;
 
 fn prepare(world: &World) -> Child {
     stampede(&["prepare", "--database-url", world.database_url(), "--kafka-brokers", world.brokers()])
@@ -121,13 +133,14 @@ struct First {
 }
 
 impl First {
-    /// Starts a payment service whose servers are missing; `None` if this machine allows no namespaces.
-    fn start() -> Option<Self> {
+    /// Starts a payment service on these servers, or at these addresses; `None` if this machine allows no namespaces.
+    fn start(args: &[&str]) -> Option<Self> {
         let tried = Command::new("unshare").args(AS_FIRST).arg("true").output();
         if !tried.is_ok_and(|tried| tried.status.success()) {
+            println!("left out: this machine lets nobody make namespaces (unshare {})", AS_FIRST.join(" "));
             return None;
         }
-        let serve = stampede(&["serve", "payment", "--insecure-mesh", "--kafka-brokers", "127.0.0.1:9"]);
+        let serve = stampede(&["serve", "payment", "--admin-addr", "127.0.0.1:0"]);
         let mut outside = Command::new("unshare");
         for (name, _) in serve.get_envs() {
             outside.env_remove(name);
@@ -136,9 +149,10 @@ impl First {
             .args(AS_FIRST)
             .arg(serve.get_program())
             .args(serve.get_args())
-            .args(["--database-url", "mysql://nobody@127.0.0.1:9/nothing", "--provider-url", "http://127.0.0.1:9"])
-            .args(["--listen-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"])
+            .args(["--provider-url", "http://127.0.0.1:9"])
+            .args(args)
             .env("STAMPEDE_WEBHOOK_SECRET", "a webhook secret of the tests")
+            .env("STAMPEDE_MESH_SECRET", MESH_SECRET)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -162,6 +176,16 @@ impl First {
         let kill = Command::new("kill").args(["-TERM", first.trim()]).status().unwrap();
         assert!(kill.success(), "case 27: process {first:?} is not there");
     }
+
+    /// Checks that it stops in order, and soon, once it is told to.
+    fn stops_in_order(&mut self) {
+        self.terminate();
+        let (asked, mut said) = (Instant::now(), String::new());
+        self.stderr.read_to_string(&mut said).unwrap();
+        let status = self.outside.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "case 27: {said}");
+        assert!(asked.elapsed() < SOON, "case 27: it took {:?}: {said}", asked.elapsed());
+    }
 }
 
 impl Drop for First {
@@ -175,15 +199,41 @@ impl Drop for First {
 /// A signal without a handler is ignored in such a process: it would run until it is killed.
 #[test]
 fn case_27_the_first_process_of_a_container_stops_at_once_though_its_database_is_not_there() {
-    let Some(mut first) = First::start() else {
-        println!("left out: this machine lets nobody make namespaces (unshare {})", AS_FIRST.join(" "));
-        return;
-    };
+    let nowhere = ["--database-url", "mysql://nobody@127.0.0.1:9/nothing", "--kafka-brokers", "127.0.0.1:9"];
+    let args = [&nowhere[..], &["--listen-addr", "127.0.0.1:0"]].concat();
+    let Some(mut first) = First::start(&args) else { return };
     first.wait_for("waiting for");
-    first.terminate();
-    let (asked, mut said) = (Instant::now(), String::new());
-    first.stderr.read_to_string(&mut said).unwrap();
-    let status = first.outside.wait().unwrap();
-    assert_eq!(status.code(), Some(0), "case 27: {said}");
-    assert!(asked.elapsed() < SOON, "case 27: it took {:?}: {said}", asked.elapsed());
+    first.stops_in_order();
+}
+
+/// Makes one call after the other, until one fails.
+async fn call_again_and_again(mut client: PaymentServiceClient<Channel>, answered: Arc<AtomicUsize>) {
+    while client.list_payments(as_buyer(buyer(), ListPaymentsRequest::default())).await.is_ok() {
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_27_the_first_process_of_a_container_stops_under_load() {
+    let world = World::prepared().await.unwrap();
+    // It is free again at once.
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
+    let (database, prefix) = (world.service_database_url(Service::Payment), world.topic_prefix());
+    let servers = ["--database-url", &database, "--kafka-brokers", world.brokers(), "--kafka-topic-prefix", prefix];
+    let Some(mut first) = First::start(&[&servers[..], &["--listen-addr", &address]].concat()) else { return };
+
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let client = PaymentServiceClient::new(channel);
+    eventually("case 27: it answers", || {
+        let mut client = client.clone();
+        async move { client.list_payments(as_buyer(buyer(), ListPaymentsRequest::default())).await.ok() }
+    })
+    .await;
+    let (mut callers, answered) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..CALLERS {
+        callers.spawn(call_again_and_again(client.clone(), answered.clone()));
+    }
+    let is_busy = || ready((answered.load(Ordering::Relaxed) > ANSWERS).then_some(()));
+    eventually("case 27: it is busy", is_busy).await;
+    first.stops_in_order();
 }
