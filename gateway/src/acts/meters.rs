@@ -47,15 +47,25 @@ impl Meters {
             .build();
         // A series that begins with its first count hides that count from queries of increases.
         unchecked.add(0, &[]);
+        for act in Act::ALL {
+            for by in By::NARROWEST_FIRST.into_iter().filter(|by| act.rule().of(*by).is_some()) {
+                throttled.add(0, &labels(act, by));
+            }
+        }
         Self { throttled, unchecked }
     }
 
     pub fn throttled(&self, act: Act, by: By) {
-        self.throttled.add(1, &[KeyValue::new("act", act.name()), KeyValue::new("by", by.name())]);
+        self.throttled.add(1, &labels(act, by));
     }
 
     /// Counts acts that were let through because Redis did not answer.
     pub fn unchecked(&self, acts: usize) {
         self.unchecked.add(acts as u64, &[]);
     }
+}
+
+/// Returns the labels of a refused act.
+fn labels(act: Act, by: By) -> [KeyValue; 2] {
+    [KeyValue::new("act", act.name()), KeyValue::new("by", by.name())]
 }

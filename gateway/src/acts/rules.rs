@@ -73,6 +73,9 @@ impl Rule {
 }
 
 impl Act {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Login, Self::Refresh, Self::Claim, Self::Order, Self::Payment, Self::Cancel];
+
     /// Returns the name in metrics, in answers and in Redis.
     pub const fn name(self) -> &'static str {
         match self {
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_page_has_the_figures_of_every_act() {
-        for act in [Act::Login, Act::Refresh, Act::Claim, Act::Order, Act::Payment, Act::Cancel] {
+        for act in Act::ALL {
             let row = row(&format!("| `{}`", act.name()));
             for rate in By::NARROWEST_FIRST.into_iter().filter_map(|by| act.rule().of(by)) {
                 let a_minute = 60_000_000 / rate.interval.as_micros();
@@ -163,7 +166,7 @@ mod tests {
 
     #[test]
     fn an_address_may_do_more_than_a_user_and_a_user_more_than_is_done_with_an_order() {
-        for act in [Act::Login, Act::Refresh, Act::Claim, Act::Order, Act::Payment, Act::Cancel] {
+        for act in Act::ALL {
             let Rule { by_order, by_token, by_address } = act.rule();
             let address = by_address.unwrap();
             for (less, more) in [(by_order, by_token), (by_token, Some(address))] {

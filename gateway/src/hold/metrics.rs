@@ -1,6 +1,9 @@
 //! Metrics of permits in use, and of refusals and disconnects at a limit.
 
-use super::{Class, pool::Pool};
+use super::{
+    Class,
+    pool::{By, Pool},
+};
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use std::sync::Weak;
 
@@ -10,6 +13,11 @@ pub fn refusals() -> Counter<u64> {
         .u64_counter("stampede.gateway.refused")
         .with_description("Requests that a bound on what clients hold refused.")
         .build()
+}
+
+/// Returns the labels of a refusal.
+pub fn refusal(held: &'static str, by: By) -> [KeyValue; 2] {
+    [KeyValue::new("held", held), KeyValue::new("by", by.name())]
 }
 
 /// Returns the counter of watchers that were disconnected for being too slow. That is rare, so the counter is not

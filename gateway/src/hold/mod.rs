@@ -26,7 +26,7 @@ use crate::{
 use axum::{body::HttpBody, response::Response};
 use bytes::Bytes;
 use http::{Uri, request::Parts};
-use opentelemetry::{KeyValue, metrics::Counter};
+use opentelemetry::metrics::Counter;
 use stampede_chassis::{Block, Identity, Networks, Offenders, Peer, Role, keep};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Duration};
@@ -73,6 +73,11 @@ impl Holds {
         metrics::observe(pools.map(Arc::downgrade));
         // A series that begins with its first count hides that count from queries of increases.
         metrics::slow_readers().add(0, &[]);
+        for pool in pools {
+            for by in By::ALL {
+                holds.refusals.add(0, &metrics::refusal(pool.bounds.name, by));
+            }
+        }
         holds
     }
 
@@ -151,12 +156,12 @@ impl Holds {
         if let Some(block) = holder.block.filter(|_| by == By::Address) {
             self.offenders.refused(block, pool.bounds.name);
         }
-        let (reason, detail, by) = match by {
-            By::All => (Reason::Overloaded, format!("too many {what}"), "all"),
-            By::Address => (Reason::Throttled, format!("too many {what} from this address"), "address"),
-            By::User => (Reason::Throttled, format!("too many {what} for this buyer"), "user"),
+        self.refusals.add(1, &metrics::refusal(pool.bounds.name, by));
+        let (reason, detail) = match by {
+            By::All => (Reason::Overloaded, format!("too many {what}")),
+            By::Address => (Reason::Throttled, format!("too many {what} from this address")),
+            By::User => (Reason::Throttled, format!("too many {what} for this buyer")),
         };
-        self.refusals.add(1, &[KeyValue::new("held", pool.bounds.name), KeyValue::new("by", by)]);
         Problem::new(reason, detail).retry_after(Duration::from_millis(rand::random_range(1_000..3_000)))
     }
 }

@@ -35,6 +35,20 @@ pub enum By {
     User,
 }
 
+impl By {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::All, Self::Address, Self::User];
+
+    /// Returns the name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Address => "address",
+            Self::User => "user",
+        }
+    }
+}
+
 /// A pool, shared by all requests.
 #[derive(Debug)]
 pub struct Pool {

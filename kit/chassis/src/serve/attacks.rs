@@ -79,6 +79,21 @@ async fn a_connection_that_makes_room_and_a_newcomer_without_a_place_are_counted
 }
 
 #[tokio::test]
+async fn each_limit_has_its_series_before_it_ends_a_connection() {
+    measure();
+    let (process, _channel) = start(&Workers::new(), DRAIN).await;
+    let bounds = HttpBounds { listener: "unhurt", ..HttpBounds::default() };
+    let (_client, _serving) = client_within(bounds, &process.stop).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bounds = HttpBounds { listener: "unhurt_grpc", ..HttpBounds::of_grpc() };
+    let _incoming = super::http::incoming(listener, bounds, process.stop.clone());
+    for (listener, bound) in [("unhurt", "address"), ("unhurt", "vanished"), ("unhurt_grpc", "stalled")] {
+        let labels = [("listener", listener), ("bound", bound)];
+        until_measured(&process, "http_server_cut_connections_total", &labels, 0).await;
+    }
+}
+
+#[tokio::test]
 async fn connections_are_measured_by_what_they_do() {
     measure();
     let (process, _channel) = start(&Workers::new(), DRAIN).await;

@@ -98,7 +98,7 @@ struct Server {
 impl Server {
     fn new(router: Router, bounds: HttpBounds, tls: Option<Arc<Tls>>) -> Server {
         let bounds = within_open_files(bounds);
-        let (cuts, bounds) = (Cuts::new(bounds.listener), Arc::new(bounds));
+        let (cuts, bounds) = (Cuts::of_http(bounds.listener), Arc::new(bounds));
         Server {
             router,
             protocols: protocols(&bounds, cuts.clone()),

@@ -59,7 +59,7 @@ struct Acceptor {
 impl Acceptor {
     fn new(bounds: HttpBounds, close: CancellationToken) -> Acceptor {
         let bounds = Arc::new(within_open_files(bounds));
-        let cuts = Cuts::new(bounds.listener);
+        let cuts = Cuts::of_grpc(bounds.listener);
         Acceptor { connections: Connections::new(Arc::clone(&bounds)), bounds, cuts, close }
     }
 

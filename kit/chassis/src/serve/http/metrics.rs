@@ -21,19 +21,37 @@ pub(super) fn observe_open(listener: &'static str, connections: Weak<Connections
         .build();
 }
 
+/// The limits of a port that speaks HTTP/1 and HTTP/2.
+const LIMITS_OF_HTTP: &[&str] =
+    &["address", "age", "flood", "full", "head", "head_size", "idle", "leaving", "ping", "stalled", "vanished"];
+/// Those of a port for gRPC. The others are enforced by tonic, which does not report them.
+const LIMITS_OF_GRPC: &[&str] = &["full", "head", "leaving", "stalled", "vanished"];
+
 /// Counts connections, and streams of HTTP/2, that a limit ended, by its name; and those whose reader is waited for.
 #[derive(Clone)]
 pub(super) struct Cuts {
     counter: Counter<u64>,
     unread: UpDownCounter<i64>,
     listener: &'static str,
+    /// All that may be counted.
+    limits: &'static [&'static str],
 }
 
 /// Counts an answer as unread for as long as it is held.
 pub(super) struct Unread(Cuts);
 
 impl Cuts {
-    pub(super) fn new(listener: &'static str) -> Cuts {
+    /// Counts for a port that speaks HTTP/1 and HTTP/2.
+    pub(super) fn of_http(listener: &'static str) -> Cuts {
+        Cuts::new(listener, LIMITS_OF_HTTP)
+    }
+
+    /// Counts for a port for gRPC.
+    pub(super) fn of_grpc(listener: &'static str) -> Cuts {
+        Cuts::new(listener, LIMITS_OF_GRPC)
+    }
+
+    fn new(listener: &'static str, limits: &'static [&'static str]) -> Cuts {
         let meter = global::meter("stampede");
         let counter = meter
             .u64_counter("http.server.cut_connections")
@@ -43,11 +61,21 @@ impl Cuts {
             .i64_up_down_counter("http.server.unread_answers")
             .with_description("Streams of HTTP/2, and sockets, that wait for their reader.")
             .build();
-        Cuts { counter, unread, listener }
+        let cuts = Cuts { counter, unread, listener, limits };
+        // A series that begins with its first count hides that count from queries of increases.
+        for bound in limits {
+            cuts.add(0, bound);
+        }
+        cuts
     }
 
     pub(super) fn count(&self, bound: &'static str) {
-        self.counter.add(1, &[KeyValue::new("listener", self.listener), KeyValue::new("bound", bound)]);
+        debug_assert!(self.limits.contains(&bound), "{bound} is no limit of this port");
+        self.add(1, bound);
+    }
+
+    fn add(&self, count: u64, bound: &'static str) {
+        self.counter.add(count, &[KeyValue::new("listener", self.listener), KeyValue::new("bound", bound)]);
     }
 
     /// Counts an answer that waits for its reader.

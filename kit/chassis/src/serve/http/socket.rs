@@ -166,7 +166,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
         prepare(&socket, bounds.vanish_deadline).unwrap();
-        (Socket::new(socket, Life::begin(), bounds.stall_deadline, Cuts::new("test")), client)
+        (Socket::new(socket, Life::begin(), bounds.stall_deadline, Cuts::of_http("test")), client)
     }
 
     #[cfg(target_os = "linux")]

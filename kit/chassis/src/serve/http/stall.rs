@@ -172,7 +172,7 @@ mod tests {
             body.frame().await.unwrap().unwrap();
             std::future::pending::<()>().await;
         };
-        assert_eq!(until_stalled(stands_still, Duration::from_secs(15), &Cuts::new("test")).await, None);
+        assert_eq!(until_stalled(stands_still, Duration::from_secs(15), &Cuts::of_http("test")).await, None);
         assert_eq!(started.elapsed(), Duration::from_secs(15));
     }
 
@@ -183,7 +183,7 @@ mod tests {
             let silence = tokio::time::timeout(Duration::from_secs(100), body.frame()).await;
             assert!(silence.is_err());
         };
-        assert_eq!(until_stalled(quiet, Duration::from_secs(15), &Cuts::new("test")).await, Some(()));
+        assert_eq!(until_stalled(quiet, Duration::from_secs(15), &Cuts::of_http("test")).await, Some(()));
     }
 
     #[tokio::test]
