@@ -18,8 +18,6 @@ pub const BODY_PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 pub const COUNTED_ANSWER_BYTES: usize = 16 * 1024;
 /// Largest answer as JSON: each address, and each user, may have one, whatever their share.
 pub const LARGEST_ANSWER_BYTES: usize = 32 << 20;
-/// Longest time in which a watcher takes no message while one waits.
-pub const WATCHER_STALL_DEADLINE: Duration = Duration::from_secs(15);
 /// Most messages that wait for one watcher, one a subject, as the contract allows no more subjects.
 pub const MAX_WAITING_MESSAGES: usize = 128;
 /// Longest life of a stream; less up to a tenth at random, so that clients do not reconnect together.
@@ -102,8 +100,8 @@ pub struct LimitConfig {
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub max_connection_age_s: u64,
 
-    /// Longest time that a reader may take nothing of its answer, in milliseconds. Time over 10 s is added to the wait
-    /// for a peer that has vanished.
+    /// Longest time that a reader may take nothing of its answer, in milliseconds; a watcher is given up after half of
+    /// it. Time over 10 s is added to the wait for a peer that has vanished.
     #[arg(long, env = "STAMPEDE_READ_STALL_MS", value_name = "MS",
           default_value_t = millis(HttpBounds::default().stall_deadline),
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -140,6 +138,12 @@ impl LimitConfig {
             ..HttpBounds::default()
         }
         .with_stall_deadline(Duration::from_millis(self.read_stall_ms))
+    }
+
+    /// Returns the longest time in which a watcher takes no message while one waits: half of the time after which its
+    /// stream or connection is cut. Whoever reads on within the other half is told why it was given up.
+    pub fn watcher_stall(&self) -> Duration {
+        Duration::from_millis(self.read_stall_ms) / 2
     }
 
     /// Returns the trusted proxies.
@@ -241,6 +245,18 @@ mod tests {
             let given = flags.get_matches_from(["gateway", "--read-stall-ms", ms]);
             let bounds = LimitConfig::from_arg_matches(&given).unwrap().http();
             assert!(bounds.stall_deadline < bounds.vanish_deadline, "{bounds:?}");
+        }
+    }
+
+    #[test]
+    fn a_watcher_is_given_up_before_its_connection_is_cut() {
+        for ms in ["1", "10000", "60000"] {
+            let flags = LimitConfig::augment_args(Command::new("gateway"));
+            let given = flags.get_matches_from(["gateway", "--read-stall-ms", ms]);
+            let limits = LimitConfig::from_arg_matches(&given).unwrap();
+            // It is looked at twice in this time, so it may be given up by a half of it later.
+            let at_the_latest = limits.watcher_stall() * 3 / 2;
+            assert!(at_the_latest < limits.http().stall_deadline, "{at_the_latest:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use stampede_chassis::MeshChannel;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// The gateway, apart from its server.
@@ -32,6 +32,8 @@ pub struct Gateway {
     pub caching: Caching,
     pub pages: Pages,
     pub holds: Holds,
+    /// Longest time in which a watcher takes nothing while something waits.
+    pub watcher_stall: Duration,
     pub metrics: Metrics,
     /// Cancelled when the gateway shuts down.
     pub draining: CancellationToken,

@@ -85,13 +85,14 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let channels = gateway::upstreams(&table, &channels)?;
     let services = channels.keys().cloned().collect();
     let upstream = Arc::new(Upstream::new(channels, config.limits.call()));
+    let watcher_stall = config.limits.watcher_stall();
     let own = Own::new(&table, workers.draining()).await?;
     let gateway = Gateway {
         pages: Pages::new(&table),
         table,
-        transcoder: Transcoder::new(Arc::clone(&upstream), Arc::clone(&acts), workers.draining()),
+        transcoder: Transcoder::new(Arc::clone(&upstream), Arc::clone(&acts), workers.draining(), watcher_stall),
         upstream,
-        shared: SharedStreams::default(),
+        shared: SharedStreams::new(watcher_stall),
         own,
         auth: Auth::new(tokens, revoked, Arc::clone(&acts), redis, config.lives()),
         acts,
@@ -99,6 +100,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         tickets,
         caching: Caching::new(config.web.public_max_age_s),
         holds: Holds::new(&config.limits),
+        watcher_stall,
         metrics: Metrics::new(),
     };
     let router = config.web.around(layers::answer, Arc::new(gateway));

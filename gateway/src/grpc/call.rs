@@ -135,7 +135,7 @@ impl Arrived<'_> {
             return Ok(UntilEnd::new(watcher.messages().boxed(), end).boxed());
         }
         let messages = gateway.upstream.open(self.outgoing(), message.clone(), BytesCodec).await?;
-        Ok(newest(UntilEnd::new(messages, end), subject).boxed())
+        Ok(newest(UntilEnd::new(messages, end), subject, gateway.watcher_stall).boxed())
     }
 
     fn outgoing(&self) -> Outgoing<'_> {

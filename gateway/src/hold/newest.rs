@@ -5,7 +5,7 @@
 //! reader is disconnected, with an error as its last message.
 
 use super::metrics::slow_readers;
-use crate::bounds::{MAX_WAITING_MESSAGES, WATCHER_STALL_DEADLINE};
+use crate::bounds::MAX_WAITING_MESSAGES;
 use futures_util::{Stream, StreamExt, stream};
 use prost_reflect::{DynamicMessage, Value};
 use stampede_status::{Problem, Reason};
@@ -13,6 +13,7 @@ use std::{
     collections::VecDeque,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::{
     sync::Notify,
@@ -22,15 +23,19 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 /// Reads `messages` from now on, whether or not the returned stream is polled. `subject` returns the subject of a
-/// message.
-pub fn newest<T, S, F>(messages: S, subject: F) -> impl Stream<Item = Result<T, Status>> + Send + 'static
+/// message. A reader that takes nothing for `stall_deadline` is given up.
+pub fn newest<T, S, F>(
+    messages: S,
+    subject: F,
+    stall_deadline: Duration,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static
 where
     T: Send + 'static,
     S: Stream<Item = Result<T, Status>> + Send + 'static,
     F: Fn(&T) -> Option<String> + Send + 'static,
 {
     let slot = Arc::new(Slot::new());
-    let pump = AbortOnDropHandle::new(tokio::spawn(pump(messages, subject, Arc::clone(&slot))));
+    let pump = AbortOnDropHandle::new(tokio::spawn(pump(messages, subject, Arc::clone(&slot), stall_deadline)));
     stream::unfold((slot, pump), |(slot, pump)| async move {
         let message = slot.next().await?;
         Some((message, (slot, pump)))
@@ -43,9 +48,10 @@ async fn pump<T>(
     messages: impl Stream<Item = Result<T, Status>>,
     subject: impl Fn(&T) -> Option<String>,
     slot: Arc<Slot<T>>,
+    stall_deadline: Duration,
 ) {
     let mut messages = pin!(messages);
-    let mut checks = interval(WATCHER_STALL_DEADLINE / 4);
+    let mut checks = interval(stall_deadline / 2);
     let end = loop {
         tokio::select! {
             message = messages.next() => match message {
@@ -54,8 +60,7 @@ async fn pump<T>(
                 None => break None,
             },
             _ = checks.tick() => {
-                if slot.is_stalled() {
-                    slow_readers().add(1, &[]);
+                if slot.is_stalled(stall_deadline) {
                     return slot.give_up();
                 }
             }
@@ -108,14 +113,15 @@ impl<T> Slot<T> {
         self.changed.notify_one();
     }
 
-    /// Ends the stream of a reader who is stalled, with the reason.
+    /// Ends the stream of a reader who is stalled, with the reason, and counts it.
     pub(super) fn give_up(&self) {
+        slow_readers().add(1, &[]);
         self.end(Some(Problem::new(Reason::SlowReader, "the stream was not read for too long").into()));
     }
 
-    /// Returns whether a message has waited for too long.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.state().waits_since.is_some_and(|since| since.elapsed() >= WATCHER_STALL_DEADLINE)
+    /// Returns whether a message has waited for so long.
+    pub(super) fn is_stalled(&self, deadline: Duration) -> bool {
+        self.state().waits_since.is_some_and(|since| since.elapsed() >= deadline)
     }
 
     /// Returns the next message, or the error that ends the stream; `None` after that.
@@ -162,7 +168,8 @@ mod tests {
     use prost::Message;
     use prost_reflect::DescriptorPool;
     use stampede_proto::event::v1::{Event, WatchEventsResponse};
-    use std::time::Duration;
+
+    const STALL_DEADLINE: Duration = Duration::from_secs(5);
 
     fn event(id: &str, name: &str) -> Result<DynamicMessage, Status> {
         let contract = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).unwrap();
@@ -180,7 +187,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_gets_the_newest_of_each_subject() {
         let messages = [event("evt_1", "a"), event("evt_2", "b"), event("evt_1", "c"), event("evt_1", "d")];
-        let read = newest(stream::iter(messages).chain(stream::pending()), subject);
+        let read = newest(stream::iter(messages).chain(stream::pending()), subject, STALL_DEADLINE);
         let mut read = pin!(read);
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(name(&read.next().await.unwrap().unwrap()), "d");
@@ -191,8 +198,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_stands_still_is_given_up_and_gets_the_reason() {
-        let mut read = pin!(newest(stream::iter([event("evt_1", "a")]).chain(stream::pending()), subject));
-        tokio::time::sleep(WATCHER_STALL_DEADLINE * 2).await;
+        let messages = stream::iter([event("evt_1", "a")]).chain(stream::pending());
+        let mut read = pin!(newest(messages, subject, STALL_DEADLINE));
+        tokio::time::sleep(STALL_DEADLINE * 2).await;
         assert_eq!(name(&read.next().await.unwrap().unwrap()), "a");
         let end = read.next().await.unwrap().unwrap_err();
         assert_eq!(Problem::from_status(&end).reason(), Reason::SlowReader);
@@ -202,10 +210,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_waits_is_not_given_up() {
         let late = stream::once(async {
-            tokio::time::sleep(WATCHER_STALL_DEADLINE * 3).await;
+            tokio::time::sleep(STALL_DEADLINE * 3).await;
             event("evt_1", "late")
         });
-        let mut read = pin!(newest(late, subject));
+        let mut read = pin!(newest(late, subject, STALL_DEADLINE));
         assert_eq!(name(&read.next().await.unwrap().unwrap()), "late");
         assert!(read.next().await.is_none());
     }

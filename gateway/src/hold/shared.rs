@@ -8,12 +8,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::{metrics::slow_readers, newest::Slot};
-use crate::{
-    bounds::{MAX_WAITING_MESSAGES, WATCHER_STALL_DEADLINE},
-    problem::spread,
-    routes::Rpc,
-};
+use super::newest::Slot;
+use crate::{bounds::MAX_WAITING_MESSAGES, problem::spread, routes::Rpc};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use sha2::{Digest, Sha256};
@@ -44,6 +40,8 @@ const MIN_ENTRIES_TO_PURGE: usize = 64;
 /// The streams that somebody watches, by method and request.
 pub struct SharedStreams<T> {
     table: Mutex<Table<T>>,
+    /// Longest time in which a watcher takes nothing while something waits.
+    stall_deadline: Duration,
 }
 
 /// The method, and the digest of the request, which may be as large as a body.
@@ -54,13 +52,13 @@ struct Table<T> {
     purge_at: usize,
 }
 
-impl<T> Default for SharedStreams<T> {
-    fn default() -> Self {
-        Self { table: Mutex::new(Table { streams: HashMap::new(), purge_at: MIN_ENTRIES_TO_PURGE }) }
-    }
-}
-
 impl<T: Clone + Send + Sync + 'static> SharedStreams<T> {
+    /// A watcher that takes nothing for `stall_deadline` is given up.
+    pub fn new(stall_deadline: Duration) -> Self {
+        let table = Table { streams: HashMap::new(), purge_at: MIN_ENTRIES_TO_PURGE };
+        Self { table: Mutex::new(table), stall_deadline }
+    }
+
     /// Joins those who watch by this request, or calls `open` if nobody does. `subject` returns the subject of a
     /// message. The stream of the service ends when its last watcher leaves.
     pub fn join<O, S, F>(&self, rpc: &Rpc, request: &Bytes, open: impl FnOnce() -> O, subject: F) -> Watcher<T>
@@ -77,7 +75,7 @@ impl<T: Clone + Send + Sync + 'static> SharedStreams<T> {
             return watcher;
         }
         table.purge();
-        let first = SharedStream::begin(open(), subject);
+        let first = SharedStream::begin(open(), subject, self.stall_deadline);
         table.streams.insert(key, Arc::downgrade(&first.stream));
         first
     }
@@ -102,7 +100,7 @@ struct SharedStream<T> {
 
 impl<T: Clone + Send + Sync + 'static> SharedStream<T> {
     /// Opens a stream. Returns its first watcher.
-    fn begin<O, S, F>(open: O, subject: F) -> Watcher<T>
+    fn begin<O, S, F>(open: O, subject: F, stall_deadline: Duration) -> Watcher<T>
     where
         O: Future<Output = Result<S, Problem>> + Send + 'static,
         S: Stream<Item = Result<T, Status>> + Send + 'static,
@@ -112,7 +110,7 @@ impl<T: Clone + Send + Sync + 'static> SharedStream<T> {
         let (number, slot) = watchers.state().add();
         // Only the call is part of the request's trace: the stream outlives it.
         let open = open.instrument(Span::current());
-        let pump = AbortOnDropHandle::new(tokio::spawn(pump(open, subject, Arc::clone(&watchers))));
+        let pump = AbortOnDropHandle::new(tokio::spawn(pump(open, subject, Arc::clone(&watchers), stall_deadline)));
         Watcher { stream: Arc::new(Self { watchers, _pump: pump }), number, slot }
     }
 
@@ -128,6 +126,7 @@ async fn pump<T, S>(
     open: impl Future<Output = Result<S, Problem>>,
     subject: impl Fn(&T) -> Option<String>,
     watchers: Arc<Watchers<T>>,
+    stall_deadline: Duration,
 ) where
     T: Clone,
     S: Stream<Item = Result<T, Status>>,
@@ -139,7 +138,7 @@ async fn pump<T, S>(
     };
     watchers.opened.set(Ok(())).ok();
     let mut messages = pin!(messages);
-    let mut checks = interval(WATCHER_STALL_DEADLINE / 4);
+    let mut checks = interval(stall_deadline / 2);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = loop {
         tokio::select! {
@@ -148,7 +147,7 @@ async fn pump<T, S>(
                 Some(Err(status)) => break Some(status),
                 None => break None,
             },
-            _ = checks.tick() => if watchers.give_up_stalled() {
+            _ = checks.tick() => if watchers.give_up_stalled(stall_deadline) {
                 break None;
             },
         }
@@ -227,15 +226,14 @@ impl<T: Clone> Watchers<T> {
 
     /// Gives up those who are stalled, and forgets what only newcomers need once there can be none. Returns whether
     /// nobody is left: then the stream is over.
-    fn give_up_stalled(&self) -> bool {
+    fn give_up_stalled(&self, deadline: Duration) -> bool {
         let mut state = self.state();
         if !self.is_joinable() {
             state.newest = Vec::new();
         }
         state.slots.retain(|_, slot| {
-            let is_stalled = slot.is_stalled();
+            let is_stalled = slot.is_stalled(deadline);
             if is_stalled {
-                slow_readers().add(1, &[]);
                 slot.give_up();
             }
             !is_stalled

@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use prost::Message;
 use stampede_chassis::{Block, Deadline, Identity};
 use stampede_status::Problem;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -51,14 +51,16 @@ pub struct Transcoder {
     acts: Arc<Acts>,
     draining: CancellationToken,
     shared: SharedStreams<Arc<Rendering>>,
+    watcher_stall: Duration,
 }
 
 type Messages = BoxStream<'static, Result<Arc<Rendering>, Status>>;
 
 impl Transcoder {
-    /// Sends the calls that `acts` admits to `upstream`; open streams end when `draining` is cancelled.
-    pub fn new(upstream: Arc<Upstream>, acts: Arc<Acts>, draining: CancellationToken) -> Self {
-        Self { upstream, acts, draining, shared: SharedStreams::default() }
+    /// Sends the calls that `acts` admits to `upstream`. Open streams end when `draining` is cancelled, and one whose
+    /// watcher takes nothing for `watcher_stall`.
+    pub fn new(upstream: Arc<Upstream>, acts: Arc<Acts>, draining: CancellationToken, watcher_stall: Duration) -> Self {
+        Self { upstream, acts, draining, shared: SharedStreams::new(watcher_stall), watcher_stall }
     }
 
     /// Makes the call and renders the answer. A stream ends with `end`, that of its caller's session.
@@ -99,7 +101,7 @@ impl Transcoder {
             return Ok(UntilEnd::new(watcher.messages().boxed(), end).boxed());
         }
         let messages = rendered(self.upstream.open(outgoing, request, BytesCodec).await?, Arc::clone(call.rpc));
-        Ok(newest(UntilEnd::new(messages.boxed(), end), subject).boxed())
+        Ok(newest(UntilEnd::new(messages.boxed(), end), subject, self.watcher_stall).boxed())
     }
 }
 

@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 
 /// Requests that a bound on what clients hold refused.
 pub const REFUSED: &str = "stampede_gateway_refused_total";
+/// Watchers that were given up.
+pub const SLOW_READERS: &str = "stampede_gateway_slow_readers_total";
 /// Acts that a limit refused.
 pub const THROTTLED: &str = "stampede_gateway_throttled_total";
 /// Acts that were let through unchecked.

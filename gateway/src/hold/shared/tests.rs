@@ -11,11 +11,18 @@ use tokio::{
 
 type Message = Result<&'static str, Status>;
 
+const STALL_DEADLINE: Duration = Duration::from_secs(5);
+
 /// A service that says what a test lets it say.
-#[derive(Default)]
 struct Service {
     streams: SharedStreams<&'static str>,
     opened: Mutex<Vec<UnboundedSender<Message>>>,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self { streams: SharedStreams::new(STALL_DEADLINE), opened: Mutex::default() }
+    }
 }
 
 fn rpc() -> Arc<Rpc> {
@@ -134,7 +141,7 @@ async fn a_watcher_that_stands_still_is_given_up_alone() {
     for message in ["a1", "a2", "a3"] {
         service.say(0, Ok(message));
         assert_eq!(reads.next().await.unwrap().unwrap(), message);
-        sleep(WATCHER_STALL_DEADLINE * 2 / 3).await;
+        sleep(STALL_DEADLINE * 9 / 10).await;
     }
     assert_eq!(stalls.next().await.unwrap().unwrap(), "a2", "the newest when it was given up");
     let end = stalls.next().await.unwrap().unwrap_err();
@@ -149,7 +156,7 @@ async fn who_comes_much_later_opens_another_stream() {
     let mut first = pin!(service.watch("a").messages());
     service.say(0, Ok("a1"));
     assert_eq!(first.next().await.unwrap().unwrap(), "a1");
-    sleep(JOIN_TIME + WATCHER_STALL_DEADLINE).await;
+    sleep(JOIN_TIME + STALL_DEADLINE).await;
     let mut second = pin!(service.watch("a").messages());
     assert_eq!(service.streams(), 2, "the first may have gone silent");
     service.say(1, Ok("a2"));
