@@ -5,7 +5,8 @@
 //! Each single bound is tested with the gateway.
 
 use crate::sale::{eur, fresh, in_us};
-use stampede_proto::event::v1::{CreateEventRequest, NewItem};
+use prost::Message;
+use stampede_proto::event::v1::{CreateEventRequest, NewItem, WatchEventsRequest};
 use stampede_testkit::{Mesh, MeshBuilder, Process, World, as_operator, eventually, heavy};
 use stampede_vocab::Service;
 use std::{
@@ -34,6 +35,8 @@ const HEAD_BYTES: usize = 30 << 10;
 /// Strangers whose bodies have no end, and the bytes of each that come: less than the largest body.
 const TRICKLING: usize = 300;
 const BODY_BYTES: usize = 40 << 10;
+/// Bytes of each message over gRPC that come: all of a connection fit into the window that HTTP/2 begins with.
+const MESSAGE_BYTES: usize = 500;
 /// Connections of strangers who send no body, and of those who read no answer or no stream; and the requests on each.
 const GREEDY: usize = 4;
 const STREAMS: u32 = 100;
@@ -54,7 +57,17 @@ const PINGS_MS: u64 = 1_500;
 /// Longest wait for an answer.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
+/// Methods that a stranger may call, in the protocols of gRPC.
+const LIST_EVENTS: &str = "/stampede.event.v1.EventService/ListEvents";
+const GET_EVENT: &str = "/stampede.event.v1.EventService/GetEvent";
+const LIST_CAMPAIGNS: &str = "/stampede.coupon.v1.CouponService/ListCampaigns";
+const WATCH_EVENTS: &str = "/stampede.event.v1.EventService/WatchEvents";
+
+/// Metric of the requests that were answered.
+const ANSWERED: &str = "http_server_request_duration_seconds_count";
+
 /// Types of HTTP/2 frames.
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 
@@ -89,17 +102,33 @@ impl Attack {
 
     /// Bodies without an end: the bytes that are counted, a buffer for each connection, and room to grow.
     fn endless_bodies() -> Self {
-        let length = BODY_BYTES + 1;
-        let head = format!("POST /v1/auth/tokens HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n");
-        let said = [head.into_bytes(), vec![b' '; BODY_BYTES]].concat();
+        let said = endless_body("/v1/auth/tokens", "application/json", &vec![b' '; BODY_BYTES]);
         let reached = &[("stampede_gateway_refused_total", "body_bytes")];
         Self { connections: TRICKLING, said, reached, most_growth_mib: 64.0 }
+    }
+
+    /// The same of calls in gRPC-Web, whose length prefix promises more than comes.
+    fn endless_messages_of_web() -> Self {
+        let said = endless_body(GET_EVENT, "application/grpc-web+proto", &half_a_message(BODY_BYTES));
+        Self { connections: TRICKLING / 2, said, reached: &[(ANSWERED, GET_EVENT)], ..Self::endless_bodies() }
+    }
+
+    /// The same of calls in Connect, whose bodies have no prefix.
+    fn endless_messages_of_connect() -> Self {
+        let said = endless_body(LIST_CAMPAIGNS, "application/proto", &vec![0; BODY_BYTES]);
+        Self { connections: TRICKLING / 2, said, reached: &[(ANSWERED, LIST_CAMPAIGNS)], ..Self::endless_bodies() }
+    }
+
+    /// Calls in gRPC whose length prefix promises more than comes: each costs a task, and the bytes that are counted.
+    fn endless_messages_of_grpc() -> Self {
+        let said = calls(LIST_EVENTS, &half_a_message(MESSAGE_BYTES), false);
+        Self { connections: GREEDY, said, reached: &[(ANSWERED, LIST_EVENTS)], most_growth_mib: 64.0 }
     }
 
     /// Requests whose bodies do not begin: each costs a task.
     fn without_bodies() -> Self {
         let said = requests("POST", "/v1/auth/tokens", false);
-        let reached = &[("http_server_request_duration_seconds_count", "408")];
+        let reached = &[(ANSWERED, "408")];
         Self { connections: GREEDY, said, reached, most_growth_mib: 48.0 }
     }
 
@@ -108,6 +137,13 @@ impl Attack {
         let said = requests("GET", &format!("/v1/events:watch?event_ids={event_id}"), true);
         let reached = &[("http_server_unread_answers", "public"), ("stampede_gateway_refused_total", "streams")];
         Self { connections: GREEDY, said, reached, most_growth_mib: 64.0 }
+    }
+
+    /// The same over gRPC.
+    fn callers_without_readers(event_id: &str) -> Self {
+        let message = WatchEventsRequest { event_ids: vec![event_id.to_owned()] }.encode_to_vec();
+        let said = calls(WATCH_EVENTS, &[prefix(message.len()).as_slice(), &message].concat(), true);
+        Self { said, reached: &[(ANSWERED, WATCH_EVENTS)], ..Self::watchers_without_readers(event_id) }
     }
 
     /// Requests whose answers are not read: each costs a task. All have the same page, of which there is one.
@@ -140,6 +176,13 @@ async fn bodies_without_an_end_are_bounded_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_without_an_end_are_bounded_in_memory() {
+    let attacks =
+        [Attack::endless_messages_of_web(), Attack::endless_messages_of_connect(), Attack::endless_messages_of_grpc()];
+    is_survived(&attacks, MOST_GROWTH_MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_without_a_body_are_bounded_in_memory() {
     is_survived_alone(Attack::without_bodies()).await;
 }
@@ -157,9 +200,11 @@ async fn streams_that_are_not_read_are_bounded_in_memory() {
     // Room for all requests at once: a burst that is refused as such opens no more streams than there may be.
     let roomy = bounded().set(Process::Gateway, "STAMPEDE_MAX_IN_FLIGHT", 10 * REQUESTS);
     let mesh = roomy.start(&world, [Process::Gateway, Service::Event.into()]).await.unwrap();
-    let attack = Attack::watchers_without_readers(&event_of_later(&mesh).await);
-    let most_growth_mib = attack.most_growth_mib;
-    survives(&mesh, &[attack], most_growth_mib).await;
+    let event_id = event_of_later(&mesh).await;
+    // Both have the same streams, so the two together have the bound of one.
+    let attacks = [Attack::watchers_without_readers(&event_id), Attack::callers_without_readers(&event_id)];
+    let most_growth_mib = attacks[0].most_growth_mib;
+    survives(&mesh, &attacks, most_growth_mib).await;
     mesh.stop().await.unwrap();
 }
 
@@ -291,13 +336,44 @@ async fn connect(gateway: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
     socket.connect(gateway).await
 }
 
+/// A request over HTTP/1 whose body has one byte more than comes.
+fn endless_body(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len() + 1;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// The first bytes of a message of gRPC, and a prefix that promises twice as many.
+fn half_a_message(bytes: usize) -> Vec<u8> {
+    [prefix(2 * bytes).as_slice(), &vec![0_u8; bytes]].concat()
+}
+
+/// The length prefix of a message of gRPC that is not compressed.
+fn prefix(length: usize) -> [u8; 5] {
+    let [a, b, c, d] = u32::try_from(length).unwrap().to_be_bytes();
+    [0, a, b, c, d]
+}
+
 /// The first bytes of an HTTP/2 client that reads no answer: so many requests, whole or with a body to come.
 fn requests(method: &str, path: &str, is_whole: bool) -> Vec<u8> {
+    streams(&[(":method", method), (":scheme", "http"), (":authority", "test"), (":path", path)], &[], is_whole)
+}
+
+/// The same of calls in gRPC with this body, whole or with more of it to come.
+fn calls(path: &str, body: &[u8], is_whole: bool) -> Vec<u8> {
+    let pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", path)];
+    streams(&[&pseudo[..], &[("content-type", "application/grpc")]].concat(), body, is_whole)
+}
+
+/// The first bytes of an HTTP/2 client that gives its streams no window, and opens so many with this head and body.
+fn streams(fields: &[(&str, &str)], body: &[u8], is_whole: bool) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     // SETTINGS_INITIAL_WINDOW_SIZE is 0.
     bytes.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
     let mut head = Vec::new();
-    for (name, value) in [(":method", method), (":scheme", "http"), (":authority", "test"), (":path", path)] {
+    for &(name, value) in fields {
         // A literal that is not indexed, its name too (RFC 7541 6.2.2).
         head.push(0);
         for text in [name, value] {
@@ -306,8 +382,13 @@ fn requests(method: &str, path: &str, is_whole: bool) -> Vec<u8> {
         }
     }
     let (end_headers, end_stream) = (4, u8::from(is_whole));
-    for number in 0..STREAMS {
-        bytes.extend(frame(HEADERS, end_headers | end_stream, number * 2 + 1, &head));
+    for stream in (0..STREAMS).map(|number| number * 2 + 1) {
+        if body.is_empty() {
+            bytes.extend(frame(HEADERS, end_headers | end_stream, stream, &head));
+        } else {
+            bytes.extend(frame(HEADERS, end_headers, stream, &head));
+            bytes.extend(frame(DATA, end_stream, stream, body));
+        }
     }
     bytes
 }
