@@ -219,8 +219,9 @@ async fn read_aftermath(stage: &Stage, operator: &Operator, ended: Option<Vec<Or
         Some(ended) => ended,
         None => list::read(client, token, stage.event).await.map_err(lost).context("orders")?,
     };
-    let event = Call::get(format!("/v1/events/{}", stage.event));
-    let stock = Call::get(format!("/v1/events/{}/stock", stage.event));
+    // With the token: what readers without one are told may be of a moment ago.
+    let event = Call::get(format!("/v1/events/{}", stage.event)).bearing(token);
+    let stock = Call::get(format!("/v1/events/{}/stock", stage.event)).bearing(token);
     let stocks: Stocks = client.call(&stock).await.map_err(lost).context("stock")?;
     Ok(Aftermath {
         event: client.call(&event).await.map_err(lost).context("event")?,
