@@ -84,6 +84,17 @@ pub fn spread(problem: Problem) -> Problem {
     }
 }
 
+/// Spreads those who share a refusal: its retry delay was drawn once for all of them, and is drawn again for each. One
+/// that the service has named is longer, and kept.
+pub fn apart(problem: Problem) -> Problem {
+    match problem.reason().default_retry() {
+        Some(default) if problem.retry_delay().is_some_and(|wait| wait <= 3 * default) => {
+            spread(problem.retry_after(default))
+        }
+        _ => problem,
+    }
+}
+
 /// Returns the `WWW-Authenticate` header for a bad bearer token (RFC 6750). Webhook signatures are no bearer tokens.
 fn challenge(reason: Reason, presented: bool) -> Option<HeaderValue> {
     match reason {
@@ -155,6 +166,17 @@ mod tests {
         waits.sort();
         waits.dedup();
         assert!(waits.len() > 10, "{waits:?}");
+    }
+
+    #[test]
+    fn who_shares_a_refusal_comes_again_at_a_time_of_their_own_within_the_bounds_of_all() {
+        let second = Duration::from_secs(1);
+        let shared = spread(Problem::new(Reason::Unavailable, "away"));
+        let waits: Vec<Duration> = (0..50).map(|_| apart(shared.clone()).retry_delay().unwrap()).collect();
+        assert!(waits.iter().all(|wait| (second..=3 * second).contains(wait)), "{waits:?}");
+        assert!(waits.iter().any(|wait| *wait != waits[0]));
+        let named = Problem::new(Reason::Unavailable, "drains").retry_after(9 * second);
+        assert_eq!(apart(named).retry_delay(), Some(9 * second));
     }
 
     #[test]

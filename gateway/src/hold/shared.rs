@@ -9,7 +9,7 @@
 mod tests;
 
 use super::newest::Slot;
-use crate::{bounds::MAX_WAITING_MESSAGES, problem::spread, routes::Rpc};
+use crate::{bounds::MAX_WAITING_MESSAGES, problem::apart, routes::Rpc};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use sha2::{Digest, Sha256};
@@ -309,17 +309,6 @@ impl<T: Send + Sync + 'static> Watcher<T> {
             Some((message, watcher))
         })
         .fuse()
-    }
-}
-
-/// Spreads those who share a refusal: its retry delay was drawn once for all of them, and is drawn again for each. One
-/// that the service has named is longer, and kept.
-fn apart(problem: Problem) -> Problem {
-    match problem.reason().default_retry() {
-        Some(default) if problem.retry_delay().is_some_and(|wait| wait <= 3 * default) => {
-            spread(problem.retry_after(default))
-        }
-        _ => problem,
     }
 }
 

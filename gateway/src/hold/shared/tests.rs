@@ -206,14 +206,3 @@ async fn streams_that_nobody_watches_are_forgotten() {
     }
     assert!(service.streams.table.lock().unwrap().streams.len() <= 2 * MIN_ENTRIES_TO_PURGE);
 }
-
-#[test]
-fn who_shares_a_refusal_comes_again_at_a_time_of_their_own_within_the_bounds_of_all() {
-    let second = Duration::from_secs(1);
-    let shared = spread(Problem::new(Reason::Unavailable, "away"));
-    let waits: Vec<Duration> = (0..50).map(|_| apart(shared.clone()).retry_delay().unwrap()).collect();
-    assert!(waits.iter().all(|wait| (second..=3 * second).contains(wait)), "{waits:?}");
-    assert!(waits.iter().any(|wait| *wait != waits[0]));
-    let named = Problem::new(Reason::Unavailable, "drains").retry_after(9 * second);
-    assert_eq!(apart(named).retry_delay(), Some(9 * second));
-}
