@@ -18,6 +18,8 @@ pub const BODY_PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 pub const COUNTED_ANSWER_BYTES: usize = 16 * 1024;
 /// Largest answer as JSON: each address, and each user, may have one, whatever their share.
 pub const LARGEST_ANSWER_BYTES: usize = 32 << 20;
+/// Bytes of answers to public reads that are kept for a moment, with their requests.
+pub const MAX_SHARED_READ_BYTES: u64 = 32 << 20;
 /// Most messages that wait for one watcher, one a subject, as the contract allows no more subjects.
 pub const MAX_WAITING_MESSAGES: usize = 128;
 /// Longest life of a stream; less up to a tenth at random, so that clients do not reconnect together.

@@ -83,7 +83,7 @@ pub struct Config {
     #[command(flatten)]
     pub limits: LimitConfig,
 
-    /// Rules for browsers, and for caches in front.
+    /// Rules for browsers, for caches in front and for the gateway's own.
     #[command(flatten)]
     pub web: WebConfig,
 

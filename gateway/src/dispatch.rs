@@ -70,6 +70,10 @@ pub async fn dispatch(
                 // The permit of the request is released once the stream begins; that of the stream when it ends.
                 return Ok(keep(gateway.transcoder.call(call, end).await?, stream));
             }
+            if let Some(reads) = gateway.reads.as_ref().filter(|_| call.is_shareable()) {
+                let (answer, permit) = gateway.transcoder.read(reads, call, permit).await?;
+                return holds.answer(&holder, permit, answer);
+            }
             holds.answer(&holder, permit, gateway.transcoder.call(call, end).await?)
         }
     }

@@ -9,6 +9,7 @@ use crate::{
     layers::Metrics,
     openapi::Pages,
     routes::{Endpoint, Table},
+    shared_reads::SharedReads,
     transcode::Transcoder,
     upstream::{Channels, Upstream},
 };
@@ -30,6 +31,8 @@ pub struct Gateway {
     pub auth: Auth,
     pub tickets: Tickets,
     pub caching: Caching,
+    /// The reads that are the same for all; `None` if each makes a call of its own.
+    pub reads: Option<SharedReads>,
     pub pages: Pages,
     pub holds: Holds,
     /// Longest time in which a watcher takes nothing while something waits.

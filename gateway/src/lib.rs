@@ -4,13 +4,14 @@
 //! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
 //! becomes JSON or a stream of events (`transcode`). A call in gRPC, gRPC-Web or Connect is of one of the same methods
 //! and has the same bounds; its messages are passed on as they are (`grpc`). Both reach the services the same way
-//! (`upstream`). Every failure of HTTP/JSON is answered in one format (`problem`). The resources that clients hold
-//! meanwhile are bounded (`hold`, by the figures in `bounds`), and the rate of their acts is limited (`acts`, by the
-//! figures in `acts::rules`). The same table describes the answers (`openapi`).
+//! (`upstream`); strangers who read the same at a time are one reader for a service (`shared_reads`). Every failure of
+//! HTTP/JSON is answered in one format (`problem`). The resources that clients hold meanwhile are bounded (`hold`, by
+//! the figures in `bounds`), and the rate of their acts is limited (`acts`, by the figures in `acts::rules`). The same
+//! table describes the answers (`openapi`).
 //!
 //! A new RPC needs no code here, unless it is to be limited too. The only state of the gateway is in Redis: which
-//! refresh tokens were used, which logins are revoked, and the counts of acts. Of a service it has the descriptor
-//! alone.
+//! refresh tokens were used, which logins are revoked, and the counts of acts. Of a service it has the descriptor, and
+//! for a moment its public answers.
 //!
 //! gRPC health, and reflection of the methods that can be called from outside, are on its port. Reflection of all that
 //! it leads to is on its admin port.
@@ -31,6 +32,7 @@ mod layers;
 mod openapi;
 mod problem;
 mod routes;
+mod shared_reads;
 mod trace_id;
 mod transcode;
 #[doc(hidden)]
@@ -52,6 +54,7 @@ use layers::Metrics;
 use openapi::Pages;
 use routes::Table;
 use secrecy::ExposeSecret;
+use shared_reads::SharedReads;
 use stampede_chassis::{Http, MeshChannel, SharedClock, Stage, Tls, Workers, follow_clock, wait_for};
 use stampede_lua::{Redis, RedisConfig};
 use stampede_vocab::{Process, Service};
@@ -99,6 +102,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         draining: workers.draining(),
         tickets,
         caching: Caching::new(config.web.public_max_age_s),
+        reads: config.web.shared_read().map(SharedReads::new),
         holds: Holds::new(&config.limits),
         watcher_stall,
         metrics: Metrics::new(),

@@ -1,4 +1,4 @@
-//! Rules for browsers, and for caches in front of the gateway; and the layers that apply them.
+//! Rules for browsers, for caches in front of the gateway and for its own; and the layers that apply them.
 //!
 //! The layers wrap the one handler of the gateway: they come from a library and know nothing of it. Compression wraps
 //! the handler and not the router, which would box each request twice more. A layer that is not configured is left out.
@@ -44,7 +44,7 @@ const EXPOSED_HEADERS: [&str; 8] = [
     "grpc-status-details-bin",
 ];
 
-/// Rules for browsers, and for caches in front.
+/// Rules for browsers, for caches in front and for the gateway's own.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Browsers and caches")]
 pub struct WebConfig {
@@ -59,12 +59,23 @@ pub struct WebConfig {
           value_parser = clap::value_parser!(u32).range(0..=3_600))]
     pub public_max_age_s: u32,
 
+    /// Time for which the gateway gives an answer that is the same for everybody again to readers without a token, in
+    /// milliseconds; those who ask for it at a time share one call. 0 makes a call for each.
+    #[arg(long, env = "STAMPEDE_SHARED_READ_MS", value_name = "MS", default_value_t = 200,
+          value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    pub shared_read_ms: u64,
+
     /// Answers of so many bytes and more are compressed for clients that accept gzip; 0 compresses none.
     #[arg(long, env = "STAMPEDE_COMPRESS_FROM_BYTES", value_name = "BYTES", default_value_t = 1_024)]
     pub compress_from_bytes: u16,
 }
 
 impl WebConfig {
+    /// Returns the time for which readers share an answer; `None` for not at all.
+    pub fn shared_read(&self) -> Option<Duration> {
+        (self.shared_read_ms > 0).then(|| Duration::from_millis(self.shared_read_ms))
+    }
+
     /// Returns a router that answers every request by `handler`, with the layers around it.
     pub fn around<H, T, S>(&self, handler: H, state: S) -> Router
     where

@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
@@ -16,7 +17,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 
 /// Returns the answer with this text. `cache_control` is for answers that may be kept, and revalidated by their tag.
-pub fn json(text: Vec<u8>, cache_control: Option<&HeaderValue>, headers: &HeaderMap) -> Response {
+pub fn json(text: Bytes, cache_control: Option<&HeaderValue>, headers: &HeaderMap) -> Response {
     let Some(cache_control) = cache_control else { return ([(header::CONTENT_TYPE, JSON)], text).into_response() };
     let tag = format!("W/\"{}\"", name_of(&text, TAG_BYTES));
     let mut response = if is_known(headers, &tag) {
@@ -55,7 +56,7 @@ mod tests {
         if let Some(value) = if_none_match {
             headers.insert(header::IF_NONE_MATCH, HeaderValue::from_str(value).unwrap());
         }
-        json(b"{}".to_vec(), cache_control, &headers)
+        json(Bytes::from_static(b"{}"), cache_control, &headers)
     }
 
     #[test]

@@ -5,8 +5,9 @@ use crate::{
     acts::Acts,
     auth::UntilEnd,
     grpc::BytesCodec,
-    hold::{SharedStreams, newest},
+    hold::{Permit, SharedStreams, newest},
     routes::Rpc,
+    shared_reads::SharedReads,
     trace_id::TraceId,
     upstream::{Outgoing, Upstream},
 };
@@ -17,8 +18,9 @@ use futures_util::{
     future::{BoxFuture, pending},
     stream::{BoxStream, Stream},
 };
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, Uri, header::AUTHORIZATION};
 use prost::Message;
+use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Deadline, Identity};
 use stampede_status::Problem;
 use std::{sync::Arc, time::Duration};
@@ -45,6 +47,15 @@ pub struct Call<'r> {
     pub is_public: bool,
 }
 
+impl Call<'_> {
+    /// Returns whether it may be answered as another one was: a read that is open to all, without a token. Who sends
+    /// one, as operators and tests do, reads what they have written.
+    pub fn is_shareable(&self) -> bool {
+        let is_read = self.rpc.read_only && !self.rpc.streaming;
+        is_read && self.is_public && !self.headers.contains_key(AUTHORIZATION)
+    }
+}
+
 /// Turns HTTP/JSON requests into gRPC calls and their answers back.
 pub struct Transcoder {
     upstream: Arc<Upstream>,
@@ -65,9 +76,7 @@ impl Transcoder {
 
     /// Makes the call and renders the answer. A stream ends with `end`, that of its caller's session.
     pub async fn call(&self, call: Call<'_>, end: Option<BoxFuture<'static, Problem>>) -> Result<Response, Problem> {
-        let mut message = request::assemble(call.rpc, call.uri, call.body)?;
-        header::apply(call.rpc, call.headers, &mut message)?;
-        idempotency::apply(call.rpc, call.headers, &mut message)?;
+        let message = message_of(&call)?;
         // Only now, with the whole message: an order is identified by its request_id, which may come from the body or a
         // header.
         let tracker = self.acts.call(call.rpc.grpc_path.as_str(), call.caller, call.block, &message).await?;
@@ -83,7 +92,22 @@ impl Transcoder {
             tracker.record(answer.as_deref()).await;
         }
         let json = response::of_bytes(call.rpc, &answer?)?;
-        Ok(answer::json(json, call.cache_control, call.headers))
+        Ok(answer::json(json.into(), call.cache_control, call.headers))
+    }
+
+    /// Answers a shareable call, which makes none of its own where another is under way or just over. Returns its
+    /// permit with the answer. No act is a read, so there is no limit to ask.
+    pub async fn read(
+        &self,
+        reads: &SharedReads,
+        call: Call<'_>,
+        permit: Permit,
+    ) -> Result<(Response, Permit), Problem> {
+        let request = Bytes::from(message_of(&call)?.encode_to_vec());
+        let deadline = self.upstream.deadline(Deadline::from_headers(call.headers));
+        let work = read_for_all(Arc::clone(&self.upstream), Arc::clone(call.rpc), request.clone());
+        let (json, permit) = deadline.bound(reads.answer(&call.rpc.label, request, work, permit)).await??;
+        Ok((answer::json(json, call.cache_control, call.headers), permit))
     }
 
     /// Opens the stream of a call, or joins one that is the same for all.
@@ -103,6 +127,22 @@ impl Transcoder {
         let messages = rendered(self.upstream.open(outgoing, request, BytesCodec).await?, Arc::clone(call.rpc));
         Ok(newest(UntilEnd::new(messages.boxed(), end), subject, self.watcher_stall).boxed())
     }
+}
+
+/// Returns the request of a call, from all the places where its fields may be.
+fn message_of(call: &Call<'_>) -> Result<DynamicMessage, Problem> {
+    let mut message = request::assemble(call.rpc, call.uri, call.body)?;
+    header::apply(call.rpc, call.headers, &mut message)?;
+    idempotency::apply(call.rpc, call.headers, &mut message)?;
+    Ok(message)
+}
+
+/// Reads for nobody in particular, with all the time that a call may take. Returns the answer as JSON.
+async fn read_for_all(upstream: Arc<Upstream>, rpc: Arc<Rpc>, request: Bytes) -> Result<Bytes, Problem> {
+    let outgoing = Outgoing { rpc: &rpc, caller: None, deadline: upstream.deadline(None) };
+    let answer = upstream.unary(outgoing, request, BytesCodec).await?;
+    // Without the spare room of a buffer: what is kept takes as much memory as it is counted for.
+    Ok(response::of_bytes(&rpc, &answer)?.into_boxed_slice().into())
 }
 
 /// Opens a stream for nobody in particular.

@@ -245,6 +245,8 @@ async fn watchers_who_do_not_read_stop_no_call_and_free_their_places() {
         ("--read-stall-ms", "8000"),
         // It answers none.
         ("--ping-interval-ms", "60000"),
+        // Each read of the victim is a call.
+        ("--shared-read-ms", "0"),
     ];
     let door = Door::open(&flags).await;
     let victim = Victim::of(&door).await;

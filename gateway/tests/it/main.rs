@@ -25,6 +25,7 @@ mod reflection;
 mod refusals;
 mod services;
 mod sessions;
+mod shared_reads;
 mod slow_readers;
 mod streams;
 mod tickets;

@@ -10,6 +10,8 @@ use std::sync::LazyLock;
 pub const REFUSED: &str = "stampede_gateway_refused_total";
 /// Watchers that were given up.
 pub const SLOW_READERS: &str = "stampede_gateway_slow_readers_total";
+/// Public reads without a token, by whether another's call answered them.
+pub const SHARED_READS: &str = "stampede_gateway_shared_reads_total";
 /// Acts that a limit refused.
 pub const THROTTLED: &str = "stampede_gateway_throttled_total";
 /// Acts that were let through unchecked.

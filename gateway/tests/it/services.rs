@@ -1,11 +1,13 @@
 //! Services whose answers depend on the request, served as a process would serve them: so that a test sees the requests
 //! that the gateway sends, and can break a stream where it wants.
 
+use crate::grpc::framed;
 use axum::{Router, extract, routing::any};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future::ready, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Full};
+use prost::Message;
 use stampede_chassis::{Grpc, Workers, serve_on};
 use stampede_lua::gate::UserId;
 use stampede_proto::{
@@ -70,11 +72,15 @@ pub async fn serve_router(router: Router) -> (String, DropGuard) {
     (url, stop.drop_guard())
 }
 
-/// Returns an answer of the gRPC protocol, byte by byte: a message whose field 1 is an empty message, since that is
-/// where every answer has its resource, and the status OK.
+/// Returns a message whose field 1 is an empty message, since that is where every answer has its resource.
 async fn empty_resource() -> http::Response<axum::body::Body> {
+    answer(&ListEventsResponse { events: vec![Event::default()], ..ListEventsResponse::default() })
+}
+
+/// Returns an answer of the gRPC protocol, byte by byte: a message, and the status OK.
+pub fn answer(message: &impl Message) -> http::Response<axum::body::Body> {
     let went_well = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
-    let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 10, 0])).with_trailers(ready(Some(Ok(went_well))));
+    let message = Full::new(Bytes::from(framed(message))).with_trailers(ready(Some(Ok(went_well))));
     let response = http::Response::builder().header("content-type", "application/grpc");
     response.body(axum::body::Body::new(message)).unwrap()
 }
