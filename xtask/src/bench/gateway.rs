@@ -105,9 +105,10 @@ pub fn run(workspace: &Workspace, args: &GatewayArgs) -> anyhow::Result<bool> {
     Ok(bench.sound)
 }
 
-fn cases(laboratory: &Laboratory) -> [Case; 6] {
+fn cases(laboratory: &Laboratory) -> [Case; 7] {
     let claim = |body| Request { method: "POST", path: CLAIM, body, token: laboratory.token.clone() };
-    let read = Request { method: "GET", path: CAMPAIGN, body: "", token: String::new() };
+    // A read with a token makes a call; those without one share one.
+    let read = |token| Request { method: "GET", path: CAMPAIGN, body: "", token };
     let granted = r#"{"request_id":"01985f2e-7c11-7d52-9c1e-2f6a0d0f3b77"}"#;
     let case = |name, front, port, request| Case { name, front, backend: BACKEND, port, request, is_refused: false };
     [
@@ -116,7 +117,8 @@ fn cases(laboratory: &Laboratory) -> [Case; 6] {
         case(BARE_CLAIM, GATEWAY, laboratory.gateway, claim(granted)),
         Case { backend: SERVICE, ..case(SERVICE_CLAIM, TO_SERVICE, laboratory.to_service, claim(granted)) },
         Case { is_refused: true, ..case("refused", GATEWAY, laboratory.gateway, claim(r#"{"request_id":"refused"}"#)) },
-        case("read", GATEWAY, laboratory.gateway, read),
+        case("read", GATEWAY, laboratory.gateway, read(laboratory.token.clone())),
+        case("read, shared", GATEWAY, laboratory.gateway, read(String::new())),
     ]
 }
 
