@@ -11,19 +11,20 @@ use redis::{
 };
 use std::time::Duration;
 
-/// Longest wait for an answer, the wait for a connection included.
+/// Longest wait for an answer, of a server or of a cluster, the wait for a connection included.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for longer is pinged before it is used. A ping each time would be most of the cost of a
 /// small script.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// Longest wait for one node of a cluster to take a connection. A new connection waits for every node twice, first
-/// those of the URL and then those that they name, and both must fit into the time of a call.
-const NODE_CONNECTS_WITHIN: Duration = Duration::from_millis(150);
-/// Longest wait for an answer of one node. While the client waits for a node's slot map, it serves no call.
-const NODE_ANSWERS_WITHIN: Duration = Duration::from_millis(300);
+/// How many waits for one node of a cluster to take a connection fit into the time of a call. A new connection waits for
+/// every node twice, first those of the URL and then those that they name, and the call itself follows.
+const CONNECTS_PER_CALL: u32 = 4;
+/// How many waits for an answer of one node fit into the time of a call. While the client learns the slots anew, it
+/// serves no call, and waits for a node that is away. A node that stood still for longer is asked again.
+const ANSWERS_PER_CALL: u32 = 2;
 /// Most tries of one call on a cluster. About every other one comes after a pause, so they outlast the time of a call,
 /// which ends them all: a call waits as long as it may for a replica to take over, or for a slot to have moved.
-const NODE_RETRIES: u32 = 40;
+const NODE_RETRIES: u32 = 50;
 /// Shortest and longest pause between two tries, in milliseconds.
 const RETRY_PAUSES_MS: (u64, u64) = (20, 200);
 
@@ -55,8 +56,8 @@ impl Connections {
             Address::Cluster(nodes) => {
                 let (shortest, longest) = RETRY_PAUSES_MS;
                 let client = ClusterClient::builder(nodes)
-                    .connection_timeout(NODE_CONNECTS_WITHIN)
-                    .response_timeout(NODE_ANSWERS_WITHIN)
+                    .connection_timeout(TIMEOUT / CONNECTS_PER_CALL)
+                    .response_timeout(TIMEOUT / ANSWERS_PER_CALL)
                     .overall_response_timeout(Some(TIMEOUT))
                     .retries(NODE_RETRIES)
                     .min_retry_wait(shortest)

@@ -14,13 +14,11 @@ use std::{sync::Arc, time::Duration};
 
 /// Most connections of one process. A script takes well under a millisecond, so few calls are under way at a time.
 const MAX_CONNECTIONS: usize = 8;
-/// The same to a cluster: calls that wait for a master that is away leave connections for those to the others.
-const MAX_CLUSTER_CONNECTIONS: usize = 32;
-/// Longest wait for the answer of a cluster, the wait for a connection included. Shorter than for one server: calls for
-/// keys on one master go out with calls for keys on others, and one that is away until its replica is promoted must not
-/// hold up all.
-const CLUSTER_TIMEOUT: Duration = Duration::from_millis(500);
-/// Longest wait for the answer to a ping of a connection that was idle.
+/// The same to a cluster: calls that wait for a master that is away, as long as any call may, leave connections for
+/// those to the others.
+const MAX_CLUSTER_CONNECTIONS: usize = 128;
+/// Longest wait for the answer to a ping of a connection that was idle. No call fails for want of one: the connection is
+/// replaced, and there has to be time left for that.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where Redis is, and under which prefix the keys are.
@@ -82,8 +80,7 @@ impl Redis {
 
     /// Runs `script`, in a cluster on the master that has its keys. Sends its source on NOSCRIPT, and retries once on
     /// another connection if the first one broke or leads to no master, so a script that runs twice for one call must
-    /// change nothing more. Fails after two seconds, in a cluster after half a second; whether the script ran is not
-    /// known then.
+    /// change nothing more. Fails after two seconds; whether the script ran is not known then.
     pub async fn invoke(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value, RedisError> {
         self.in_time(&Call::Script { script, keys, args }).await
     }
@@ -105,14 +102,13 @@ impl Redis {
                 answer => answer,
             }
         };
-        let limit = if self.is_cluster { CLUSTER_TIMEOUT } else { TIMEOUT };
-        let Ok(answer) = tokio::time::timeout(limit, answer).await else {
+        let Ok(answer) = tokio::time::timeout(TIMEOUT, answer).await else {
             if self.is_cluster {
                 // A master that hangs does not redirect to its successor, and the client asks no other node: a fresh
                 // connection learns the slots from the nodes that answer.
                 drop(self.pool.retain(|_, _| false));
             }
-            return Err(RedisError::TimedOut(limit));
+            return Err(RedisError::TimedOut(TIMEOUT));
         };
         answer
     }

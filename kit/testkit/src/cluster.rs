@@ -133,8 +133,12 @@ impl OwnCluster {
     /// is not replaced for fifteen seconds.
     pub async fn freeze_master_of(&self, key: &str) -> Result<()> {
         let frozen = self.master_of(key).await?;
-        let pid = self.node(frozen)?.child.id();
-        Ok(kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGSTOP)?)
+        self.node(frozen)?.signal(Signal::SIGSTOP)
+    }
+
+    /// Has every node go on that was frozen.
+    pub fn thaw(&self) -> Result<()> {
+        self.nodes.iter().try_for_each(|node| node.signal(Signal::SIGCONT))
     }
 
     /// Moves the slot of this key, with every key in it, to another master, as an operator does.
@@ -196,6 +200,10 @@ impl Node {
         command.args(["--repl-diskless-sync-delay", "0"]);
         let child = command.stdout(Stdio::null()).spawn().context("redis-server cannot be started")?;
         Ok(Self { child, address, bus, _folder: folder })
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> Result<T> {

@@ -1,6 +1,6 @@
 //! Permits to call the script. Redis runs one script at a time, so excess calls queue: here, for a moment, and not for
 //! seconds at the connection pool. An event whose calls are slow, such as one on a cluster master that is down, takes
-//! at most six permits; four such events use up those of a cluster.
+//! at most six permits; sixteen such events use up those of a cluster.
 
 use stampede_batch::BatchError;
 use stampede_vocab::EventId;
@@ -18,7 +18,7 @@ use tokio::{
 /// script or two.
 const MAX_CALLS: usize = 8;
 /// The same on a cluster, which has more connections: calls of several events may wait for a master that is down.
-const MAX_CALLS_ON_CLUSTER: usize = 24;
+const MAX_CALLS_ON_CLUSTER: usize = 96;
 /// Most concurrent script calls of one event.
 const MAX_CALLS_PER_EVENT: usize = 6;
 /// Longest wait for a permit. A longer queue is overload.
