@@ -329,7 +329,7 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_at_us = opens_at_us - 60000000, due_at_us = NULL WHERE id = {event}")],
         mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
-        named: &[(6, "an order was taken over 30 s after the event was cancelled", Id::Order)],
+        named: &[(6, "an order was taken over 40 s after the event was cancelled", Id::Order)],
     },
     Break {
         by: &[
@@ -340,7 +340,7 @@ pub const BREAKS: &[Break] = &[
             (Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}"),
             (Service::Order, "UPDATE orders SET created_us = created_us - 86400000000 WHERE id = {order}"),
         ],
-        named: &[(6, "an order was taken over 30 s after the event closed", Id::Order)],
+        named: &[(6, "an order was taken over 40 s after the event closed", Id::Order)],
     },
     Break {
         by: &[(Service::Event, "UPDATE events SET due_at_us = 1 WHERE id = {event}")],
@@ -360,7 +360,7 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: &[(Service::Order, "UPDATE orders SET created_us = created_us + 86400000000 WHERE id = {order}")],
         mended_by: &[(Service::Order, "UPDATE orders SET created_us = created_us - 86400000000 WHERE id = {order}")],
-        named: &[(6, "an order was taken over 30 s after the event closed", Id::Order)],
+        named: &[(6, "an order was taken over 40 s after the event closed", Id::Order)],
     },
     Break {
         by: &[(Service::Event, "UPDATE outbox SET type = 'stampede.message.v1.Other' WHERE type = 'stampede.message.v1.EventOpened'")],

@@ -7,8 +7,9 @@ use std::{collections::HashSet, time::Duration};
 /// How long a grant waits for its commit in the ledger before `Reserve` answers that it failed.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// How long after the close the ledger still commits what was granted inside of the window: for as long as a commit may
-/// take, and a second for what comes before it. The audit finds an order that was written over 30 s after the close, of
-/// which 26 s are for those that are written for units already committed.
+/// take, and a second for what comes before it. The audit finds an order that was written over 40 s after the close, of
+/// which 26 s are for those that are written for units already committed, and 8 s for a process that is frozen with its
+/// rows locked.
 pub const COMMIT_GRACE: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 /// When an event takes reservations: from `open_time` until before `close_time`.
