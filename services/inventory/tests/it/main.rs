@@ -34,6 +34,7 @@ mod runs;
 mod sale;
 mod shelf;
 mod shrink;
+mod slow_link;
 mod staging;
 mod stand;
 mod tables;
