@@ -7,7 +7,8 @@
 //! event expire at one time, with which it is staged.
 //!
 //! An event remembers the run of the server on which it was last compared with the ledger. On another run, after a
-//! restart or a failover, it is NOT_READY until it was compared again: it may be an old copy.
+//! restart or a failover, it is NOT_READY until it was compared again: it may be an old copy. So is one that is found to
+//! be an old copy on the same run.
 
 mod claim;
 mod pack;
@@ -33,6 +34,7 @@ script!(SNAPSHOT, "stock/snapshot", with_run_id);
 script!(HOLDS, "stock/holds");
 script!(BUYERS, "stock/buyers");
 script!(FIND, "stock/find");
+script!(DISTRUST, "stock/distrust");
 static COUNT: Script =
     Script::new("stock/count", concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/count.lua")));
 static RECOUNT: Script =
@@ -136,6 +138,12 @@ impl Stock {
         keys.extend(self.item_keys(event, items));
         let reply = self.ask(&SNAPSHOT, &keys, &Args::new()).await?;
         Snapshot::parse(SNAPSHOT.name(), reply)
+    }
+
+    /// Has the event compared with the ledger anew, since it is an earlier copy: until then it is NOT_READY.
+    pub async fn distrust(&self, event: EventId) -> Result<(), RedisError> {
+        let _: u32 = self.ask(&DISTRUST, &[self.keys().stock_event(event)], &Args::new()).await?;
+        Ok(())
     }
 
     /// Reads one page of the holds that are at least `min_age` old. Begin with cursor 0; a page scans about `count`

@@ -126,7 +126,7 @@ pub const BREAKS: &[Break] = &[
         named: &[(1, "an event offers an item that is not in the stock", Id::MadeUpItem(0xDD))],
     },
     Break {
-        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0, arrivals_floor, 0, FALSE, NULL, NULL, NULL FROM stock WHERE item_id = {item}")],
+        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0, arrivals_floor, 0, FALSE, NULL, NULL, NULL, NULL, NULL FROM stock WHERE item_id = {item}")],
         mended_by: &[(Service::Inventory, "DELETE FROM stock WHERE item_id = {d}")],
         named: &[
             (1, "an item is in the stock that no event offers", Id::MadeUpItem(0xDD)),

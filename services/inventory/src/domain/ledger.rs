@@ -1,7 +1,11 @@
 //! The ledger as a value: applies a batch to rows that were read under lock, and returns the changes to write.
 
+mod places;
+
+use self::places::Places;
 use crate::domain::{
-    Committed, Grant, Item, MessageBody, Refusal, RefusalReason, RejectReason, ReservationOutcome, ReservedUnits,
+    Committed, Grant, Item, LastGrant, MessageBody, Refusal, RefusalReason, RejectReason, ReservationOutcome,
+    ReservedUnits,
 };
 use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Timestamp, UserId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -118,6 +122,7 @@ pub struct LedgerBatch {
     changed_buyers: BTreeSet<(ItemId, UserId)>,
     /// Those of grants that it did not commit.
     uncommitted_buyers: BTreeSet<(ItemId, UserId)>,
+    places: Places,
 }
 
 /// The changes of the batch, to be written in the same transaction.
@@ -129,6 +134,8 @@ pub struct Changes {
     pub corrections: Vec<ItemChange>,
     /// New and changed rows in their final state.
     pub entries: Vec<Entry>,
+    /// Events of which Redis has gone back to an earlier copy: it gives places of arrival for a second time.
+    pub rolled_back: BTreeSet<EventId>,
 }
 
 /// The change of an item by the batch.
@@ -142,6 +149,8 @@ pub struct ItemChange {
     pub gift_units: i32,
     /// Its committed units after the batch.
     pub after: Committed,
+    /// Its last grant after the batch.
+    pub last_grant: Option<LastGrant>,
     /// Units after the batch of each buyer whose units changed.
     pub buyers: Vec<(UserId, i32)>,
 }
@@ -163,7 +172,14 @@ impl LedgerBatch {
             changed_orders: BTreeSet::new(),
             changed_buyers: BTreeSet::new(),
             uncommitted_buyers: BTreeSet::new(),
+            places: Places::default(),
         }
+    }
+
+    /// Adds the last grants of all items of the events that it commits grants of.
+    #[must_use]
+    pub fn with_last_grants(self, last_grants: BTreeMap<EventId, Vec<LastGrant>>) -> Self {
+        Self { places: Places::after(last_grants), ..self }
     }
 
     /// Returns the items that were not read though rows of them were, with the buyers of those rows. While there are
@@ -203,6 +219,11 @@ impl LedgerBatch {
             // Its units were given back since it was looked up, and nothing was granted: the caller has to retry.
             return ReservationOutcome::Refused(Refusal::of_order(RefusalReason::NotReady));
         }
+        if !self.places.allow(grant) {
+            // Redis is rebuilt, and gives the next one a place that nobody has.
+            self.copy_uncommitted(grant);
+            return ReservationOutcome::Refused(Refusal::of_order(RefusalReason::NotReady));
+        }
         if let Some(refusal) = grant.lines.iter().find_map(|line| self.refusal(grant, line, now)) {
             self.copy_uncommitted(grant);
             return ReservationOutcome::Refused(refusal);
@@ -222,6 +243,7 @@ impl LedgerBatch {
         self.replace_rows(grant.order_id, lines.iter().map(entry).collect());
         for line in &lines {
             self.add_units(grant.user_id, *line, 1);
+            self.note_place(grant, line.item_id);
         }
         ReservationOutcome::Reserved(ReservedUnits { lines, arrival: grant.arrival, committed_at: now, is_new: true })
     }
@@ -251,7 +273,16 @@ impl LedgerBatch {
         // A row whose item this batch has not locked is unchanged, and must not be written.
         let is_changed = |entry: &&Entry| self.read.get(&(entry.order_id, entry.line.item_id)) != Some(*entry);
         let entries = entries.filter(is_changed).copied().collect();
-        Changes { items, corrections: self.corrections(), entries }
+        Changes { items, corrections: self.corrections(), entries, rolled_back: self.places.rolled_back }
+    }
+
+    /// Stores the place of arrival of a grant that was committed.
+    fn note_place(&mut self, grant: &Grant, item_id: ItemId) {
+        self.places.commit(grant);
+        let item = self.items.get_mut(&item_id).expect("a grant whose item was not read is refused");
+        if item.last_grant.is_none_or(|last| last.arrival < grant.arrival) {
+            item.last_grant = Some(LastGrant { arrival: grant.arrival, granted_at: grant.granted_at });
+        }
     }
 
     /// Has the units of the buyer copied to Redis, where a hold of this call is dropped.
@@ -274,7 +305,8 @@ impl LedgerBatch {
                 before.version + i64::from(self.changed_buyers.iter().any(|(changed, _)| *changed == item_id));
             let after = Committed { version, ..item.committed };
             let buyers = vec![(user_id, self.units_of(item_id, user_id))];
-            ItemChange { item_id, event_id: item.event_id, units: 0, gift_units: 0, after, buyers }
+            let (event_id, last_grant) = (item.event_id, item.last_grant);
+            ItemChange { item_id, event_id, units: 0, gift_units: 0, after, last_grant, buyers }
         };
         self.uncommitted_buyers.iter().map(correction).collect()
     }
@@ -283,7 +315,7 @@ impl LedgerBatch {
         let (item, before) = (&self.items[&item_id], self.before[&item_id]);
         let after = Committed { version: before.version + 1, ..item.committed };
         let (units, gift_units) = (after.units - before.units, after.gift_units - before.gift_units);
-        ItemChange { item_id, event_id: item.event_id, units, gift_units, after, buyers }
+        ItemChange { item_id, event_id: item.event_id, units, gift_units, after, last_grant: item.last_grant, buyers }
     }
 
     fn has_units(&self, order_id: OrderId) -> bool {

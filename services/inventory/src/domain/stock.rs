@@ -2,7 +2,7 @@
 
 use crate::domain::{ShelfItem, Window};
 use stampede_vocab::{EventId, ItemId, Timestamp};
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 /// How long after its closing Redis keeps an event. Later the ledger alone answers. It is far longer than the event is
 /// compared and its holds are swept.
@@ -19,6 +19,8 @@ pub struct Item {
     pub committed: Committed,
     /// Floor of the next places of arrival in the event; `None` before it was first staged in Redis.
     pub arrivals_floor: Option<i64>,
+    /// The grant with the latest place of arrival that the ledger has committed; `None` before the first.
+    pub last_grant: Option<LastGrant>,
     /// Whether each change of the committed units has its version in the ledger, so that changes since a version can be
     /// found.
     pub is_numbered: bool,
@@ -58,6 +60,26 @@ pub struct Committed {
     pub gift_units: i32,
     /// Incremented by each change of the units.
     pub version: i64,
+}
+
+/// The latest place of arrival of an item in the ledger, and when Redis granted it. Redis gives places in the order of
+/// time, but commits overtake one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastGrant {
+    pub arrival: i64,
+    pub granted_at: Timestamp,
+}
+
+impl LastGrant {
+    /// Returns whether another order cannot have been granted this place at this time, unless Redis has gone back to an
+    /// earlier copy: it had given the place before.
+    pub fn rules_out(&self, arrival: i64, granted_at: Timestamp) -> bool {
+        match arrival.cmp(&self.arrival) {
+            Ordering::Less => granted_at > self.granted_at,
+            Ordering::Equal => granted_at != self.granted_at,
+            Ordering::Greater => false,
+        }
+    }
 }
 
 /// The stock of an event as callers see it.

@@ -1,15 +1,18 @@
 //! The table `stock`.
 
-use crate::domain::{Committed, Entry, Item, ItemChange, Shelf, ShelfItem, Titles, Window, Withdrawal};
+use crate::domain::{Committed, Entry, Item, ItemChange, LastGrant, Shelf, ShelfItem, Titles, Window, Withdrawal};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{Currency, EventId, ItemId, Money, Timestamp};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 const COLUMNS: &str = "item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, committed_units, \
                        limit_per_buyer, gift_total_units, gift_committed_units, unit_price_minor, currency, version, \
-                       arrivals_floor, numbered_changes, title, gift_title";
+                       arrivals_floor, numbered_changes, title, gift_title, last_grant_arrival, last_grant_us";
 
 #[derive(FromRow)]
 struct Row {
@@ -28,6 +31,16 @@ struct Row {
     version: i64,
     arrivals_floor: Option<i64>,
     numbered_changes: i64,
+    last_grant_arrival: Option<i64>,
+    last_grant_us: Option<i64>,
+}
+
+/// The last grant of an item that has one.
+#[derive(FromRow)]
+struct LastGrantRow {
+    event_id: Uuid,
+    last_grant_arrival: i64,
+    last_grant_us: i64,
 }
 
 /// The title columns, which are not in [`Row`].
@@ -285,9 +298,34 @@ pub fn titles(answers: &Answers, place: Option<Place>) -> Result<HashMap<ItemId,
     Ok(answers.rows(place)?.into_iter().map(titles).collect())
 }
 
-/// Adds the statement that changes the committed units of locked items, and stores the last place of arrival among
-/// these ledger rows. It increments the versions of the items, with which the rows are written. It fails unless the
-/// committed units of each item stay between 0 and its total.
+/// Adds the statement that reads the last grants of all items of these events, without a lock.
+pub fn push_last_grants(statements: &mut Statements, events: &BTreeSet<EventId>) -> Option<Place> {
+    if events.is_empty() {
+        return None;
+    }
+    let mut query = Statement::new(
+        "SELECT event_id, last_grant_arrival, last_grant_us FROM stock FORCE INDEX (stock_by_event) \
+         WHERE last_grant_us IS NOT NULL AND event_id IN ",
+    );
+    query.push_list(events.iter().map(EventId::uuid));
+    Some(statements.push(query))
+}
+
+/// Returns the last grants that such a statement has read, by event.
+pub fn last_grants(answers: &Answers, place: Option<Place>) -> Result<BTreeMap<EventId, Vec<LastGrant>>, DbError> {
+    let rows: Vec<LastGrantRow> = answers.rows(place)?;
+    let mut by_event: BTreeMap<EventId, Vec<LastGrant>> = BTreeMap::new();
+    for row in rows {
+        let granted_at = Timestamp::from_micros(row.last_grant_us);
+        let last = LastGrant { arrival: row.last_grant_arrival, granted_at };
+        by_event.entry(EventId::from_uuid(row.event_id)).or_default().push(last);
+    }
+    Ok(by_event)
+}
+
+/// Adds the statement that changes the committed units of locked items, and stores their last grants and the last place
+/// of arrival among these ledger rows. It increments the versions of the items, with which the rows are written. It
+/// fails unless the committed units of each item stay between 0 and its total.
 pub fn push_add(statements: &mut Statements, changes: &[ItemChange], entries: &[Entry]) {
     if changes.is_empty() {
         return;
@@ -303,13 +341,18 @@ pub fn push_add(statements: &mut Statements, changes: &[ItemChange], entries: &[
             .push_bind_unseparated(change.gift_units)
             .push_unseparated(" AS SIGNED) AS gift_units, CAST(")
             .push_bind_unseparated(last_arrival(entries, change.item_id))
-            .push_unseparated(" AS SIGNED) AS arrival");
+            .push_unseparated(" AS SIGNED) AS arrival, CAST(")
+            .push_bind_unseparated(change.last_grant.map(|last| last.arrival))
+            .push_unseparated(" AS SIGNED) AS grant_arrival, CAST(")
+            .push_bind_unseparated(change.last_grant.map(|last| last.granted_at.micros()))
+            .push_unseparated(" AS SIGNED) AS grant_us");
     }
     query.push(
         ") d ON d.item_id = s.item_id SET s.committed_units = s.committed_units + d.units, \
          s.gift_committed_units = s.gift_committed_units + d.gift_units, s.version = s.version + 1, \
          s.numbered_changes = s.numbered_changes + 1, \
-         s.last_arrival = GREATEST(COALESCE(s.last_arrival, 0), d.arrival) \
+         s.last_arrival = GREATEST(COALESCE(s.last_arrival, 0), d.arrival), \
+         s.last_grant_arrival = d.grant_arrival, s.last_grant_us = d.grant_us \
          WHERE s.committed_units + d.units BETWEEN 0 AND s.total_units \
          AND s.gift_committed_units + d.gift_units BETWEEN 0 AND s.gift_total_units",
     );
@@ -391,6 +434,10 @@ impl Row {
                 version: self.version,
             },
             arrivals_floor: self.arrivals_floor,
+            last_grant: self
+                .last_grant_arrival
+                .zip(self.last_grant_us)
+                .map(|(arrival, granted_us)| LastGrant { arrival, granted_at: Timestamp::from_micros(granted_us) }),
             is_numbered: self.numbered_changes == self.version,
         })
     }

@@ -2,7 +2,7 @@
 //! transactions are under way go into the next one together.
 
 use super::{
-    Error, MANY_EVENT_QUEUES, SyncRedis,
+    Error, MANY_EVENT_QUEUES, Reconcile, SyncRedis,
     ledger::{Answered, LedgerPlaces, push_changes, syncs},
     sync_redis::EventSync,
 };
@@ -12,7 +12,7 @@ use crate::{
 };
 use sqlx::MySqlConnection;
 use stampede_batch::{BatchConfig, Batcher, KeyedBatchers};
-use stampede_db::{Answers as Rows, Bisection, Database, DbError, Statements, WorkError};
+use stampede_db::{Answers as Rows, Bisection, Database, DbError, Place, Statements, WorkError};
 use stampede_vocab::{EventId, ItemId, Money, OrderId, Timestamp, UserId};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -42,6 +42,21 @@ pub(super) struct Committed {
 
 type Answers = Vec<Result<Committed, DbError>>;
 
+/// What a transaction has committed, and what is to be done in Redis after it.
+struct Written {
+    committed: Vec<Committed>,
+    syncs: Vec<EventSync>,
+    /// Events that are to be rebuilt.
+    rolled_back: BTreeSet<EventId>,
+}
+
+/// Where the answers of its reads are.
+#[derive(Clone, Copy)]
+struct ReadPlaces {
+    ledger: LedgerPlaces,
+    last_grants: Option<Place>,
+}
+
 /// Why a batch was rolled back.
 #[derive(Debug, thiserror::Error)]
 enum CommitError {
@@ -67,11 +82,12 @@ pub(super) struct CommitGrants {
 }
 
 impl CommitGrants {
-    /// Returns the use case on this schema. It copies the changes to Redis after the commit. Needs a tokio runtime.
-    pub(super) fn new(db: Database, sync: SyncRedis) -> Self {
+    /// Returns the use case on this schema. It copies the changes to Redis after the commit, and has an event rebuilt if
+    /// Redis has gone back to an earlier copy of it. Needs a tokio runtime.
+    pub(super) fn new(db: Database, sync: SyncRedis, reconcile: Reconcile) -> Self {
         let queue = move || {
-            let (db, sync) = (db.clone(), sync.clone());
-            Batcher::new(COMMIT, move |grants| commit_all(db.clone(), sync.clone(), grants))
+            let (db, sync, reconcile) = (db.clone(), sync.clone(), reconcile.clone());
+            Batcher::new(COMMIT, move |grants| commit_all(db.clone(), sync.clone(), reconcile.clone(), grants))
         };
         Self { queues: KeyedBatchers::new(MANY_EVENT_QUEUES, queue) }
     }
@@ -88,14 +104,17 @@ impl CommitGrants {
 
 /// Commits all in one transaction. If that fails because of the data, and not of the database, commits each half, so
 /// that an unreadable row fails only its own request.
-async fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> Answers {
+async fn commit_all(db: Database, sync: SyncRedis, reconcile: Reconcile, grants: Vec<Grant>) -> Answers {
     let (mut bisection, grants) = (Bisection::of(grants.len()), Arc::new(grants));
     while let Some(part) = bisection.next_part() {
         match commit_together(&db, &grants, part.clone()).await {
-            Ok((committed, syncs)) => {
+            Ok(written) => {
                 // In the background: until Redis has the copy, the holds stand for the units.
-                sync.start(syncs);
-                bisection.part_written(committed.into_iter().map(Ok));
+                sync.start(written.syncs);
+                for event in written.rolled_back {
+                    reconcile.start_rebuild(event);
+                }
+                bisection.part_written(written.committed.into_iter().map(Ok));
             }
             Err(error) => {
                 let count = part.len();
@@ -112,17 +131,13 @@ async fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> Answer
 }
 
 /// Commits a part of the grants in one transaction.
-async fn commit_together(
-    db: &Database,
-    grants: &Arc<Vec<Grant>>,
-    part: Range<usize>,
-) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
+async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>, part: Range<usize>) -> Result<Written, DbError> {
     for _ in 0..MAX_ATTEMPTS {
-        let (reads, ledger) = reads(&grants[part.clone()]);
+        let (reads, places) = reads(&grants[part.clone()]);
         let (batch, tried) = (grants.clone(), part.clone());
         let work = db.transact_after("commit_grants", reads, move |conn, read| {
             let (grants, part) = (batch.clone(), tried.clone());
-            Box::pin(async move { commit(conn, &grants[part], ledger, &read).await })
+            Box::pin(async move { commit(conn, &grants[part], places, &read).await })
         });
         match work.await {
             Ok(committed) => return Ok(committed),
@@ -135,13 +150,14 @@ async fn commit_together(
 }
 
 /// Returns the statements that lock the items of the grants and read the ledger under the lock.
-fn reads(grants: &[Grant]) -> (Statements, LedgerPlaces) {
+fn reads(grants: &[Grant]) -> (Statements, ReadPlaces) {
     let orders: BTreeSet<OrderId> = grants.iter().map(|grant| grant.order_id).collect();
     let orders: Vec<OrderId> = orders.into_iter().collect();
     let buyers: BTreeSet<(ItemId, UserId)> = grants.iter().flat_map(buyers).collect();
     let mut reads = Statements::new();
     let ledger = LedgerPlaces::push(&mut reads, &orders, &buyers);
-    (reads, ledger)
+    let last_grants = store::stock::push_last_grants(&mut reads, &grants.iter().map(|grant| grant.event_id).collect());
+    (reads, ReadPlaces { ledger, last_grants })
 }
 
 /// Decides by the rows that were read with the BEGIN, and writes. With the COMMIT these are three round trips, and four
@@ -149,13 +165,14 @@ fn reads(grants: &[Grant]) -> (Statements, LedgerPlaces) {
 async fn commit(
     conn: &mut MySqlConnection,
     grants: &[Grant],
-    places: LedgerPlaces,
+    places: ReadPlaces,
     read: &Rows,
-) -> Result<(Vec<Committed>, Vec<EventSync>), CommitError> {
-    let mut ledger = places.read(read)?;
+) -> Result<Written, CommitError> {
+    let last_grants = store::stock::last_grants(read, places.last_grants)?;
+    let mut ledger = places.ledger.read(read)?.with_last_grants(last_grants);
     let now = Timestamp::now();
     let outcomes: Vec<ReservationOutcome> = grants.iter().map(|grant| ledger.reserve(grant, now)).collect();
-    let titles = places.titles(read)?;
+    let titles = places.ledger.titles(read)?;
     let labels: Vec<Vec<Label>> = outcomes.iter().map(|outcome| labels(&ledger, &titles, outcome)).collect();
     let changes = ledger.changes();
     // Only repeats need it, and most orders are new.
@@ -166,7 +183,7 @@ async fn commit(
     let committed = outcomes.into_iter().zip(request_times).zip(labels);
     let committed =
         committed.map(|((outcome, request_time), labels)| Committed { outcome, request_time, labels }).collect();
-    Ok((committed, syncs(&changes, answered)))
+    Ok(Written { committed, syncs: syncs(&changes, answered), rolled_back: changes.rolled_back })
 }
 
 /// Returns the orders that were reserved before, in the ledger or earlier in the batch.

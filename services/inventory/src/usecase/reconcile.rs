@@ -177,6 +177,24 @@ impl Reconcile {
         self.rechecks.add(event);
     }
 
+    /// Has an event rebuilt of which Redis has gone back to an earlier copy while the server ran: it is NOT_READY until
+    /// the next round has compared it. In the background.
+    pub(super) fn start_rebuild(&self, event: EventId) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = this.distrust(event).await {
+                tracing::warn!(event.id = %event, error.cause = %error, "redis was not told that it has an old copy");
+            }
+            this.request_recheck(event);
+        });
+    }
+
+    async fn distrust(&self, event: EventId) -> Result<(), Error> {
+        tracing::warn!(event.id = %event, "redis has gone back to an earlier copy of an event, which is rebuilt");
+        self.redis.distrust(event).await?;
+        Ok(())
+    }
+
     /// Stores the versions of the items, and returns those of the previous round.
     fn record_versions(&self, event: EventId, items: &[Item]) -> LedgerVersions {
         let versions = items.iter().map(|item| (item.id(), item.committed.version)).collect();
@@ -248,15 +266,19 @@ impl Reconcile {
         let Some(event_id) = items.first().map(|item| item.event_id) else { return Ok(None) };
         let ids: Vec<ItemId> = items.iter().map(Item::id).collect();
         let snapshot = self.redis.snapshot(event_id, &ids).await?;
-        let compared = snapshot.event.as_ref().filter(|event| event.is_compared);
+        let has_gone_back = snapshot.event.as_ref().is_some_and(|event| has_gone_back(&items, event));
+        if has_gone_back {
+            self.distrust(event_id).await?;
+        }
+        let compared = snapshot.event.as_ref().filter(|event| event.is_compared && !has_gone_back);
         let is_compared = compared.is_some();
         let event_copy = EventCopy {
             event_version: compared.map(|event| event.event_version),
             miscounted: self.count_held(event_id, &ids, &snapshot).await?,
             items: snapshot.items.iter().map(|item| item.as_ref().map(item_copy)).collect(),
         };
-        // If the server has restarted, read the ledger again, after Redis: changes in between were copied to the
-        // previous run.
+        // If the server has restarted, or has an old copy, read the ledger again, after Redis: changes in between were
+        // copied to what was there before.
         let newer = if is_compared { Vec::new() } else { self.items_of(event_id).await? };
         let items = if newer.len() == items.len() { newer } else { items };
         // A restarted server may have loaded an old copy, so it has to have all changes of the ledger.
@@ -377,6 +399,13 @@ impl Reconcile {
 /// Returns whether the event closed so long ago that Redis keeps nothing of it.
 fn is_dropped(items: &[Item], now: Timestamp) -> bool {
     items.iter().map(Item::kept_until).max().is_some_and(|kept_until| kept_until <= now)
+}
+
+/// Returns whether Redis has an old copy that was put in place while the server ran: the ledger, which was read before,
+/// has a later place of arrival than Redis has given out.
+fn has_gone_back(items: &[Item], event: &ShelfEvent) -> bool {
+    let last = items.iter().filter_map(|item| item.last_grant).map(|last| last.arrival).max();
+    event.is_compared && last.is_some_and(|last| last > event.arrivals)
 }
 
 /// Returns whether Redis has this version of the event, and will forget it at another time than it should, or never: an

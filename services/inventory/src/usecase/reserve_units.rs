@@ -65,7 +65,7 @@ pub struct ReserveUnits {
 impl ReserveUnits {
     /// Returns the use case on this Redis and the ledger of this schema. Needs a tokio runtime.
     pub fn new(db: Database, redis: Stock, sync: SyncRedis, reconcile: Reconcile) -> Self {
-        let commit = CommitGrants::new(db.clone(), sync);
+        let commit = CommitGrants::new(db.clone(), sync, reconcile.clone());
         Self {
             absent: AbsentEvents::new(db.clone()),
             reconcile,

@@ -371,16 +371,19 @@ impl<'g> History<'g> {
 
     /// Whether Redis is ready, has every change of the ledger, and knows all buyers.
     async fn is_repaired(&self) -> bool {
-        let (query, event_id) = ("SELECT item_id, version FROM stock WHERE event_id = ?", self.model.event_id);
+        let query = "SELECT item_id, version, COALESCE(last_grant_arrival, 0) FROM stock WHERE event_id = ?";
+        let event_id = self.model.event_id;
         let mut conn = self.ground.sale.inventory_db.acquire().await.unwrap();
-        let rows: Vec<(Uuid, i64)> = sqlx::query_as(query).bind(event_id.uuid()).fetch_all(&mut *conn).await.unwrap();
+        let rows: Vec<(Uuid, i64, i64)> =
+            sqlx::query_as(query).bind(event_id.uuid()).fetch_all(&mut *conn).await.unwrap();
         drop(conn);
-        let ids: Vec<ItemId> = rows.iter().map(|(item_id, _)| ItemId::from_uuid(*item_id)).collect();
+        let ids: Vec<ItemId> = rows.iter().map(|(item_id, ..)| ItemId::from_uuid(*item_id)).collect();
         let snapshot = self.ground.stock.snapshot(event_id, &ids).await.unwrap();
-        let is_ready = snapshot.event.is_some_and(|event| event.is_compared);
+        let last_place = rows.iter().map(|(_, _, arrival)| *arrival).max().unwrap_or(0);
+        let is_ready = snapshot.event.is_some_and(|event| event.is_compared && event.arrivals >= last_place);
         is_ready
             && snapshot.items.iter().flatten().count() == rows.len()
-            && snapshot.items.iter().flatten().zip(rows).all(|(item, (_, version))| {
+            && snapshot.items.iter().flatten().zip(rows).all(|(item, (_, version, _))| {
                 item.ledger_version == version && item.stale_from.is_none() && !item.has_uncounted_buyers
             })
     }

@@ -24,6 +24,7 @@ mod memory;
 mod old_copy;
 mod order_histories;
 mod orders;
+mod put_back;
 mod random;
 mod rebuild;
 mod repeats;

@@ -24,6 +24,7 @@ pub(in crate::domain) fn item(n: u128, total_units: i32) -> Item {
         },
         committed: Committed::default(),
         arrivals_floor: None,
+        last_grant: None,
         is_numbered: true,
     }
 }
@@ -169,6 +170,26 @@ fn what_was_granted_inside_of_the_window_is_committed_until_its_grace_is_over() 
     // Redis drops the hold with a copy of what its buyer has.
     let corrected: Vec<_> = changes.corrections.iter().flat_map(|copy| copy.buyers.clone()).collect();
     assert_eq!(corrected, [(user_id(1), 1), (user_id(2), 0)]);
+}
+
+#[test]
+fn a_place_of_arrival_that_another_order_has_is_refused_and_tells_of_an_old_copy() {
+    let event_id = EventId::from_uuid(Uuid::nil());
+    let at = |micros| Timestamp::from_micros(NOW.micros() + micros);
+    let placed = |n, arrival, micros| Grant { arrival, granted_at: at(micros), ..grant(n, &[(1, 1, 0)]) };
+    let last = LastGrant { arrival: 5, granted_at: at(5) };
+    let mut ledger = ledger(vec![item(1, 5)]).with_last_grants(BTreeMap::from([(event_id, vec![last])]));
+    assert!(reserved(&ledger.reserve(&placed(1, 4, 4), LATER)).is_new, "a commit that was overtaken");
+    assert!(reserved(&ledger.reserve(&placed(2, 3, 5), LATER)).is_new, "the same of the same call");
+    assert!(reserved(&ledger.reserve(&placed(3, 7, 7), LATER)).is_new);
+    assert!(reserved(&ledger.reserve(&placed(4, 6, 6), LATER)).is_new, "in whatever order they are in the batch");
+    for (n, arrival, micros) in [(5, 5, 6), (6, 2, 6), (7, 7, 8)] {
+        assert_eq!(ledger.reserve(&placed(n, arrival, micros), LATER), of_order(RefusalReason::NotReady), "{arrival}");
+    }
+    let changes = ledger.changes();
+    assert_eq!(changes.rolled_back, BTreeSet::from([event_id]));
+    assert_eq!(changes.items[0].last_grant, Some(LastGrant { arrival: 7, granted_at: at(7) }));
+    assert_eq!((changes.items[0].units, changes.corrections.len()), (4, 3), "the holds of the others go");
 }
 
 #[test]
