@@ -82,8 +82,8 @@ pub(super) struct CommitGrants {
 }
 
 impl CommitGrants {
-    /// Returns the use case on this schema. It copies the changes to Redis after the commit, and has an event rebuilt if
-    /// Redis has gone back to an earlier copy of it. Needs a tokio runtime.
+    /// Returns the use case on this schema. It copies the changes to Redis after the commit, and has an event rebuilt
+    /// if Redis has gone back to an earlier copy of it. Needs a tokio runtime.
     pub(super) fn new(db: Database, sync: SyncRedis, reconcile: Reconcile) -> Self {
         let queue = move || {
             let (db, sync, reconcile) = (db.clone(), sync.clone(), reconcile.clone());

@@ -1,14 +1,14 @@
 //! Places of arrival, which Redis gives, and of which the ledger commits none for two orders.
 //!
-//! No row of the ledger is looked for by its place. Redis gives places in the order of time, so the last one of each item
-//! and its time show that Redis has gone back to an earlier copy, which gives the places behind that copy again.
+//! No row of the ledger is looked for by its place. Redis gives places in the order of time, so the last one of each
+//! item and its time show that Redis has gone back to an earlier copy, which gives the places behind that copy again.
 
 use crate::domain::{Grant, LastGrant};
 use stampede_vocab::EventId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The places of a batch. Its grants are compared with those that were committed before it: within the batch they may be
-/// in any order.
+/// The places of a batch. Its grants are compared with those that were committed before it: within the batch they may
+/// be in any order.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// The last grants of all items of an event, as they were read.
