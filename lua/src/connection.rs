@@ -16,8 +16,8 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for longer is pinged before it is used. A ping each time would be most of the cost of a
 /// small script.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// How many waits for one node of a cluster to take a connection fit into the time of a call. A new connection waits for
-/// every node twice, first those of the URL and then those that they name, and the call itself follows.
+/// How many waits for one node of a cluster to take a connection fit into the time of a call. A new connection waits
+/// for every node twice, first those of the URL and then those that they name, and the call itself follows.
 const CONNECTS_PER_CALL: u32 = 4;
 /// How many waits for an answer of one node fit into the time of a call. While the client learns the slots anew, it
 /// serves no call, and waits for a node that is away. A node that stood still for longer is asked again.

@@ -17,8 +17,8 @@ const MAX_CONNECTIONS: usize = 8;
 /// The same to a cluster: calls that wait for a master that is away, as long as any call may, leave connections for
 /// those to the others.
 const MAX_CLUSTER_CONNECTIONS: usize = 128;
-/// Longest wait for the answer to a ping of a connection that was idle. No call fails for want of one: the connection is
-/// replaced, and there has to be time left for that.
+/// Longest wait for the answer to a ping of a connection that was idle. No call fails for want of one: the connection
+/// is replaced, and there has to be time left for that.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where Redis is, and under which prefix the keys are.

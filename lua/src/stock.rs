@@ -7,8 +7,8 @@
 //! event expire at one time, with which it is staged.
 //!
 //! An event remembers the run of the server on which it was last compared with the ledger. On another run, after a
-//! restart or a failover, it is NOT_READY until it was compared again: it may be an old copy. So is one that is found to
-//! be an old copy on the same run.
+//! restart or a failover, it is NOT_READY until it was compared again: it may be an old copy. So is one that is found
+//! to be an old copy on the same run.
 
 mod claim;
 mod pack;
