@@ -3,13 +3,12 @@
 //! A notification is only the fast path. It may be late or lost, and may come a little early by the caller's clock; the
 //! listener must poll as well.
 
-use crate::{Args, Keys, Redis, RedisError, Timer, script::script};
+use crate::{Args, Keys, Redis, RedisError, Timer, connection::TIMEOUT, script::script};
 use redis::{
     AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
     aio::MultiplexedConnection,
 };
 use stampede_vocab::{EventId, Timestamp};
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 script!(ARM, "timer/arm");
@@ -17,8 +16,6 @@ script!(DISARM, "timer/disarm");
 
 /// Most expirations in the queue. One that does not fit is dropped, like a lost notification.
 const QUEUE: usize = 4_096;
-/// Longest wait for an answer on the subscribed connection.
-const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The transitions of one version of an event that are still ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +95,8 @@ impl Expirations {
         let (sender, expired) = mpsc::channel(QUEUE);
         let keys = redis.keys().clone();
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(DEADLINE))
-            .set_response_timeout(Some(DEADLINE))
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT))
             .set_push_sender(move |push| forward(&keys, push, &sender));
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         connection.subscribe(channel).await?;
