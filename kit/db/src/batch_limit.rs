@@ -17,7 +17,7 @@ pub struct BatchLimit {
 
 impl BatchLimit {
     /// Returns a limit that begins with `most`, at least 1, and is never more. It grows by a quarter after each batch
-    /// that was in time.
+    /// of its size that was in time.
     pub const fn up_to(most: usize) -> Self {
         Self { now: AtomicUsize::new(most), most, doubled_after: None, good_passes: AtomicUsize::new(0) }
     }
@@ -35,10 +35,14 @@ impl BatchLimit {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Notes that a batch ended in time. The limit grows slowly, so that a slow server does not time out at every other
-    /// batch.
-    pub fn succeeded(&self) {
-        let (now, passes) = (self.get(), self.good_passes.fetch_add(1, Ordering::Relaxed) + 1);
+    /// Notes that a batch of this size ended in time. One that is smaller than the limit shows nothing of a larger one.
+    /// The limit grows slowly, so that a slow server does not time out at every other batch.
+    pub fn succeeded(&self, tried: usize) {
+        let now = self.get();
+        if tried < now {
+            return;
+        }
+        let passes = self.good_passes.fetch_add(1, Ordering::Relaxed) + 1;
         match self.doubled_after {
             None => self.set(now + now / 4 + 1),
             Some(enough) if passes >= enough => self.set(now * 2),
@@ -77,7 +81,7 @@ mod tests {
         let next = |_| {
             let tried = limit.get();
             if tried <= in_time {
-                limit.succeeded();
+                limit.succeeded(tried);
             } else {
                 limit.failed(tried, &TIMED_OUT);
             }
@@ -88,7 +92,7 @@ mod tests {
 
     fn pass(limit: &BatchLimit, times: usize) {
         for _ in 0..times {
-            limit.succeeded();
+            limit.succeeded(limit.get());
         }
     }
 
@@ -111,6 +115,17 @@ mod tests {
         let limit = BatchLimit::up_to(250);
         limit.failed(8, &TIMED_OUT);
         assert_eq!(limit.get(), 4);
+    }
+
+    #[test]
+    fn however_many_batches_are_smaller_than_the_limit_it_stays() {
+        for limit in [BatchLimit::up_to(250), BatchLimit::up_to(250).doubled_after(4)] {
+            limit.too_large(250);
+            for _ in 0..8 {
+                limit.succeeded(124);
+            }
+            assert_eq!(limit.get(), 125);
+        }
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl<H: Handler> Applier<H> {
             Ok(effects) => {
                 // Before the offsets are stored, so that only a crash loses the effects.
                 self.handler.committed(effects).await;
-                self.succeeded();
+                self.succeeded(piece.len());
                 Ok(Vec::new())
             }
             Err(Failure::Aside(aside)) => self.leave_out(piece, aside).await,
@@ -201,9 +201,9 @@ impl<H: Handler> Applier<H> {
         outcome
     }
 
-    fn succeeded(&mut self) {
+    fn succeeded(&mut self, tried: usize) {
         self.progressed();
-        self.limit.succeeded();
+        self.limit.succeeded(tried);
         (self.timeouts, self.faults) = (0, 0);
     }
 

@@ -398,9 +398,7 @@ impl Sending {
         let Some((answer, ready)) = read else { return Ok(Round::default()) };
         let read = answer.next.len() + ready.len();
         let is_page_full = answer.next.len() >= most;
-        if is_page_full {
-            self.page.succeeded();
-        }
+        self.page.succeeded(answer.next.len());
         let is_behind = is_page_full || answer.filled.len() >= most || self.deferred.is_some();
         let has_taken_all_it_may = ready.len() >= most_retries;
         for row in self.note(answer, ready) {

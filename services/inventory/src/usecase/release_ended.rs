@@ -155,7 +155,7 @@ impl ReleaseEnded {
                     // Now, so that a later part that times out does not have this one settled again.
                     let settled: Vec<OrderId> = commands[part.clone()].iter().map(LedgerCommand::order_id).collect();
                     self.walk().forget(&settled);
-                    self.limit.succeeded();
+                    self.limit.succeeded(tried);
                     self.count(released);
                     bisection.part_written(part.map(|_| Ok(())));
                 }

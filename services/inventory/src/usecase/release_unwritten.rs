@@ -133,7 +133,7 @@ impl ReleaseUnwritten {
             let tried = part.len();
             match self.release.run(unwritten[part.clone()].to_vec()).await {
                 Ok(count) => {
-                    self.limit.succeeded();
+                    self.limit.succeeded(tried);
                     released += count;
                     bisection.part_written(part.map(|_| Ok(())));
                 }

@@ -54,9 +54,9 @@ impl SweepBatches {
             let applied = self.transitions.run_unlocked(name, batch.iter().map(change).collect()).await;
             match applied {
                 Ok(outcomes) => {
-                    // Orders that are locked say nothing: a batch that has timed out may still have them.
-                    if outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Unknown)) {
-                        self.limit.succeeded();
+                    // Orders that are locked show nothing: a batch that has timed out may still have them.
+                    if !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unknown)) {
+                        self.limit.succeeded(batch.len());
                     }
                     moved += self.moved(batch, &outcomes);
                     bisection.part_written(part.map(|_| Ok(())));

@@ -22,5 +22,5 @@ mod remade_topic;
 mod repeats;
 mod round_trips;
 mod sale;
-mod slow_link;
+mod slow_database;
 mod sweeps;
