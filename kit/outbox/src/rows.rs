@@ -161,7 +161,7 @@ pub async fn purge(
     .await?;
     let Some(last) = last else { return Ok(Purged { kept: None, last: from, is_full: false }) };
     if old > 0 {
-        sqlx::query("DELETE FROM outbox WHERE id > ? AND id <= ? AND created_us < ?")
+        sqlx::query("DELETE o FROM outbox o FORCE INDEX (PRIMARY) WHERE o.id > ? AND o.id <= ? AND o.created_us < ?")
             .bind(from)
             .bind(last)
             .bind(before_us)
