@@ -4,13 +4,13 @@ use crate::domain::{RefusalReason, Titles};
 use stampede_vocab::{EventId, InvalidField, ItemId, Money, Timestamp};
 use std::{collections::HashSet, time::Duration};
 
-/// How long a grant waits for its commit in the ledger before `Reserve` answers that it failed.
-pub const COMMIT_TIMEOUT: Duration = Duration::from_millis(2_500);
-/// How long after the close the ledger still commits what was granted inside of the window: for as long as a commit may
-/// take, and a second for what comes before it. The audit finds an order that was written over 40 s after the close, of
-/// which 26 s are for those that are written for units already committed, and 8 s for a process that is frozen with its
-/// rows locked.
-pub const COMMIT_GRACE: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_secs(1));
+/// How long after the close the ledger still decides to commit what was granted inside of the window: a second longer
+/// than `Reserve` waits for a commit. The writes and the COMMIT follow the decision, within the work time-out of the
+/// database; if the process stands still in between, until the database ends its session.
+///
+/// It bounds no repeat of a request whose units are committed, and whose order is not known to be written: its order
+/// may be written later, and the units are kept for it as long as for the first request, counted from the repeat.
+pub const COMMIT_GRACE: Duration = Duration::from_millis(3_500);
 
 /// When an event takes reservations: from `open_time` until before `close_time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
