@@ -4,7 +4,7 @@
 //! event itself (window, arrivals), one hash an item (total, committed and held units, and the latter two for each
 //! buyer), and the holds, one field an order, until the ledger has answered for it. Everything copied from the ledger
 //! is absolute and carries the version of its row, so copies are idempotent and may arrive out of order. All keys of an
-//! event expire at one time, with which it is staged.
+//! event expire at one time, with which it is staged; the copy of an item that is not staged is kept for an hour.
 //!
 //! An event remembers the run of the server on which it was last compared with the ledger. On another run, after a
 //! restart or a failover, it is NOT_READY until it was compared again: it may be an old copy. So is one that is found

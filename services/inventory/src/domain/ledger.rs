@@ -143,6 +143,8 @@ pub struct Changes {
 pub struct ItemChange {
     pub item_id: ItemId,
     pub event_id: EventId,
+    /// When Redis may forget its event.
+    pub kept_until: Timestamp,
     /// Units committed; negative if more were given back.
     pub units: i32,
     /// Gifts committed; negative if more were given back.
@@ -305,8 +307,8 @@ impl LedgerBatch {
                 before.version + i64::from(self.changed_buyers.iter().any(|(changed, _)| *changed == item_id));
             let after = Committed { version, ..item.committed };
             let buyers = vec![(user_id, self.units_of(item_id, user_id))];
-            let (event_id, last_grant) = (item.event_id, item.last_grant);
-            ItemChange { item_id, event_id, units: 0, gift_units: 0, after, last_grant, buyers }
+            let (event_id, kept_until, last_grant) = (item.event_id, item.kept_until(), item.last_grant);
+            ItemChange { item_id, event_id, kept_until, units: 0, gift_units: 0, after, last_grant, buyers }
         };
         self.uncommitted_buyers.iter().map(correction).collect()
     }
@@ -315,7 +317,8 @@ impl LedgerBatch {
         let (item, before) = (&self.items[&item_id], self.before[&item_id]);
         let after = Committed { version: before.version + 1, ..item.committed };
         let (units, gift_units) = (after.units - before.units, after.gift_units - before.gift_units);
-        ItemChange { item_id, event_id: item.event_id, units, gift_units, after, last_grant: item.last_grant, buyers }
+        let (event_id, kept_until, last_grant) = (item.event_id, item.kept_until(), item.last_grant);
+        ItemChange { item_id, event_id, kept_until, units, gift_units, after, last_grant, buyers }
     }
 
     fn has_units(&self, order_id: OrderId) -> bool {

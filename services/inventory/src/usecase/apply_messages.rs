@@ -71,13 +71,14 @@ impl ApplyMessages {
             return Ok(Effects { restage, ..Effects::default() });
         }
         let mut ledger = lock_requested(conn, &requests).await?;
-        let answers = answer(&mut ledger, &requests, Timestamp::now());
+        let now = Timestamp::now();
+        let answers = answer(&mut ledger, &requests, now);
         let changes = ledger.changes();
         let mut writes = Statements::new();
         push_changes(&mut writes, &changes);
         store::outbox::push_append(&mut writes, &answers);
         writes.run(conn).await?;
-        Ok(Effects { restage, syncs: syncs(&changes, []), answered: !answers.is_empty() })
+        Ok(Effects { restage, syncs: syncs(&changes, [], now), answered: !answers.is_empty() })
     }
 
     /// Wakes the relay and copies the outcome to Redis. The sweep and the reconciler repair what fails here.

@@ -186,7 +186,7 @@ async fn commit(
     let committed = outcomes.into_iter().zip(request_times).zip(labels);
     let committed =
         committed.map(|((outcome, request_time), labels)| Committed { outcome, request_time, labels }).collect();
-    Ok(Written { committed, syncs: syncs(&changes, answered), rolled_back: changes.rolled_back })
+    Ok(Written { committed, syncs: syncs(&changes, answered, now), rolled_back: changes.rolled_back })
 }
 
 /// Returns the orders that were reserved before, in the ledger or earlier in the batch.

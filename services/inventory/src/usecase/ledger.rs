@@ -3,13 +3,13 @@
 
 use super::sync_redis::{EventSync, ledger_copy};
 use crate::{
-    domain::{Changes, LedgerBatch, Titles},
+    domain::{Changes, ItemChange, LedgerBatch, Titles},
     store,
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Answers, DbError, Place, Statements};
 use stampede_lua::stock::LedgerCopy;
-use stampede_vocab::{EventId, ItemId, OrderId, UserId};
+use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -91,16 +91,17 @@ pub(super) fn push_changes(writes: &mut Statements, changes: &Changes) {
     store::ledger::push_write(writes, &changes.entries, &changes.items);
 }
 
-/// Returns the changes to copy to Redis, by event: the items that changed, and the orders that were committed or
-/// refused, whose holds are dropped.
-pub(super) fn syncs(changes: &Changes, answered: impl IntoIterator<Item = Answered>) -> Vec<EventSync> {
+/// Returns the changes to copy to Redis, by event: the items that changed, unless Redis has forgotten their event by
+/// `now`, and the orders that were committed or refused, whose holds are dropped.
+pub(super) fn syncs(changes: &Changes, answered: impl IntoIterator<Item = Answered>, now: Timestamp) -> Vec<EventSync> {
     let mut by_event: BTreeMap<EventId, EventSync> = BTreeMap::new();
     let of = |event_id| EventSync { event_id, ledger_copies: Vec::new(), answered: Vec::new() };
-    for change in &changes.items {
+    let is_kept = |change: &&ItemChange| change.kept_until > now;
+    for change in changes.items.iter().filter(is_kept) {
         let sync = by_event.entry(change.event_id).or_insert_with_key(|event| of(*event));
         sync.ledger_copies.push(ledger_copy(change));
     }
-    for correction in &changes.corrections {
+    for correction in changes.corrections.iter().filter(is_kept) {
         let sync = by_event.entry(correction.event_id).or_insert_with_key(|event| of(*event));
         let copy = ledger_copy(correction);
         sync.ledger_copies.push(LedgerCopy { first_version: copy.ledger.version + 1, ..copy });

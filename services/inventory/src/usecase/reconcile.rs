@@ -286,8 +286,16 @@ impl Reconcile {
         let watermark = if is_compared { watermark } else { &all };
         let mut repairs = Repairs::find(&items, &event_copy, |item| watermark.version_of(item));
         repairs.stage |= compared.is_some_and(|event| is_kept_otherwise(&items, event));
-        // What is staged of such an event is gone at once, so it is not worth copying a million buyers before.
-        let repairs = if is_dropped(&items, Timestamp::now()) { repairs.without_buyers_of_missing() } else { repairs };
+        let is_dropped = is_dropped(&items, Timestamp::now());
+        let repairs = if is_dropped && snapshot.event.is_none() {
+            // Forgotten, as it should be. To stage it would write to the ledger's database, for nothing.
+            Repairs::default()
+        } else if is_dropped {
+            // What is staged of such an event is gone at once, so it is not worth copying a million buyers before.
+            repairs.without_buyers_of_missing()
+        } else {
+            repairs
+        };
         let arrivals = snapshot.event.as_ref().map_or(0, |event| event.arrivals);
         Ok(Some(Comparison { event_id, items, repairs, run_id: snapshot.run_id, is_compared, arrivals }))
     }

@@ -215,7 +215,7 @@ async fn release(conn: &mut MySqlConnection, commands: &[LedgerCommand]) -> Resu
     push_changes(&mut writes, &changes);
     writes.run(conn).await?;
     let released: BTreeSet<OrderId> = changes.entries.iter().map(|entry| entry.order_id).collect();
-    Ok((u64::try_from(released.len()).unwrap_or(u64::MAX), syncs(&changes, [])))
+    Ok((u64::try_from(released.len()).unwrap_or(u64::MAX), syncs(&changes, [], now)))
 }
 
 impl Walk {

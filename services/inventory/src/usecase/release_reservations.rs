@@ -53,5 +53,5 @@ async fn release(conn: &mut MySqlConnection, reservations: &[Reservation]) -> Re
     let changes = ledger.changes();
     push_changes(&mut writes, &changes);
     writes.run(conn).await?;
-    Ok((released, syncs(&changes, [])))
+    Ok((released, syncs(&changes, [], now)))
 }
