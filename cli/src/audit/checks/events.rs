@@ -62,11 +62,11 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(e.opens_at_us - o.created_us, ' us early') AS detail FROM {order}.orders o \
               STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND o.created_us < e.opens_at_us",
     },
-    // The units are granted before the close, and committed 3.5 s after it at the latest (`COMMIT_GRACE` of inventory).
-    // A repeat of the request may write the order later, until the sweep releases them (15 s, and a second until its
-    // next round) and 10 s of the call itself. A process that is frozen between its decision and its COMMIT keeps the
-    // rows from the sweep, and may still commit, until the database ends its session after 8 s: 37.5 s in all. An event
-    // may be cancelled after it has closed: one that was cancelled before is left to the next check.
+    // The units are granted before the close, and their commit is decided 3.5 s after it at the latest (`COMMIT_GRACE`
+    // of inventory). A repeat of the request may write the order later, until the sweep releases them (15 s, and a
+    // second until its next round) and 10 s of the call itself. A process that is frozen between its decision and its
+    // COMMIT keeps the rows from the sweep, and may still commit, until the database ends its session after 8 s: 37.5 s
+    // in all. An event may be cancelled after it has closed: one that was cancelled before is left to the next check.
     Check {
         promise: 6,
         what: "an order was taken over 40 s after the event closed",
