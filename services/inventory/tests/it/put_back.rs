@@ -1,5 +1,4 @@
 //! Somebody puts an earlier copy of an event in place of its keys, by hand, while Redis and the services run.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::{
     event_keys::EventKeys,

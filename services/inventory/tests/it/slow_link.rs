@@ -1,5 +1,4 @@
 //! A database that is far away and takes long for each row: units go back all the same.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::{orders::with_order, stand::Stand};
 use futures_util::future::join_all;
