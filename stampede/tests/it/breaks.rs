@@ -326,6 +326,16 @@ pub const BREAKS: &[Break] = &[
             (6, "an event was not published exactly once as EventCancelled", Id::Event),
         ],
     },
+    // As if an earlier release had cancelled it after its close: only when that could be seen is left then, which was late.
+    Break {
+        by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_seen_us = closes_at_us + 60000000, closed_at_us = closes_at_us + 60000000, due_at_us = NULL WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_seen_us = NULL, closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
+        named: &[
+            (6, "an event was not published exactly once as EventClosed", Id::Event),
+            (6, "an event was not published exactly once as EventCancelled", Id::Event),
+            (6, "events are later than 5000 ms (p99)", Id::Text("")),
+        ],
+    },
     Break {
         by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_at_us = opens_at_us - 60000000, due_at_us = NULL WHERE id = {event}")],
         mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],

@@ -88,7 +88,8 @@ const COUNTED: &[Counted] = &[
     Counted {
         promise: 6,
         name: "closed",
-        sql: "SELECT COUNT(*) FROM {event}.events WHERE state = 'CLOSED' OR closed_before_cancel_us IS NOT NULL",
+        sql: "SELECT COUNT(*) FROM {event}.events \
+              WHERE state = 'CLOSED' OR COALESCE(closed_before_cancel_us, closed_seen_us) IS NOT NULL",
     },
     Counted { promise: 8, name: "orders", sql: "SELECT COUNT(*) FROM {order}.orders" },
     Counted {

@@ -11,13 +11,14 @@ use stampede_proto::{
 use stampede_vocab::{EventId, Timestamp};
 use std::collections::{HashMap, HashSet};
 
-/// The messages of an event's transitions, and when each event went through it.
+/// The messages of an event's transitions, and when each event went through it. Of an event that an earlier release has
+/// cancelled after its close, when the close could be seen is all that is left of it.
 const TRANSITIONS: [(&str, &str); 3] = [
     (EventOpened::NAME, "SELECT id, opened_at_us FROM {event}.events WHERE opened_at_us IS NOT NULL"),
     (
         EventClosed::NAME,
-        "SELECT id, CAST(IF(state = 'CLOSED', closed_at_us, closed_before_cancel_us) AS SIGNED) FROM {event}.events \
-         WHERE state = 'CLOSED' OR closed_before_cancel_us IS NOT NULL",
+        "SELECT id, CAST(IF(state = 'CLOSED', closed_at_us, COALESCE(closed_before_cancel_us, closed_seen_us)) AS SIGNED) \
+         FROM {event}.events WHERE state = 'CLOSED' OR COALESCE(closed_before_cancel_us, closed_seen_us) IS NOT NULL",
     ),
     (EventCancelled::NAME, "SELECT id, closed_at_us FROM {event}.events WHERE state = 'CANCELLED'"),
 ];
