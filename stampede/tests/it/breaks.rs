@@ -326,7 +326,7 @@ pub const BREAKS: &[Break] = &[
             (6, "an event was not published exactly once as EventCancelled", Id::Event),
         ],
     },
-    // As if an earlier release had cancelled it after its close: only when that could be seen is left then, which was late.
+    // As if an earlier release had cancelled it after its close, of which only the first observation is left: too late.
     Break {
         by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_seen_us = closes_at_us + 60000000, closed_at_us = closes_at_us + 60000000, due_at_us = NULL WHERE id = {event}")],
         mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_seen_us = NULL, closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],

@@ -172,10 +172,10 @@ fn kinds(dice: &mut Dice, replicas: &Replicas) -> [Vec<Fault>; 8] {
         blows(Target::Server(Server::Redis)).chain(redis).collect(),
         database_faults(dice),
         slow_and_cut(links),
+        slow_and_cut(calls),
         blows(Target::Server(Server::Database)).collect(),
         blows(Target::Server(Server::Kafka)).collect(),
         blows(Target::All(Process::Sandbox)).chain(provider).collect(),
-        slow_and_cut(calls),
     ]
 }
 
