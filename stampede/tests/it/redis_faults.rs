@@ -15,37 +15,37 @@ use stampede_vocab::{CampaignId, RedisUse};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The sale: claims and orders go on for longer than a fault and its repair. There are kettles for everybody, so that
-/// SOLD_OUT for one is an anomaly, and few lamps. No order is left to its deadline, so that the audit begins soon.
+/// The sale: its crowd still comes when the fault strikes. There are kettles for everybody, so that SOLD_OUT for one is
+/// an anomaly, and few lamps. No order is left to its deadline, so that the audit begins soon.
 const SALE: &str = r#"
 name = "A sale on a Redis that forgets"
 opens_in_ms = 3_000
-lasts_ms = 9_000
+lasts_ms = 7_000
 pay_window_ms = 8_000
 
 [[items]]
 title = "Kettle"
 price = { minor_units = 1_999, currency = "EUR" }
-units = 360
+units = 240
 limit_per_buyer = 2
 gift = { title = "Mug", units = 20 }
 
 [[items]]
 title = "Lamp"
 price = { minor_units = 4_999, currency = "EUR" }
-units = 15
+units = 10
 limit_per_buyer = 1
 
 [campaign]
 name = "Ten off"
-quota = 140
+quota = 93
 discount = { minor_units = 1_000, currency = "EUR" }
 opens_before_ms = 1_000
-spread_ms = 6_000
+spread_ms = 4_000
 
 [crowd]
-buyers = 150
-spread_ms = 6_000
+buyers = 100
+spread_ms = 4_000
 double_clickers_percent = 5
 early_birds_percent = 5
 cut_connections_percent = 5
@@ -56,6 +56,8 @@ timed_out_cards_percent = 3
 "#;
 /// That of the sale.
 const PAY_WINDOW_MS: u32 = 8_000;
+/// Time for which the provider keeps a late card pending, in milliseconds: the crowd waits for it too.
+const PROVIDER_LATE_MS: u32 = 1_000;
 
 /// A server that may lose its last second, as Redis is set up by default, and that publishes expired timers.
 pub const DURABLE: [(&str, &str); 3] =
@@ -64,10 +66,8 @@ pub const DURABLE: [(&str, &str); 3] =
 const LOST: Duration = Duration::from_secs(2);
 /// Time for which a master is a replica before clients are forwarded to another one.
 const DEMOTED_FOR: Duration = Duration::from_millis(300);
-/// Orders that are accepted before a fault, and again after it.
-const ORDERS_BETWEEN: i64 = 10;
-/// How old the old copy is at least.
-const AGE: Duration = Duration::from_secs(1);
+/// Orders that are accepted before a fault: a tenth of the crowd's.
+const ORDERS_BEFORE: i64 = 10;
 /// Milliseconds between two comparisons of Redis with the ledger, so that a short sale goes on after a fault.
 const RECONCILE_INTERVAL_MS: u32 = 500;
 
@@ -89,8 +89,21 @@ impl Fault {
     const ALL: [Self; 5] =
         [Self::Emptied, Self::WithoutItsLastSeconds, Self::RolledBack, Self::FailedOver, Self::SwitchedOver];
 
+    /// Starts the replica of this server that is to take its place, if one is: the fault itself is short then.
+    async fn replica(self, redis: &OwnRedis) -> Option<OwnRedis> {
+        match self {
+            Self::Emptied | Self::WithoutItsLastSeconds | Self::RolledBack => None,
+            Self::FailedOver | Self::SwitchedOver => Some(replica_of(redis).await),
+        }
+    }
+
     /// Strikes this server. Returns the one that is the master then, and a former one that lives on.
-    async fn strike(self, redis: OwnRedis, address: &FloatingAddress, orders: &Orders) -> (OwnRedis, Option<OwnRedis>) {
+    async fn strike(
+        self,
+        (redis, replica): (OwnRedis, Option<OwnRedis>),
+        address: &FloatingAddress,
+        orders: &Orders,
+    ) -> (OwnRedis, Option<OwnRedis>) {
         match self {
             Self::Emptied => {
                 redis.empty().await.unwrap();
@@ -99,12 +112,11 @@ impl Fault {
             Self::WithoutItsLastSeconds => (redis.restart_without_the_last(LOST).await.unwrap(), None),
             Self::RolledBack => {
                 let old_copy = redis.copy().unwrap();
-                sleep(AGE).await;
                 go_on(orders).await;
                 (redis.restart_with(old_copy).await.unwrap(), None)
             }
-            Self::FailedOver => (fail_over(redis, address).await, None),
-            Self::SwitchedOver => (switch_over(&redis, address).await, Some(redis)),
+            Self::FailedOver => (fail_over(redis, replica.unwrap(), address).await, None),
+            Self::SwitchedOver => (switch_over(&redis, replica.unwrap(), address).await, Some(redis)),
         }
     }
 }
@@ -122,19 +134,18 @@ pub fn through(address: &FloatingAddress, redis: &OwnRedis) -> String {
 
 /// Waits until more orders have been accepted.
 async fn go_on(orders: &Orders) {
-    orders.until_placed(orders.placed().await + ORDERS_BETWEEN).await;
+    orders.until_placed(orders.placed().await + ORDERS_BEFORE).await;
 }
 
 /// A replica of `master`, in sync.
-async fn replica_of(master: &OwnRedis) -> OwnRedis {
+pub async fn replica_of(master: &OwnRedis) -> OwnRedis {
     let replica = OwnRedis::start(&DURABLE).await.unwrap();
     replica.follow(master).await.unwrap();
     replica
 }
 
 /// The master dies, and its replica takes its place.
-async fn fail_over(master: OwnRedis, address: &FloatingAddress) -> OwnRedis {
-    let replica = replica_of(&master).await;
+async fn fail_over(master: OwnRedis, replica: OwnRedis, address: &FloatingAddress) -> OwnRedis {
     drop(master);
     replica.promote().await.unwrap();
     address.move_to(replica.address());
@@ -143,8 +154,7 @@ async fn fail_over(master: OwnRedis, address: &FloatingAddress) -> OwnRedis {
 
 /// The master is made a replica of its replica and keeps its connections, which are of no use from then on. It loses
 /// the writes that it got since the other was promoted.
-pub async fn switch_over(master: &OwnRedis, address: &FloatingAddress) -> OwnRedis {
-    let replica = replica_of(master).await;
+pub async fn switch_over(master: &OwnRedis, replica: OwnRedis, address: &FloatingAddress) -> OwnRedis {
     replica.promote().await.unwrap();
     master.follow(&replica).await.unwrap();
     sleep(DEMOTED_FOR).await;
@@ -163,6 +173,7 @@ async fn a_sale_keeps_its_promises_while_its_redis_loses_what_it_has() {
         .set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", RECONCILE_INTERVAL_MS)
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", PAY_WINDOW_MS)
         .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500)
+        .set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", PROVIDER_LATE_MS)
         .start(&world, Process::all())
         .await
         .unwrap();
@@ -170,10 +181,12 @@ async fn a_sale_keeps_its_promises_while_its_redis_loses_what_it_has() {
     for fault in Fault::ALL {
         println!("{fault:?}");
         let crowd = Crowd::come(SALE, &mesh);
+        let replica = fault.replica(&redis).await;
         go_on(&orders).await;
-        let (master, _former) = fault.strike(redis, &address, &orders).await;
-        go_on(&orders).await;
+        let placed_before = orders.placed().await;
+        let (master, _former) = fault.strike((redis, replica), &address, &orders).await;
         crowd.goes_home_content(&world, &mesh, &["--redis-url", &url]).await;
+        assert!(orders.placed().await > placed_before, "{fault:?} struck when the sale was over");
         redis = master;
     }
     mesh.stop().await.unwrap();

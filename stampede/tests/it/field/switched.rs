@@ -2,7 +2,7 @@
 
 use super::{item, micros, wish};
 use crate::{
-    redis_faults::{DURABLE, on_redis, switch_over, through},
+    redis_faults::{DURABLE, on_redis, replica_of, switch_over, through},
     sale::{LONG, Sale, eur, in_us, stampede_reason},
 };
 use stampede_proto::event::v1::{CreateEventRequest, Event, GetEventRequest};
@@ -63,7 +63,7 @@ async fn case_05_an_event_opens_on_time_after_the_master_of_its_timers_and_its_s
     while late.len() < ROUNDS && late.last().is_none_or(|late_us| *late_us > MAX_LATE_US) {
         sale.event = announced(&sale.mesh).await;
         until_staged(&sale).await;
-        let next = switch_over(&master, &address).await;
+        let next = switch_over(&master, replica_of(&master).await, &address).await;
         former.push(mem::replace(&mut master, next));
         sale.until_open(TOO_MANY).await;
         late.push(late_us(&sale).await);
