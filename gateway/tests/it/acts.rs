@@ -3,7 +3,7 @@
 use crate::{
     front::{Answer, DEFAULT, Front, SECRET, from, good_token, request},
     grpc::WAITS_LONGER,
-    meters::{THROTTLED, UNASKED, is_counted},
+    meters::{Count, THROTTLED, UNASKED},
     orders,
     raw::Door,
     services,
@@ -54,9 +54,13 @@ fn is_throttled(answer: &Answer, act: &str, by: &str) {
     assert_eq!((answer.reason().as_str(), answer.status.as_u16()), ("THROTTLED", 429), "{answer:?}");
     let metadata = &answer.json()["metadata"];
     assert_eq!((&metadata["act"], &metadata["by"]), (&json!(act), &json!(by)));
-    is_counted(THROTTLED, &[("act", act), ("by", by)]);
     let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=900).contains(&seconds), "{seconds}");
+}
+
+/// Returns the count of refusals of an act so far.
+fn refusals(act: &str, by: &str) -> Count {
+    Count::of(THROTTLED, &[("act", act), ("by", by)])
 }
 
 /// Returns the answers to many requests, of which fewer are under way at a time than one buyer may have.
@@ -73,7 +77,7 @@ async fn logins_are_limited_by_address_and_an_ipv6_network_is_one() {
     let front = Front::start(&[]).await;
     let login = |address: String| front.send(from(&address, request("POST", "/v1/auth/tokens", "", "{}")));
     // Each from another address of one network.
-    let started = Instant::now();
+    let (counted, started) = (refusals("login", "address"), Instant::now());
     let answers = all((0..400).map(|n| login(format!("2001:db8::{n:x}")))).await;
     let refused = throttled(&answers);
     let more = usize::try_from(started.elapsed().as_millis() / 200).unwrap();
@@ -81,6 +85,7 @@ async fn logins_are_limited_by_address_and_an_ipv6_network_is_one() {
     assert!((300..=301 + more).contains(&admitted), "{admitted}: 300 at once, and one more each 200 ms");
     assert!(!refused.is_empty());
     refused.iter().for_each(|answer| is_throttled(answer, "login", "address"));
+    counted.has_grown_by(refused.len());
     assert_eq!(login("2001:db8:0:1::1".to_owned()).await.status, 201, "the network beside it is another");
     assert_eq!(login("192.0.2.1".to_owned()).await.status, 201);
 }
@@ -89,10 +94,12 @@ async fn logins_are_limited_by_address_and_an_ipv6_network_is_one() {
 async fn retry_delays_are_spread_so_that_nobody_comes_back_at_once() {
     let front = Front::start(&[]).await;
     let body = json!({ "refresh_token": front.new_buyer().await["refresh_token"] });
+    let counted = refusals("refresh", "token");
     let answers = all((0..40).map(|_| front.post("/v1/auth/tokens:refresh", "", &body))).await;
     let refused = throttled(&answers);
     assert!(refused.len() >= 20, "{}", refused.len());
     refused.iter().for_each(|answer| is_throttled(answer, "refresh", "token"));
+    counted.has_grown_by(refused.len());
     let mut waits: Vec<_> = refused.iter().map(|answer| answer.json()["retry_after_ms"].to_string()).collect();
     waits.sort();
     waits.dedup();
@@ -107,10 +114,12 @@ async fn claims_are_limited_by_user_and_one_who_claims_too_often_holds_up_nobody
         let body = json!({ "request_id": "r" }).to_string();
         front.send(from("192.0.2.7", request("POST", "/v1/campaigns/cmp_1:claim", token, &body)))
     };
+    let counted = refusals("claim", "token");
     let answers = all((0..700).map(|_| claim(&greedy))).await;
     let refused = throttled(&answers);
     assert!(refused.len() >= 640, "{} of 700 were refused", refused.len());
     refused.iter().for_each(|answer| is_throttled(answer, "claim", "token"));
+    counted.has_grown_by(refused.len());
     // There is no coupon service; the call shows that the limit let it through.
     assert_eq!(claim(&other).await.reason(), "UNAVAILABLE", "at the same address, which is not used up");
 }
@@ -124,7 +133,9 @@ async fn orders_that_nobody_pays_are_bounded_until_one_is_paid_or_cancelled() {
         let answer = place(&front, &token, &format!("r-{number}"), "e").await;
         placed.push(answer.json()["order_id"].as_str().unwrap().to_owned());
     }
+    let counted = refusals("order", "token");
     is_throttled(&place(&front, &token, "r-5", "e").await, "order", "token");
+    counted.has_grown_by(1);
     assert_eq!(place(&front, &token, "r-0", "e").await.json()["order_id"], placed[0], "a repeat is no new order");
     let pay = json!({ "request_id": "p", "payment_method": "pm_card" });
     assert_eq!(front.post(&format!("/v1/orders/{}:pay", placed[0]), &token, &pay).await.status, 200);
@@ -270,8 +281,10 @@ async fn an_order_is_paid_a_few_times_however_its_id_is_written_and_a_stranger_t
             let answer = pay(&token, number).await;
             assert_eq!(answer.status, 200, "{who}, {number}: {answer:?}");
         }
+        let counted = refusals("payment", "order");
         is_throttled(&pay(&token, 6).await, "payment", "order");
         is_throttled(&pay(&token, 7).await, "payment", "order");
+        counted.has_grown_by(2);
     }
 }
 
@@ -288,10 +301,12 @@ async fn a_user_pays_and_cancels_so_many_orders() {
             let path = format!("/v1/orders/{}:{verb}", order_id(100 + number));
             front.send(request("POST", &path, &token, &body.to_string()))
         });
+        let counted = refusals(act, "token");
         let answers = join_all(sent).await;
         let refused = throttled(&answers);
         assert!((4..=5).contains(&refused.len()), "{verb}: {}", refused.len());
         refused.iter().for_each(|answer| is_throttled(answer, act, "token"));
+        counted.has_grown_by(refused.len());
     }
 }
 
@@ -306,8 +321,10 @@ async fn orders_that_one_address_leaves_unpaid_are_bounded_whoever_places_them()
         // Each by a new buyer, from another address of one network.
         assert_eq!(place(&format!("2001:db8::{number:x}")).await.status, 200, "{number}");
     }
+    let counted = refusals("order", "address");
     let refused = place("2001:db8::ffff").await;
     is_throttled(&refused, "order", "address");
+    counted.has_grown_by(1);
     assert!(refused.json()["detail"].as_str().unwrap().contains("orders are open"), "{refused:?}");
     assert_eq!(place("2001:db8:0:1::1").await.status, 200, "the network beside it is another");
 }
@@ -330,7 +347,7 @@ async fn one_address_does_so_much_of_each_act_however_many_users_it_has() {
             // Each by a new user, and of another order.
             front.send(from(address, request("POST", &path, &buyer(), &body.to_string())))
         };
-        let begun = Instant::now();
+        let (counted, begun) = (refusals(act, "address"), Instant::now());
         let answers = all((0..at_once + 50).map(|number| send(number, "198.51.100.7"))).await;
         let refused = throttled(&answers);
         // Ten claims a second more, and two of the others.
@@ -338,6 +355,7 @@ async fn one_address_does_so_much_of_each_act_however_many_users_it_has() {
         let admitted = (answers.len() - refused.len()) as u128;
         assert!((at_once..=at_once + 1 + more).contains(&admitted), "{act}: {admitted}");
         refused.iter().for_each(|answer| is_throttled(answer, act, "address"));
+        counted.has_grown_by(refused.len());
         assert_eq!(send(9_999, another).await.status, 200, "{act}: another address has a bound of its own");
         assert!(more >= 50 || !refused.is_empty(), "{act}");
     }
@@ -386,6 +404,7 @@ async fn callers_are_let_through_at_once_while_redis_hangs() {
     let (front, _guard) = front(&[("--redis-url", &url), ("--act-limits-wait-ms", DEFAULT)]).await;
     let token = buyer();
     assert_eq!(place(&front, &token, "r-0", "e").await.status, 200);
+    let unasked = Count::of(UNASKED, &[]);
     // For longer than all of them take: then it would refuse the sixth.
     redis.pause(Duration::from_secs(60)).await.unwrap();
     let all = async {
@@ -395,7 +414,7 @@ async fn callers_are_let_through_at_once_while_redis_hangs() {
     };
     // If each of them waited, it would take 16 s.
     tokio::time::timeout(Duration::from_secs(10), all).await.expect("they do not wait for Redis");
-    is_counted(UNASKED, &[]);
+    unasked.has_grown_by(1);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use crate::{
     front::{Answer, Front, good_token, request},
-    meters::{REFUSED, is_counted},
+    meters::{Count, REFUSED},
     services,
 };
 use axum::body::Body;
@@ -20,6 +20,11 @@ async fn front(flags: &[(&str, &str)]) -> (Front, DropGuard) {
     let urls = [("--event-urls", url.as_str()), ("--payment-urls", url.as_str())];
     let flags: Vec<_> = urls.into_iter().chain(flags.iter().copied()).collect();
     (Front::start(&flags).await, guard)
+}
+
+/// Returns the count of refusals by a bound so far.
+fn refusals(held: &str, by: &str) -> Count {
+    Count::of(REFUSED, &[("held", held), ("by", by)])
 }
 
 /// Returns a request as it comes from a peer, with what that says of the client.
@@ -44,8 +49,9 @@ async fn the_streams_of_one_address_are_bounded_and_a_slash_64_is_one() {
         front.open(from("2001:db8::1", "", WATCH)).await,
         front.open(from("2001:db8::ffff", "192.0.2.1", WATCH)).await,
     ];
+    let refused = refusals("streams", "address");
     is_throttled(&front.send(from("2001:db8::2", "", WATCH)).await);
-    is_counted(REFUSED, &[("held", "streams"), ("by", "address")]);
+    refused.has_grown_by(1);
     assert_eq!(front.open(from("2001:db8:0:1::2", "", WATCH)).await.status(), 200);
     drop(held);
     assert_eq!(front.open(from("2001:db8::2", "", WATCH)).await.status(), 200);
@@ -66,8 +72,9 @@ async fn streams_are_bounded_by_what_they_are_about_too() {
     let many = format!("{WATCH}&event_ids=b&event_ids=c&event_ids=d");
     let held = front.open(request("GET", &many, "", "")).await;
     assert_eq!(held.status(), 200);
+    let refused = refusals("subjects", "all");
     assert_eq!(front.get(&many, "").await.reason(), "OVERLOADED");
-    is_counted(REFUSED, &[("held", "subjects"), ("by", "all")]);
+    refused.has_grown_by(1);
     assert_eq!(front.open(request("GET", WATCH, "", "")).await.status(), 200, "one fits");
     drop(held);
     assert_eq!(front.open(request("GET", &many, "", "")).await.status(), 200);
@@ -96,13 +103,14 @@ async fn one_buyer_has_so_many_requests_under_way_and_an_operator_is_not_counted
     let (front, _guard) = front(&[("--max-in-flight-of-user", "1"), ("--request-timeout-ms", "700")]).await;
     let slow = "/v1/payments?page_token=slow";
     let buyer = good_token("buyer");
+    let refused = refusals("requests", "user");
     let (first, second) = tokio::join!(front.get(slow, &buyer), async {
         tokio::task::yield_now().await;
         front.get(slow, &buyer).await
     });
     assert_eq!(first.reason(), "DEADLINE_EXCEEDED");
     is_throttled(&second);
-    is_counted(REFUSED, &[("held", "requests"), ("by", "user")]);
+    refused.has_grown_by(1);
     let operator = good_token("operator");
     let (first, second) = tokio::join!(front.get(slow, &operator), front.get(slow, &operator));
     assert_eq!((first.reason(), second.reason()), ("DEADLINE_EXCEEDED".to_owned(), "DEADLINE_EXCEEDED".to_owned()));
@@ -128,13 +136,14 @@ async fn one_buyer_has_a_share_of_unfinished_bodies_from_however_many_addresses(
         payment.extensions_mut().insert(Peer(peer.parse::<IpAddr>().unwrap()));
         payment
     };
+    let refused = refusals("body_bytes", "user");
     let (first, second) = tokio::join!(front.send(payment("192.0.2.1")), async {
         tokio::task::yield_now().await;
         front.send(payment("192.0.2.2")).await
     });
     assert_eq!(first.reason(), "BODY_TIMEOUT");
     is_throttled(&second);
-    is_counted(REFUSED, &[("held", "body_bytes"), ("by", "user")]);
+    refused.has_grown_by(1);
 }
 
 #[tokio::test]
@@ -171,8 +180,9 @@ async fn large_answers_that_are_not_read_are_bounded_by_their_bytes() {
     let (front, _guard) = front(&[("--max-unread-bytes", "100000")]).await;
     let large = "/v1/events?page_token=large";
     let unread = front.open(request("GET", large, "", "")).await;
+    let refused = refusals("answer_bytes", "all");
     assert_eq!(front.get(large, "").await.reason(), "OVERLOADED");
-    is_counted(REFUSED, &[("held", "answer_bytes"), ("by", "all")]);
+    refused.has_grown_by(1);
     assert_eq!(front.get("/v1/events", "").await.status, 200, "a small one is not counted");
     drop(unread);
     assert_eq!(front.get(large, "").await.status, 200);

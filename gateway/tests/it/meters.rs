@@ -30,32 +30,54 @@ pub fn measure() {
     LazyLock::force(&REGISTRY);
 }
 
-/// Checks that a counter has counted something under these labels.
-pub fn is_counted(counter: &str, labels: &[(&str, &str)]) {
-    let series = series(counter, labels);
-    assert!(series.iter().any(|line| !line.ends_with(" 0")), "{counter} {labels:?}: {series:?}");
+/// What a counter had counted under some labels when this was made.
+pub struct Count {
+    counter: &'static str,
+    labels: Vec<String>,
+    before: u64,
 }
 
-/// Returns the series of a counter with these labels, as they are exported.
-fn series(counter: &str, labels: &[(&str, &str)]) -> Vec<String> {
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&REGISTRY.gather(), &mut text).unwrap();
-    let text = String::from_utf8(text).unwrap();
-    let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-    let has_labels = |line: &str| labels.iter().all(|label| line.contains(label.as_str()));
-    text.lines().filter(|line| line.starts_with(counter) && has_labels(line)).map(str::to_owned).collect()
+impl Count {
+    pub fn of(counter: &'static str, labels: &[(&str, &str)]) -> Self {
+        let labels = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let mut count = Self { counter, labels, before: 0 };
+        count.before = count.now();
+        count
+    }
+
+    /// Checks that at least so many were counted since; other tests may have added to them.
+    pub fn has_grown_by(&self, least: usize) {
+        let grown = self.now() - self.before;
+        assert!(grown >= least as u64, "{} {:?} has grown by {grown}, not by {least}", self.counter, self.labels);
+    }
+
+    fn now(&self) -> u64 {
+        self.series().iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// Returns the series with these labels, as they are exported.
+    fn series(&self) -> Vec<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&REGISTRY.gather(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let is_one = |line: &&str| line.starts_with(self.counter) && self.labels.iter().all(|one| line.contains(one));
+        text.lines().filter(is_one).map(str::to_owned).collect()
+    }
 }
 
 #[tokio::test]
 async fn each_refusal_has_its_series_before_the_first_one() {
     let _front = Front::start(&[]).await;
+    let has_series = |counter, labels: [(&str, &str); 2]| {
+        assert_eq!(Count::of(counter, &labels).series().len(), 1, "{counter} {labels:?}");
+    };
     for held in ["requests", "body_bytes", "answer_bytes", "streams", "subjects"] {
         for by in ["all", "address", "user"] {
-            assert_eq!(series(REFUSED, &[("held", held), ("by", by)]).len(), 1, "{held} {by}");
+            has_series(REFUSED, [("held", held), ("by", by)]);
         }
     }
     for act in ["login", "refresh", "claim", "order", "payment", "cancel"] {
-        assert_eq!(series(THROTTLED, &[("act", act), ("by", "address")]).len(), 1, "{act}");
+        has_series(THROTTLED, [("act", act), ("by", "address")]);
     }
-    assert_eq!(series(THROTTLED, &[("act", "payment"), ("by", "order")]).len(), 1);
+    has_series(THROTTLED, [("act", "payment"), ("by", "order")]);
 }

@@ -4,7 +4,7 @@
 use crate::{
     front::{Answer, Front, good_token, request, with},
     grpc::WAITS_LONGER,
-    meters::{SHARED_READS, is_counted},
+    meters::{Count, SHARED_READS},
     services,
 };
 use axum::{Router, extract, response::Response};
@@ -84,6 +84,7 @@ fn number(answer: &Answer) -> usize {
 #[tokio::test]
 async fn a_crowd_of_strangers_is_one_reader_for_the_service() {
     let (front, service, _guard) = closed(KEPT_LONG).await;
+    let outcomes = ["hit", "miss"].map(|outcome| Count::of(SHARED_READS, &[("outcome", outcome)]));
     let crowd = join_all((0..50).map(|_| front.get(LIST, "")));
     let knows = front.send(with(request("GET", LIST, "", ""), &[("if-none-match", "*")]));
     let (answers, known, ()) = tokio::join!(crowd, knows, service.opens());
@@ -91,9 +92,7 @@ async fn a_crowd_of_strangers_is_one_reader_for_the_service() {
     assert_eq!(service.calls(), 1);
     assert_eq!((known.status.as_u16(), &known.headers["etag"]), (304, &answers[0].headers["etag"]));
     assert_eq!(answers[0].headers["cache-control"], "public, max-age=1");
-    for outcome in ["hit", "miss"] {
-        is_counted(SHARED_READS, &[("outcome", outcome)]);
-    }
+    outcomes.iter().for_each(|outcome| outcome.has_grown_by(1));
 }
 
 #[tokio::test]

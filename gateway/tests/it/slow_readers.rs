@@ -4,7 +4,7 @@
 use crate::{
     front::{Front, request},
     grpc::{WATCH_EVENTS, call, framed},
-    meters::{SLOW_READERS, is_counted},
+    meters::{Count, SLOW_READERS},
     raw::{Door, MAX_WAIT},
     services,
 };
@@ -56,21 +56,23 @@ async fn shows(mut body: Body, event_id: &str) -> bool {
 
 #[tokio::test]
 async fn a_reader_of_events_that_stood_still_is_told_why_it_was_given_up_and_counted() {
+    let given_up = Count::of(SLOW_READERS, &[]);
     let read = read_after_the_end(watch_by_sse).await.to_bytes();
     let text = String::from_utf8_lossy(&read);
     assert!(text.contains("evt_1"), "what waited comes first: {text}");
     let last = text.trim_end().rsplit("\n\n").next().unwrap();
     assert!(last.starts_with("event: problem\n") && last.contains("\"SLOW_READER\""), "{last}");
-    is_counted(SLOW_READERS, &[]);
+    given_up.has_grown_by(1);
 }
 
 #[tokio::test]
 async fn a_reader_over_grpc_that_stood_still_is_told_why_it_was_given_up_and_counted() {
+    let given_up = Count::of(SLOW_READERS, &[]);
     let read = read_after_the_end(watch_by_grpc).await;
     let status = Status::from_header_map(read.trailers().unwrap()).unwrap();
     assert_eq!((status.code(), Problem::from_status(&status).reason()), (Code::Unavailable, Reason::SlowReader));
     assert!(String::from_utf8_lossy(&read.to_bytes()).contains("evt_1"), "what waited comes first");
-    is_counted(SLOW_READERS, &[]);
+    given_up.has_grown_by(1);
 }
 
 /// Watches events that are larger than the window, reads nothing for so long, and then all. Returns how it ends.
