@@ -51,7 +51,7 @@ async fn each_limit_counts_the_connection_that_it_ends() {
         ("idle", HttpBounds { idle_deadline: soon, ..usual() }, WHOLE.to_vec()),
         ("age", HttpBounds { max_age: soon, ..usual() }, WHOLE.to_vec()),
         // They answer no ping, and so they never leave.
-        ("leaving", HttpBounds { max_age: soon, ..usual() }, over_http2("/")),
+        ("leaving", HttpBounds { max_age: soon, leave_deadline: soon, ..usual() }, over_http2("/")),
         ("ping", HttpBounds { ping_interval: soon, ..usual() }, over_http2("/never")),
         ("stalled", usual().with_stall_deadline(soon), over_http2("/large")),
         ("flood", usual(), cancelled_requests(100)),

@@ -233,7 +233,7 @@ impl Server {
             permit.life.leave();
             connection.as_mut().graceful_shutdown();
             leaving = Some(Instant::now());
-            timer.as_mut().reset(Instant::now() + bounds::LEAVE_DEADLINE);
+            timer.as_mut().reset(Instant::now() + self.bounds.leave_deadline);
         }
     }
 }
@@ -243,7 +243,7 @@ fn exceeded_limit(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let mut causes = iter::successors(Some(error), |&error| error.source());
     causes.find_map(|cause| match (cause.downcast_ref::<hyper::Error>(), cause.downcast_ref::<h2::Error>()) {
         (Some(error), _) if error.is_parse_too_large() => Some("head_size"),
-        // The head of HTTP/1 has no deadline of theirs.
+        // hyper's own time-out for the heads of HTTP/1 is off, so it is the one of pings.
         (Some(error), _) if error.is_timeout() => Some("ping"),
         (_, Some(error)) if is_flood(error) => Some("flood"),
         _ => None,

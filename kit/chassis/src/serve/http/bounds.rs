@@ -17,9 +17,6 @@ pub(super) const SEND_BUFFER_BYTES: usize = 64 * 1024;
 pub(super) const CHUNK_BYTES: usize = 16 * 1024;
 /// Kernel send buffer of a connection, in bytes: small, so that a stalled reader is noticed soon.
 pub(super) const SOCKET_SEND_BYTES: usize = 256 * 1024;
-/// Longest wait for a connection to end after it was asked to. Tests wait less.
-pub(super) const LEAVE_DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 5 });
-
 /// Longest wait for the peer to end a connection that this process has ended.
 pub(super) const MAX_LINGER: Duration = Duration::from_secs(2);
 
@@ -46,6 +43,8 @@ pub struct HttpBounds {
     /// Age at which a connection is asked to end, so that clients spread over new replicas; less up to a tenth at
     /// random.
     pub max_age: Duration,
+    /// Longest wait for a connection to end after it was asked to, while it has no request.
+    pub leave_deadline: Duration,
     /// Longest time in which a reader takes nothing of its answer. See [`HttpBounds::with_stall_deadline`].
     pub stall_deadline: Duration,
     /// Longest time that sent data, or a keep-alive probe of the kernel, stays unacknowledged before the peer counts as
@@ -68,6 +67,7 @@ impl Default for HttpBounds {
             head_deadline: Duration::from_secs(10),
             idle_deadline: Duration::from_secs(60),
             max_age: Duration::from_secs(600),
+            leave_deadline: Duration::from_secs(5),
             stall_deadline: Duration::from_secs(10),
             vanish_deadline: Duration::from_secs(12),
             ping_interval: Duration::from_secs(10),

@@ -1,6 +1,6 @@
 //! State of one connection, and the deadlines that follow from it.
 
-use super::bounds::{HttpBounds, LEAVE_DEADLINE};
+use super::bounds::HttpBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -133,8 +133,8 @@ impl Life {
             return Verdict::Cut("head");
         }
         if let Some(since) = leaving {
-            let is_late = is_idle && since + LEAVE_DEADLINE <= now;
-            return if is_late { Verdict::Cut("leaving") } else { Verdict::Wait(now + LEAVE_DEADLINE) };
+            let is_late = is_idle && since + bounds.leave_deadline <= now;
+            return if is_late { Verdict::Cut("leaving") } else { Verdict::Wait(now + bounds.leave_deadline) };
         }
         if retires_at <= now {
             return Verdict::Leave("age");
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(life.judge(&bounds, None, now), Verdict::Leave("age"));
         assert!(matches!(life.judge(&bounds, Some(now), now), Verdict::Wait(_)));
         let exchange = life.begin_request(true);
-        advance(LEAVE_DEADLINE).await;
+        advance(bounds.leave_deadline).await;
         assert!(matches!(life.judge(&bounds, Some(now), now), Verdict::Wait(_)), "its answer is still written");
         drop(exchange);
         assert_eq!(life.judge(&bounds, Some(now), now), Verdict::Cut("leaving"));
