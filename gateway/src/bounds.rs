@@ -65,8 +65,8 @@ pub struct LimitConfig {
     pub max_connections: usize,
 
     /// The part of each of these bounds that one address may take, in percent; a /64 of IPv6 is one address. A buyer
-    /// may take as much, where there is no bound of a buyer. More is answered THROTTLED. Set 100 where all buyers come
-    /// from one address, as in a load test.
+    /// may take as much of the bytes of bodies and of answers. More is answered THROTTLED. Set 100 where all buyers
+    /// come from one address, as in a load test.
     #[arg(long, env = "STAMPEDE_ADDRESS_SHARE_PERCENT", value_name = "PERCENT", default_value_t = 12,
           value_parser = clap::value_parser!(u8).range(1..=100))]
     pub address_share_percent: u8,
@@ -177,10 +177,10 @@ impl LimitConfig {
         PoolBounds { of_user, kept_percent, ..self.pool("streams", "streams are open", self.max_streams) }
     }
 
-    /// Returns the bounds of the subjects of open streams.
+    /// Returns the bounds of the subjects of open streams. A buyer has none: theirs are bounded by their streams.
     pub fn subjects(&self) -> PoolBounds {
-        let kept_percent = Class::kept_percent_of_streams;
-        PoolBounds { kept_percent, ..self.pool("subjects", "subjects are watched", self.max_subjects) }
+        let (of_user, kept_percent) = (self.max_subjects, Class::kept_percent_of_streams);
+        PoolBounds { of_user, kept_percent, ..self.pool("subjects", "subjects are watched", self.max_subjects) }
     }
 
     /// Returns a pool that is bounded by its total and the share of an address, or of a user, with a share for each

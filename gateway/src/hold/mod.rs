@@ -176,13 +176,46 @@ fn subjects(uri: &Uri) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounds::LARGEST_ANSWER_BYTES;
     use clap::{Args, Command, FromArgMatches};
+    use std::net::IpAddr;
+
+    fn holds(flags: &[&str]) -> Holds {
+        let command = LimitConfig::augment_args(Command::new("gateway"));
+        let given = command.get_matches_from([&["gateway"][..], flags].concat());
+        Holds::new(&LimitConfig::from_arg_matches(&given).unwrap())
+    }
+
+    /// Returns a buyer at an address of their own.
+    fn at(last: u8, user: &str) -> Holder {
+        Holder { block: Some(Block::of(IpAddr::from([192, 0, 2, last]))), user: Some(Arc::from(user)) }
+    }
+
+    #[test]
+    fn one_buyer_leaves_one_largest_answer_unread_from_however_many_addresses() {
+        let holds = holds(&[]);
+        let answer = |holder: Holder, bytes| {
+            let permit = holds.request(&holder, Class::PublicReads).unwrap();
+            holds.answer_of(&holder, permit, bytes, Response::default())
+        };
+        let _unread = answer(at(1, "usr_1"), LARGEST_ANSWER_BYTES).unwrap();
+        let refused = answer(at(2, "usr_1"), COUNTED_ANSWER_BYTES + 1).unwrap_err();
+        assert_eq!(refused.reason(), Reason::Throttled);
+        assert!(answer(at(2, "usr_2"), LARGEST_ANSWER_BYTES).is_ok());
+    }
+
+    #[test]
+    fn one_buyer_has_so_many_streams_from_however_many_addresses_and_all_subjects_of_these() {
+        let holds = holds(&["--max-streams-of-user", "2", "--max-subjects", "1000"]);
+        let watch = |holder: Holder| holds.stream_about(&holder, Class::OwnReads, 100);
+        let _open = [1, 2].map(|last| watch(at(last, "usr_1")).unwrap());
+        assert_eq!(watch(at(3, "usr_1")).unwrap_err().reason(), Reason::Throttled);
+        assert!(watch(at(3, "usr_2")).is_ok());
+    }
 
     #[test]
     fn what_somebody_has_done_is_answered_while_lists_are_left_unread() {
-        let flags = LimitConfig::augment_args(Command::new("gateway"));
-        let given = flags.get_matches_from(["gateway", "--max-unread-bytes", "1000000"]);
-        let (holds, nobody) = (Holds::new(&LimitConfig::from_arg_matches(&given).unwrap()), Holder::default());
+        let (holds, nobody) = (holds(&["--max-unread-bytes", "1000000"]), Holder::default());
         let answer = |class, bytes| {
             let permit = holds.request(&nobody, class).unwrap();
             holds.answer_of(&nobody, permit, bytes, Response::default())
