@@ -14,7 +14,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -80,8 +80,8 @@ struct Gate {
 struct Shared {
     trap: Mutex<Option<Trap>>,
     gate: watch::Sender<Gate>,
-    /// How long everything is on its way.
-    delay: watch::Sender<Duration>,
+    /// How long everything is on its way, in microseconds.
+    delay_us: AtomicU64,
     breaks: Breaks,
     writes: AtomicUsize,
     statements: AtomicUsize,
@@ -119,9 +119,9 @@ impl Proxy {
 
     fn start(listener: TcpListener, upstream: SocketAddr, url: String) -> Self {
         let (trap, gate) = (Mutex::new(None), watch::Sender::new(Gate::default()));
-        let (delay, breaks) = (watch::Sender::new(Duration::ZERO), Breaks::default());
+        let (delay_us, breaks) = (AtomicU64::new(0), Breaks::default());
         let (writes, statements) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { trap, gate, delay, breaks, writes, statements });
+        let shared = Arc::new(Shared { trap, gate, delay_us, breaks, writes, statements });
         let accepting = tokio::spawn(accept_all(listener, upstream, shared.clone()));
         Self { url, shared, accepting }
     }
@@ -160,7 +160,8 @@ impl Proxy {
     /// Delays everything by so long from now on, one part of at most 64 KiB after the other in each direction of a
     /// connection: as a link of that latency and of little bandwidth does. Zero makes it fast again.
     pub fn slow_down(&self, delay: Duration) {
-        self.shared.delay.send_replace(delay);
+        let delay_us = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        self.shared.delay_us.store(delay_us, Ordering::Release);
     }
 
     /// Continues all connections.
@@ -235,9 +236,9 @@ impl Shared {
 
     /// Waits for as long as what was just read is on its way.
     async fn travel(&self) {
-        let delay = *self.delay.borrow();
-        if !delay.is_zero() {
-            sleep(delay).await;
+        let delay_us = self.delay_us.load(Ordering::Acquire);
+        if delay_us > 0 {
+            sleep(Duration::from_micros(delay_us)).await;
         }
     }
 
