@@ -20,7 +20,7 @@ pub use tls::{Tls, TlsFiles};
 use self::{
     connections::{Connections, Permit},
     life::{Exchange, Verdict},
-    metrics::Cuts,
+    metrics::Metrics,
     socket::Socket,
     stall::{StreamTasks, Watched},
 };
@@ -92,19 +92,19 @@ struct Server {
     connections: Arc<Connections>,
     bounds: Arc<HttpBounds>,
     tls: Option<Arc<Tls>>,
-    cuts: Cuts,
+    metrics: Metrics,
 }
 
 impl Server {
     fn new(router: Router, bounds: HttpBounds, tls: Option<Arc<Tls>>) -> Server {
         let bounds = within_open_files(bounds);
-        let (cuts, bounds) = (Cuts::of_http(bounds.listener), Arc::new(bounds));
+        let (metrics, bounds) = (Metrics::of_http(bounds.listener), Arc::new(bounds));
         Server {
             router,
-            protocols: protocols(&bounds, cuts.clone()),
+            protocols: protocols(&bounds, metrics.clone()),
             connections: Connections::new(Arc::clone(&bounds)),
             tls,
-            cuts,
+            metrics,
             bounds,
         }
     }
@@ -118,7 +118,7 @@ impl Server {
         match self.connections.admit(address) {
             Ok(permit) => Some(permit),
             Err(bound) => {
-                self.cuts.count(bound);
+                self.metrics.count_cut(bound);
                 if self.tls.is_none() {
                     socket::send_now(socket, too_many_connections(rand::random_range(FULL_RETRY_S)).as_bytes());
                 }
@@ -136,7 +136,7 @@ impl Server {
         stop: CancellationToken,
     ) {
         let life = Arc::clone(&permit.life);
-        let socket = Socket::new(socket, life, self.bounds.stall_deadline, self.cuts.clone());
+        let socket = Socket::new(socket, life, self.bounds.stall_deadline, self.metrics.clone());
         match &self.tls {
             None => self.serve_http(socket, address, &permit, &stop).await,
             Some(tls) => {
@@ -158,7 +158,7 @@ impl Server {
         let outcome = tokio::select! {
             outcome = timeout(self.bounds.head_deadline, tls.accept(socket)) => outcome,
             () = permit.life.cut.cancelled() => {
-                self.cuts.count("full");
+                self.metrics.count_cut("full");
                 return None;
             }
             () = stop.cancelled() => return None,
@@ -170,7 +170,7 @@ impl Server {
                 None
             }
             Err(_) => {
-                self.cuts.count("head");
+                self.metrics.count_cut("head");
                 None
             }
         }
@@ -206,11 +206,11 @@ impl Server {
                 // Biased: a head that arrived while this process was stalled is read before its deadline is checked.
                 biased;
                 // It comes first: no request is begun that would be cut off at once.
-                () = permit.life.cut.cancelled() => return self.cuts.count("full"),
+                () = permit.life.cut.cancelled() => return self.metrics.count_cut("full"),
                 outcome = connection.as_mut() => {
                     if let Err(error) = outcome {
                         if let Some(bound) = exceeded_limit(&*error) {
-                            self.cuts.count(bound);
+                            self.metrics.count_cut(bound);
                         }
                         tracing::debug!(error.cause = %error, "connection broke off");
                     }
@@ -223,12 +223,12 @@ impl Server {
                         timer.as_mut().reset(until);
                         continue;
                     }
-                    Verdict::Cut(bound) => return self.cuts.count(bound),
+                    Verdict::Cut(bound) => return self.metrics.count_cut(bound),
                     Verdict::Leave(bound) => Some(bound),
                 },
             };
             if let Some(bound) = exceeded {
-                self.cuts.count(bound);
+                self.metrics.count_cut(bound);
             }
             permit.life.leave();
             connection.as_mut().graceful_shutdown();
@@ -283,8 +283,8 @@ fn within(room: usize, bounds: HttpBounds) -> HttpBounds {
     HttpBounds { max_connections: room, max_connections_of_address: of_address, ..bounds }
 }
 
-fn protocols(bounds: &HttpBounds, cuts: Cuts) -> auto::Builder<StreamTasks> {
-    let mut builder = auto::Builder::new(StreamTasks { stall_deadline: bounds.stall_deadline, cuts });
+fn protocols(bounds: &HttpBounds, metrics: Metrics) -> auto::Builder<StreamTasks> {
+    let mut builder = auto::Builder::new(StreamTasks { stall_deadline: bounds.stall_deadline, metrics });
     // The deadline of HTTP/1 heads is enforced by `life`, which also covers connections without a first byte.
     builder
         .http1()

@@ -54,8 +54,10 @@ impl Connections {
 
     /// Returns the number of connections in each phase, in the order of [`Phase::ALL`].
     pub(super) fn by_phase(&self) -> [u64; Phase::ALL.len()] {
+        // Nobody is admitted while the table is locked, so each is asked only after that.
+        let lives: Vec<_> = self.table().open.values().map(|(life, _)| Arc::clone(life)).collect();
         let mut counts = [0; Phase::ALL.len()];
-        for (life, _) in self.table().open.values() {
+        for life in lives {
             counts[life.phase() as usize] += 1;
         }
         counts

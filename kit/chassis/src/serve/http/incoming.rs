@@ -8,7 +8,7 @@ use super::{
     bounds::HttpBounds,
     connections::{Connections, Permit},
     life::Exchange,
-    metrics::Cuts,
+    metrics::Metrics,
     socket::{self, Socket},
     within_open_files,
 };
@@ -52,15 +52,15 @@ pub(crate) fn incoming(
 struct Acceptor {
     connections: Arc<Connections>,
     bounds: Arc<HttpBounds>,
-    cuts: Cuts,
+    metrics: Metrics,
     close: CancellationToken,
 }
 
 impl Acceptor {
     fn new(bounds: HttpBounds, close: CancellationToken) -> Acceptor {
         let bounds = Arc::new(within_open_files(bounds));
-        let cuts = Cuts::of_grpc(bounds.listener);
-        Acceptor { connections: Connections::new(Arc::clone(&bounds)), bounds, cuts, close }
+        let metrics = Metrics::of_grpc(bounds.listener);
+        Acceptor { connections: Connections::new(Arc::clone(&bounds)), bounds, metrics, close }
     }
 
     /// Returns the connection with its permit. Without one it is closed: HTTP/2 has no answer before a request.
@@ -69,7 +69,7 @@ impl Acceptor {
             tracing::debug!(error.cause = %error, "connection lost before its first call");
             return None;
         }
-        let permit = self.connections.admit(address).inspect_err(|&bound| self.cuts.count(bound)).ok()?;
+        let permit = self.connections.admit(address).inspect_err(|&bound| self.metrics.count_cut(bound)).ok()?;
         let preface = PendingPreface {
             missing: PREFACE_BYTES,
             deadline: Box::pin(sleep(self.bounds.head_deadline)),
@@ -77,10 +77,10 @@ impl Acceptor {
             close: Box::pin(self.close.clone().cancelled_owned()),
         };
         Some(Admitted {
-            socket: Socket::new(socket, Arc::clone(&permit.life), self.bounds.stall_deadline, self.cuts.clone())
+            socket: Socket::new(socket, Arc::clone(&permit.life), self.bounds.stall_deadline, self.metrics.clone())
                 .lingering(),
             preface: Some(preface),
-            cuts: self.cuts.clone(),
+            metrics: self.metrics.clone(),
             _busy: None,
             permit,
         })
@@ -92,7 +92,7 @@ pub(crate) struct Admitted {
     socket: Socket,
     /// Until the whole preface has arrived.
     preface: Option<PendingPreface>,
-    cuts: Cuts,
+    metrics: Metrics,
     /// After the preface: the connection is not closed for a new one.
     _busy: Option<Exchange>,
     permit: Permit,
@@ -139,7 +139,7 @@ impl AsyncRead for Admitted {
             return outcome;
         }
         let bound = ready!(preface.poll_end(cx));
-        this.cuts.count(bound);
+        this.metrics.count_cut(bound);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection said nothing")))
     }
 }

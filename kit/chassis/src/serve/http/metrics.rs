@@ -7,7 +7,8 @@ use opentelemetry::{
 };
 use std::sync::Weak;
 
-/// Observes the open connections of a listener by what they do, for as long as it lives. This costs a request nothing.
+/// Observes the open connections of a listener by what they do, for as long as it lives. They are asked at each scrape,
+/// and no request counts anything for it.
 pub(super) fn observe_open(listener: &'static str, connections: Weak<Connections>) {
     global::meter("stampede")
         .u64_observable_gauge("http.server.open_connections")
@@ -27,33 +28,34 @@ const LIMITS_OF_HTTP: &[&str] =
 /// Those of a port for gRPC. The others are enforced by tonic, which does not report them.
 const LIMITS_OF_GRPC: &[&str] = &["full", "head", "leaving", "stalled", "vanished"];
 
-/// Counts connections, and streams of HTTP/2, that a limit ended, by its name; and those whose reader is waited for.
+/// The counters of a listener: connections, and streams of HTTP/2, that a limit ended, by its name; and answers that
+/// wait for their reader.
 #[derive(Clone)]
-pub(super) struct Cuts {
-    counter: Counter<u64>,
+pub(super) struct Metrics {
+    cuts: Counter<u64>,
     unread: UpDownCounter<i64>,
     listener: &'static str,
-    /// All that may be counted.
+    /// All limits that may be counted.
     limits: &'static [&'static str],
 }
 
 /// Counts an answer as unread for as long as it is held.
-pub(super) struct Unread(Cuts);
+pub(super) struct Unread(Metrics);
 
-impl Cuts {
+impl Metrics {
     /// Counts for a port that speaks HTTP/1 and HTTP/2.
-    pub(super) fn of_http(listener: &'static str) -> Cuts {
-        Cuts::new(listener, LIMITS_OF_HTTP)
+    pub(super) fn of_http(listener: &'static str) -> Metrics {
+        Metrics::new(listener, LIMITS_OF_HTTP)
     }
 
     /// Counts for a port for gRPC.
-    pub(super) fn of_grpc(listener: &'static str) -> Cuts {
-        Cuts::new(listener, LIMITS_OF_GRPC)
+    pub(super) fn of_grpc(listener: &'static str) -> Metrics {
+        Metrics::new(listener, LIMITS_OF_GRPC)
     }
 
-    fn new(listener: &'static str, limits: &'static [&'static str]) -> Cuts {
+    fn new(listener: &'static str, limits: &'static [&'static str]) -> Metrics {
         let meter = global::meter("stampede");
-        let counter = meter
+        let cuts = meter
             .u64_counter("http.server.cut_connections")
             .with_description("Connections and streams that were ended by a bound.")
             .build();
@@ -61,21 +63,22 @@ impl Cuts {
             .i64_up_down_counter("http.server.unread_answers")
             .with_description("Streams of HTTP/2, and sockets, that wait for their reader.")
             .build();
-        let cuts = Cuts { counter, unread, listener, limits };
+        let metrics = Metrics { cuts, unread, listener, limits };
         // A series that begins with its first count hides that count from queries of increases.
         for bound in limits {
-            cuts.add(0, bound);
+            metrics.add_cuts(0, bound);
         }
-        cuts
+        metrics
     }
 
-    pub(super) fn count(&self, bound: &'static str) {
+    /// Counts a connection or stream that this limit ended.
+    pub(super) fn count_cut(&self, bound: &'static str) {
         debug_assert!(self.limits.contains(&bound), "{bound} is no limit of this port");
-        self.add(1, bound);
+        self.add_cuts(1, bound);
     }
 
-    fn add(&self, count: u64, bound: &'static str) {
-        self.counter.add(count, &[KeyValue::new("listener", self.listener), KeyValue::new("bound", bound)]);
+    fn add_cuts(&self, count: u64, bound: &'static str) {
+        self.cuts.add(count, &[KeyValue::new("listener", self.listener), KeyValue::new("bound", bound)]);
     }
 
     /// Counts an answer that waits for its reader.

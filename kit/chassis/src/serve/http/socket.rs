@@ -4,7 +4,7 @@ use super::{
     bounds::SOCKET_SEND_BYTES,
     life::Life,
     linger::Linger,
-    metrics::{Cuts, Unread},
+    metrics::{Metrics, Unread},
 };
 use socket2::{SockRef, TcpKeepalive};
 use std::{
@@ -58,12 +58,12 @@ pub(super) struct Socket {
     lingers: bool,
     /// After the shutdown, if the peer's end is waited for.
     linger: Option<Linger>,
-    cuts: Cuts,
+    metrics: Metrics,
 }
 
 impl Socket {
-    pub(super) fn new(inner: TcpStream, life: Arc<Life>, stall_deadline: Duration, cuts: Cuts) -> Socket {
-        Socket { inner, life, stall_deadline, stall: None, lingers: false, linger: None, cuts }
+    pub(super) fn new(inner: TcpStream, life: Arc<Life>, stall_deadline: Duration, metrics: Metrics) -> Socket {
+        Socket { inner, life, stall_deadline, stall: None, lingers: false, linger: None, metrics }
     }
 
     /// Waits for the peer's end after every shutdown. Only for trusted peers: with others it is waited for where
@@ -76,7 +76,7 @@ impl Socket {
     /// Counts a peer that has vanished: the kernel reports it once, to the next read or write.
     fn note<T>(&self, outcome: &io::Result<T>) {
         if outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-            self.cuts.count("vanished");
+            self.metrics.count_cut("vanished");
         }
     }
 
@@ -87,11 +87,11 @@ impl Socket {
             self.note(&outcome);
             return Poll::Ready(outcome);
         }
-        let (deadline, cuts) = (self.stall_deadline, &self.cuts);
-        let (stall, _) = self.stall.get_or_insert_with(|| (Box::pin(sleep(deadline)), cuts.wait_for_reader()));
+        let (deadline, metrics) = (self.stall_deadline, &self.metrics);
+        let (stall, _) = self.stall.get_or_insert_with(|| (Box::pin(sleep(deadline)), metrics.wait_for_reader()));
         ready!(stall.as_mut().poll(cx));
         self.stall = None;
-        self.cuts.count("stalled");
+        self.metrics.count_cut("stalled");
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
     }
 }
@@ -166,7 +166,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
         prepare(&socket, bounds.vanish_deadline).unwrap();
-        (Socket::new(socket, Life::begin(), bounds.stall_deadline, Cuts::of_http("test")), client)
+        (Socket::new(socket, Life::begin(), bounds.stall_deadline, Metrics::of_http("test")), client)
     }
 
     #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@
 use super::{
     bounds::CHUNK_BYTES,
     life::Exchange,
-    metrics::{Cuts, Unread},
+    metrics::{Metrics, Unread},
 };
 use axum::body::Body;
 use bytes::Bytes;
@@ -44,7 +44,7 @@ impl Progress {
 #[derive(Clone)]
 pub(super) struct StreamTasks {
     pub(super) stall_deadline: Duration,
-    pub(super) cuts: Cuts,
+    pub(super) metrics: Metrics,
 }
 
 impl<F> Executor<F> for StreamTasks
@@ -53,18 +53,18 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let StreamTasks { stall_deadline, cuts } = self.clone();
+        let StreamTasks { stall_deadline, metrics } = self.clone();
         tokio::spawn(async move {
             // Dropping a stream resets it.
-            if until_stalled(stream, stall_deadline, &cuts).await.is_none() {
-                cuts.count("stalled");
+            if until_stalled(stream, stall_deadline, &metrics).await.is_none() {
+                metrics.count_cut("stalled");
             }
         });
     }
 }
 
 /// Runs a stream to its end; `None` if its reader stalled.
-async fn until_stalled<F: Future>(stream: F, deadline: Duration, cuts: &Cuts) -> Option<F::Output> {
+async fn until_stalled<F: Future>(stream: F, deadline: Duration, metrics: &Metrics) -> Option<F::Output> {
     let progress = Arc::new(Progress::default());
     let mut stream = pin!(PROGRESS.scope(Arc::clone(&progress), stream));
     let mut wait: Option<(Pin<Box<Sleep>>, Unread)> = None;
@@ -77,7 +77,7 @@ async fn until_stalled<F: Future>(stream: F, deadline: Duration, cuts: &Cuts) ->
             return Poll::Pending;
         };
         let late = given + deadline;
-        let (timer, _) = wait.get_or_insert_with(|| (Box::pin(sleep_until(late)), cuts.wait_for_reader()));
+        let (timer, _) = wait.get_or_insert_with(|| (Box::pin(sleep_until(late)), metrics.wait_for_reader()));
         if timer.deadline() != late {
             timer.as_mut().reset(late);
         }
@@ -172,7 +172,7 @@ mod tests {
             body.frame().await.unwrap().unwrap();
             std::future::pending::<()>().await;
         };
-        assert_eq!(until_stalled(stands_still, Duration::from_secs(15), &Cuts::of_http("test")).await, None);
+        assert_eq!(until_stalled(stands_still, Duration::from_secs(15), &Metrics::of_http("test")).await, None);
         assert_eq!(started.elapsed(), Duration::from_secs(15));
     }
 
@@ -183,7 +183,7 @@ mod tests {
             let silence = tokio::time::timeout(Duration::from_secs(100), body.frame()).await;
             assert!(silence.is_err());
         };
-        assert_eq!(until_stalled(quiet, Duration::from_secs(15), &Cuts::of_http("test")).await, Some(()));
+        assert_eq!(until_stalled(quiet, Duration::from_secs(15), &Metrics::of_http("test")).await, Some(()));
     }
 
     #[tokio::test]
