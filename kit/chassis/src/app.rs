@@ -33,7 +33,7 @@ pub struct Grpc {
 /// The HTTP router of a process in front of gRPC services.
 pub struct Http {
     router: Router,
-    bounds: HttpBounds,
+    bounds: Box<HttpBounds>,
     tls: Option<Tls>,
     contract: Contract,
 }
@@ -98,13 +98,13 @@ impl Http {
     /// least these.
     pub fn new(router: Router, descriptor_set: &'static [u8], services: Vec<String>) -> Http {
         let contract = Contract { descriptor_set, services };
-        Http { router, bounds: HttpBounds::default(), tls: None, contract }
+        Http { router, bounds: Box::default(), tls: None, contract }
     }
 
     /// Replaces the limits of its connections.
     #[must_use]
     pub fn within(self, bounds: HttpBounds) -> Http {
-        Http { bounds, ..self }
+        Http { bounds: Box::new(bounds), ..self }
     }
 
     /// Serves TLS if there is a certificate.
@@ -119,7 +119,7 @@ impl Http {
     }
 
     pub(crate) fn into_parts(self) -> (Router, HttpBounds, Option<Tls>) {
-        (self.router, self.bounds, self.tls)
+        (self.router, *self.bounds, self.tls)
     }
 }
 
