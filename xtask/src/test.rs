@@ -203,7 +203,7 @@ fn on_own(workspace: &Workspace, args: &TestArgs, counts: &mut Counts) -> anyhow
     // A server that died explains the failures that followed.
     let unharmed = fleet.check();
     let interrupted = fleet.is_interrupted();
-    fleet.stop();
+    fleet.end_at_once();
     if unharmed.is_err() && !interrupted {
         say(&format!("the logs of the servers are kept in {}", run.join("logs").display()));
         return unharmed;

@@ -72,6 +72,22 @@ fn a_child_that_will_not_stop_is_killed() {
 }
 
 #[test]
+fn what_is_ended_at_once_is_not_asked_to_stop() {
+    let scratch = Scratch::new("fleet-at-once");
+    let mut fleet = Fleet::open(scratch.path()).expect("writable");
+    let (ready, asked) = (scratch.path().join("ready"), scratch.path().join("asked"));
+    let script =
+        format!("trap ': > {}; exit 0' TERM; : > {}; while :; do sleep 0.02; done", asked.display(), ready.display());
+    fleet.start(shell_child("mysql", Tier::Server, &script)).expect("sh is there");
+    fleet.wait_ready("mysql", SOON, || ready.exists()).expect("it sets its trap");
+    let process = Process::of(fleet.pids(&[Tier::Server])[0]).expect("it runs");
+
+    fleet.end_at_once();
+    assert!(!process.is_alive() && !asked.exists());
+    assert!(State::read(scratch.path()).expect("readable").is_none(), "a run that has ended leaves nothing to mend");
+}
+
+#[test]
 fn a_death_is_reported_with_name_status_and_end_of_the_log() {
     let scratch = Scratch::new("fleet-death");
     let mut fleet = Fleet::open(scratch.path()).expect("writable");
