@@ -3,7 +3,7 @@
 
 use crate::{
     crowd::{Crowd, Orders},
-    redis_faults::on_redis,
+    lost_redis::on_redis,
 };
 use stampede_lua::Keys;
 use stampede_testkit::{OwnCluster, Process, Service, World, heavy};

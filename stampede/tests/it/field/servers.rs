@@ -2,7 +2,7 @@
 
 use super::{item, on_sale, standing, visitor::Visitor};
 use crate::{
-    redis_faults::on_redis,
+    lost_redis::on_redis,
     sale::{LONG, Sale, eur, fresh},
 };
 use http::StatusCode;

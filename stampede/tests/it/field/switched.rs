@@ -2,7 +2,7 @@
 
 use super::{item, micros, wish};
 use crate::{
-    redis_faults::{DURABLE, on_redis, replica_of, switch_over, through},
+    lost_redis::{DURABLE, on_redis, replica_of, switch_over, through},
     sale::{LONG, Sale, eur, in_us, stampede_reason},
 };
 use stampede_proto::event::v1::{CreateEventRequest, Event, GetEventRequest};
