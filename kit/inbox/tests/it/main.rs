@@ -2,6 +2,6 @@
 
 mod bench;
 mod consumer;
+mod contention;
 mod letters;
-mod two;
 mod waits;

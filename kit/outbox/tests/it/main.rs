@@ -4,10 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
 mod bench;
+mod delayed_links;
 mod fresh;
+mod frozen_kafka;
 mod idle;
 mod order;
 mod relay;
 mod rows;
-mod silent;
-mod slow;
