@@ -195,7 +195,7 @@ fn on_own(workspace: &Workspace, args: &TestArgs, counts: &mut Counts) -> anyhow
     let mut free = Ports::default();
     let mut ports = ServerPorts::anywhere(&mut free, first)?;
     ports.add_test_listener(&mut free, first)?;
-    let mut servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
+    let mut servers = Servers::start_for_tests(&mut fleet, workspace, args.database, ports)?;
     if args.redis == RedisKind::Cluster {
         servers.add_cluster(&mut fleet, workspace, &mut free, first)?;
     }

@@ -3,7 +3,7 @@
 use crate::{
     identity::Identity,
     launch::{Launch, Tier},
-    servers::{CREATE_ACCOUNT, STOP_TIMEOUT},
+    servers::{CREATE_ACCOUNT, Durability, STOP_TIMEOUT},
     shell,
     workspace::remove_directory,
 };
@@ -27,7 +27,7 @@ const BEHAVIOUR: [&str; 12] = [
 ];
 
 /// A MariaDB on its own data directory, which is made the first time: that takes half a second.
-pub fn launch(data: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
+pub fn launch(data: &Path, identity: Identity, port: u16, durability: Durability) -> anyhow::Result<Launch> {
     let home = data.join("mariadb");
     identity.own_directory(&home)?;
     let data = home.join("data");
@@ -37,7 +37,7 @@ pub fn launch(data: &Path, identity: Identity, port: u16) -> anyhow::Result<Laun
     let start_file = home.join("start.sql");
     fs::write(&start_file, CREATE_ACCOUNT).with_context(|| format!("cannot write {}", start_file.display()))?;
     let mut args = vec!["--no-defaults".to_owned()];
-    args.extend(BEHAVIOUR.map(String::from));
+    args.extend(BEHAVIOUR.iter().chain(durability.flags()).copied().map(String::from));
     args.extend([
         format!("--port={port}"),
         format!("--datadir={}", data.display()),

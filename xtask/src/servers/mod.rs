@@ -53,6 +53,29 @@ const PASSWORD: &str = "stampede";
 const CREATE_ACCOUNT: &str = "CREATE USER IF NOT EXISTS 'stampede'@'127.0.0.1' IDENTIFIED BY 'stampede';\n\
      GRANT ALL ON *.* TO 'stampede'@'127.0.0.1' WITH GRANT OPTION;\n";
 
+/// What a commit of the database survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut.
+    Full,
+    /// The death of the database alone: of servers whose data are removed with their run.
+    Relaxed,
+}
+
+/// Flags of both databases with which they flush the log once a second, and write no page twice.
+const RELAXED: [&str; 3] =
+    ["--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=O_DIRECT_NO_FSYNC", "--innodb-doublewrite=OFF"];
+
+impl Durability {
+    /// The flags that come after those of the database's own behaviour.
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Full => &[],
+            Self::Relaxed => &RELAXED,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
     Redis,
@@ -139,6 +162,25 @@ impl Servers {
         database: Database,
         ports: ServerPorts,
     ) -> anyhow::Result<Self> {
+        Self::start_with(fleet, workspace, (database, Durability::Full), ports)
+    }
+
+    /// The same for a run whose data are removed at its end. Tests make thousands of tables.
+    pub fn start_for_tests(
+        fleet: &mut Fleet,
+        workspace: &Workspace,
+        database: Database,
+        ports: ServerPorts,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(fleet, workspace, (database, Durability::Relaxed), ports)
+    }
+
+    fn start_with(
+        fleet: &mut Fleet,
+        workspace: &Workspace,
+        (database, durability): (Database, Durability),
+        ports: ServerPorts,
+    ) -> anyhow::Result<Self> {
         let identity = Identity::for_servers(workspace)?;
         let servers = Self { database, ports, data: data_of(fleet.run(), database), cluster: None };
         let (data, ports) = (&servers.data, &servers.ports);
@@ -150,8 +192,8 @@ impl Servers {
 
         let database_step = Step::begin(database.name(), "starting");
         fleet.start(match database {
-            Database::Mysql => mysql::launch(workspace, data, identity, ports.database)?,
-            Database::Mariadb => mariadb::launch(data, identity, ports.database)?,
+            Database::Mysql => mysql::launch(workspace, data, identity, ports.database, durability)?,
+            Database::Mariadb => mariadb::launch(data, identity, ports.database, durability)?,
         })?;
         let kafka_step = Step::begin("kafka", "starting");
         fleet.start(kafka::launch(workspace, data, identity, ports)?)?;

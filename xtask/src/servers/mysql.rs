@@ -3,7 +3,7 @@
 use crate::{
     identity::Identity,
     launch::{Launch, Tier},
-    servers::{CREATE_ACCOUNT, STOP_TIMEOUT},
+    servers::{CREATE_ACCOUNT, Durability, STOP_TIMEOUT},
     setup::mysql::Server,
     shell,
     workspace::{Workspace, make_directory},
@@ -11,8 +11,8 @@ use crate::{
 use anyhow::Context;
 use std::{fs, path::Path, process::Command};
 
-/// Flags that set MySQL's own behaviour. Every commit reaches the disk; there is no binary log, as
-/// nothing replicates from here.
+/// Flags that set MySQL's own behaviour. Every commit reaches the disk, unless durability is relaxed; there is no
+/// binary log, as nothing replicates from here.
 const BEHAVIOUR: [&str; 19] = [
     "--bind-address=127.0.0.1",
     "--skip-name-resolve",
@@ -39,7 +39,13 @@ const BEHAVIOUR: [&str; 19] = [
 ];
 
 /// A MySQL on its own data directory, which is made from the template the first time.
-pub fn launch(workspace: &Workspace, data: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
+pub fn launch(
+    workspace: &Workspace,
+    data: &Path,
+    identity: Identity,
+    port: u16,
+    durability: Durability,
+) -> anyhow::Result<Launch> {
     let server = Server::ready(workspace, identity)?;
     let home = data.join("mysql");
     identity.own_directory(&home)?;
@@ -50,7 +56,7 @@ pub fn launch(workspace: &Workspace, data: &Path, identity: Identity, port: u16)
     let start_file = home.join("start.sql");
     fs::write(&start_file, CREATE_ACCOUNT).with_context(|| format!("cannot write {}", start_file.display()))?;
     let mut args = server.base_args.clone();
-    args.extend(BEHAVIOUR.map(String::from));
+    args.extend(BEHAVIOUR.iter().chain(durability.flags()).copied().map(String::from));
     args.extend([
         format!("--port={port}"),
         format!("--datadir={}", data.display()),
