@@ -4,6 +4,7 @@ use super::*;
 use crate::routes::{Endpoint, Lookup, Table as Routes};
 use http::Method;
 use stampede_status::Reason;
+use std::sync::LazyLock;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     time::{sleep, timeout},
@@ -25,12 +26,13 @@ impl Default for Service {
     }
 }
 
-fn rpc() -> Arc<Rpc> {
+/// Of a table of all routes, which takes long to make.
+static RPC: LazyLock<Arc<Rpc>> = LazyLock::new(|| {
     let table = Routes::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
     let Lookup::Found(route) = table.find(&Method::GET, "/v1/events:watch") else { panic!("no route") };
     let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("the gateway's own") };
     Arc::clone(rpc)
-}
+});
 
 fn received(messages: UnboundedReceiver<Message>) -> impl Stream<Item = Message> + Send + 'static {
     stream::unfold(messages, |mut messages| async move { Some((messages.recv().await?, messages)) })
@@ -44,12 +46,12 @@ impl Service {
             async move { Ok(received(messages)) }
         };
         // The subject of "a1" is "a".
-        self.streams.join(&rpc(), &Bytes::from(request), open, |message| Some(message[..1].to_owned()))
+        self.streams.join(&RPC, &Bytes::from(request), open, |message| Some(message[..1].to_owned()))
     }
 
     fn refused(&self) -> Watcher<&'static str> {
         let open = || async { Err::<stream::Empty<Message>, _>(Problem::new(Reason::EventNotFound, "none")) };
-        self.streams.join(&rpc(), &Bytes::from("refused"), open, |_| None)
+        self.streams.join(&RPC, &Bytes::from("refused"), open, |_| None)
     }
 
     /// Sends a message on the stream that was opened as this one.
@@ -172,7 +174,7 @@ async fn who_share_a_refusal_do_not_come_back_together() {
         let busy = Problem::new(Reason::Unavailable, "not now").retry_after(Duration::from_secs(1));
         Err::<stream::Empty<Message>, _>(busy)
     };
-    let join = |_| service.streams.join(&rpc(), &Bytes::from("busy"), open, |_| None);
+    let join = |_| service.streams.join(&RPC, &Bytes::from("busy"), open, |_| None);
     let crowd: Vec<_> = (0..20).map(join).collect();
     let mut waits = Vec::new();
     for watcher in &crowd {
@@ -188,7 +190,7 @@ async fn a_panic_ends_the_stream_of_all_and_no_later_one() {
     let service = Service::default();
     let watch = |subject: fn(&&'static str) -> Option<String>| {
         let open = || async { Ok(stream::iter([Ok("a1")]).chain(stream::pending())) };
-        service.streams.join(&rpc(), &Bytes::from("a"), open, subject)
+        service.streams.join(&RPC, &Bytes::from("a"), open, subject)
     };
     let mut broken = pin!(watch(|_| panic!("unlucky")).messages());
     let end = broken.next().await.unwrap().unwrap_err();
@@ -202,7 +204,7 @@ async fn streams_that_nobody_watches_are_forgotten() {
     let service = Service::default();
     for number in 0..1_000 {
         let open = || async { Ok(stream::pending::<Message>()) };
-        drop(service.streams.join(&rpc(), &Bytes::from(number.to_string()), open, |_| None));
+        drop(service.streams.join(&RPC, &Bytes::from(number.to_string()), open, |_| None));
     }
     assert!(service.streams.table.lock().unwrap().streams.len() <= 2 * MIN_ENTRIES_TO_PURGE);
 }
