@@ -9,7 +9,7 @@ use stampede_proto::inventory::v1::{
     RefusalReason, ReserveRequest, StageStockRequest, inventory_service_client::InventoryServiceClient,
     reservation_result::Outcome,
 };
-use stampede_testkit::{MeshBuilder, Service, World, eventually};
+use stampede_testkit::{MeshBuilder, Service, eventually};
 use std::collections::BTreeSet;
 
 const REPLICAS: usize = 3;
@@ -27,7 +27,7 @@ async fn an_order_of_a_known_buyer_gets_one_answer_wherever_it_is_asked_for() {
     // Its sweeps leave holds alone: what they drop is granted again, with another arrival.
     let mesh = MeshBuilder::default().replicas(Service::Inventory, REPLICAS);
     let mesh = mesh.set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 600_000);
-    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    let sale = Sale::with(mesh, &[]).await;
     let mut shelf = StageStockRequest { items: sale.shelf(1).items[..1].to_vec(), ..sale.shelf(1) };
     shelf.items[0].total_units = 2 * i32::try_from(BUYERS).unwrap();
     runs::stage_once_there_is_room(&sale.api(), shelf).await;

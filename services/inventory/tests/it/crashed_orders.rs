@@ -4,11 +4,11 @@
 
 use crate::{
     orders::{place, rows, with_order},
-    sale::{Level, Order, Sale},
+    sale::{Level, Order, Sale, prepared},
 };
 use stampede_db::Database;
 use stampede_proto::order::v1::{self as proto, CancelOrderRequest, OrderState};
-use stampede_testkit::{FreezeAt, Proxy, Service, World, Writes, as_buyer, eventually};
+use stampede_testkit::{FreezeAt, Proxy, Service, Writes, as_buyer, eventually};
 use std::collections::BTreeSet;
 use tonic::Status;
 
@@ -36,7 +36,7 @@ struct Stand {
 
 impl Stand {
     async fn new() -> Self {
-        let world = World::prepared().await.unwrap();
+        let world = prepared().await;
         let mysql = Proxy::to_url(&world.service_database_url(Service::Order)).await.unwrap();
         let mesh = with_order().set(Service::Order, "STAMPEDE_DATABASE_URL", mysql.url());
         let orders = world.database(Service::Order).await.unwrap();

@@ -3,14 +3,14 @@
 
 use crate::{
     orders::{place, rows, with_order},
-    sale::{Level, Order, Sale, Step},
+    sale::{Level, Order, Sale, Step, prepared},
     staging::series,
     tables::sell_to,
 };
 use sqlx::AssertSqlSafe;
 use stampede_db::Database;
 use stampede_proto::inventory::v1::reservation_result::Outcome;
-use stampede_testkit::{Service, World, eventually};
+use stampede_testkit::{Service, eventually};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 use uuid::Uuid;
@@ -63,7 +63,7 @@ async fn ends_silently(orders: &Database, order: &Order, state: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_ended_without_its_message_gives_its_units_back_and_an_open_one_keeps_them() {
-    let world = World::prepared().await.unwrap();
+    let world = prepared().await;
     let mesh = with_order().set(Service::Inventory, "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", 300);
     let orders = world.database(Service::Order).await.unwrap();
     let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;
@@ -85,7 +85,7 @@ async fn an_order_that_ended_without_its_message_gives_its_units_back_and_an_ope
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_whose_units_cannot_be_given_back_keeps_nobody_elses() {
-    let world = World::prepared().await.unwrap();
+    let world = prepared().await;
     let mesh = with_order().set(Service::Inventory, "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", 300);
     let orders = world.database(Service::Order).await.unwrap();
     let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;
@@ -109,7 +109,7 @@ async fn an_order_whose_units_cannot_be_given_back_keeps_nobody_elses() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ended_orders_give_back_what_they_kept_though_those_never_written_cannot_be_looked_for() {
-    let world = World::prepared().await.unwrap();
+    let world = prepared().await;
     let mesh = with_order().set(Service::Inventory, "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", 300);
     let orders = world.database(Service::Order).await.unwrap();
     let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;
@@ -154,7 +154,7 @@ async fn next_turn_at(sale: &Sale, next_us: i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_walk_goes_on_where_it_was_when_its_process_dies_and_only_in_its_turn() {
-    let world = World::prepared().await.unwrap();
+    let world = prepared().await;
     // A round a second.
     let mesh = with_order().set(Service::Inventory, "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", 30_000);
     let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;

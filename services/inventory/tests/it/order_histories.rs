@@ -377,7 +377,7 @@ async fn whoever_dies_what_is_placed_is_kept_and_the_rest_comes_back() {
     let mut runs = Runs::of(test, "STAMPEDE_TEST_ORDER_HISTORIES", HISTORIES);
     let mesh = with_order().replicas(Service::Inventory, REPLICAS);
     let mesh = mesh.set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", PAY_WINDOW_MS);
-    let mut sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[Service::Order]).await;
+    let mut sale = Sale::with(mesh, &[Service::Order]).await;
     let ground = Ground::of(&sale.world, &sale.mesh).await;
     tokio::select! {
         () = play_all(&ground, &mut runs) => {}

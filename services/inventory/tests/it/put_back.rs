@@ -6,7 +6,7 @@ use crate::{
 };
 use stampede_lua::Keys;
 use stampede_proto::inventory::v1::{RefusalReason, reservation_result::Outcome};
-use stampede_testkit::{AdminRedis, OwnRedis, Service, World, eventually};
+use stampede_testkit::{AdminRedis, OwnRedis, Service, eventually};
 use std::collections::BTreeSet;
 
 /// Between two rounds of the reconciler: longer than an order takes, so that one most often comes before it.
@@ -34,7 +34,7 @@ async fn no_place_of_arrival_is_given_twice_and_the_event_is_rebuilt() {
         "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS",
         ROUND_MS,
     );
-    let mut sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    let mut sale = Sale::with(mesh, &[]).await;
     sale.begin_another().await;
     let (conn, names) =
         (AdminRedis::connect(&redis.admin_url()).await.unwrap(), Keys::new(sale.world.redis_key_prefix()));

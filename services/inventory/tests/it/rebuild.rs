@@ -12,7 +12,7 @@ use stampede_lua::{
     stock::{Decision, Stock},
 };
 use stampede_proto::inventory::v1::{RefusalReason, StageStockRequest};
-use stampede_testkit::{OwnRedis, Service, World, as_operator, eventually, heavy};
+use stampede_testkit::{OwnRedis, Service, as_operator, eventually, heavy};
 use std::time::Instant;
 
 /// Buyers of the item: 31 pages. The copy is seen under way in some of them, and one that is done twice makes more
@@ -121,7 +121,7 @@ async fn no_buyer_is_copied_when_an_event_is_cancelled_that_closed_a_week_ago() 
         "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS",
         600_000,
     );
-    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    let sale = Sale::with(mesh, &[]).await;
     let last_week = |version| StageStockRequest {
         open_time: Some(seconds_from_now(-8 * DAY_S)),
         close_time: Some(seconds_from_now(-7 * DAY_S)),
@@ -164,7 +164,7 @@ async fn what_is_on_hold_without_a_hold_is_free_again() {
 async fn what_is_on_hold_is_counted_while_another_hold_is_there() {
     // Nobody commits the hold, and nobody drops it.
     let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 3_600_000);
-    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    let sale = Sale::with(mesh, &[]).await;
     sale.api().stage_stock(as_operator(sale.shelf(1))).await.unwrap();
     let (url, key_prefix) = (sale.world.redis_url().to_owned(), sale.world.redis_key_prefix());
     let stock = Stock::new(Redis::connect(RedisConfig { url, key_prefix }).await.unwrap());

@@ -8,13 +8,13 @@ use crate::{
 };
 use futures_util::future::join_all;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
-use stampede_testkit::{Service, World, as_operator, as_order_service, eventually};
+use stampede_testkit::{Service, as_operator, as_order_service, eventually};
 use stampede_vocab::{EventId, ItemId};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
 async fn staged_beside_order() -> Sale {
-    let sale = Sale::in_world(World::prepared().await.unwrap(), with_order(), &[Service::Order]).await;
+    let sale = Sale::with(with_order(), &[Service::Order]).await;
     sale.api().stage_stock(as_operator(sale.shelf(1))).await.unwrap();
     sale
 }

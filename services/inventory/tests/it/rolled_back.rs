@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use stampede_proto::inventory::v1::{
     self as proto, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
 };
-use stampede_testkit::{OwnRedis, Service, World, as_operator, as_order_service, eventually};
+use stampede_testkit::{OwnRedis, Service, as_operator, as_order_service, eventually};
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicUsize, Ordering},
@@ -102,7 +102,7 @@ fn assert_same(first: &proto::Reserved, repeat: &proto::Reserved) {
 
 async fn staged_on(redis: &OwnRedis) -> Sale {
     let mesh = quick().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis.url()).replicas(Service::Inventory, 2);
-    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    let sale = Sale::with(mesh, &[]).await;
     let mut shelf = sale.shelf(1);
     for (item, total_units) in shelf.items.iter_mut().zip(TOTALS) {
         item.total_units = total_units;

@@ -8,7 +8,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use stampede_proto::inventory::v1::{RefusalReason, ReserveRequest, reservation_result::Outcome};
-use stampede_testkit::{FreezeAt, MeshBuilder, World, Writes, as_operator, buyer};
+use stampede_testkit::{FreezeAt, MeshBuilder, Writes, as_operator, buyer};
 use stampede_vocab::{EventId, RequestId};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
@@ -42,7 +42,7 @@ async fn a_reservation_is_committed_in_three_round_trips() {
 #[tokio::test]
 async fn reservations_that_come_while_others_are_committed_share_a_transaction() {
     // Its sweeps leave holds alone for longer than this takes.
-    let mut sale = Sale::in_world(World::prepared().await.unwrap(), MeshBuilder::default(), &[]).await;
+    let mut sale = Sale::with(MeshBuilder::default(), &[]).await;
     sale.begin_another().await;
     let mut shelf = sale.shelf(2);
     shelf.items[1].total_units = CROWD;

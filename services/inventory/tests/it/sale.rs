@@ -110,8 +110,9 @@ impl Sale {
         Self::with(quick().replicas(Service::Inventory, replicas), &[]).await
     }
 
-    async fn with(mesh: MeshBuilder, others: &[Service]) -> Self {
-        Self::in_world(World::prepared().await.unwrap(), mesh, others).await
+    /// The same with these settings, and more services than inventory.
+    pub async fn with(mesh: MeshBuilder, others: &[Service]) -> Self {
+        Self::in_world(prepared().await, mesh, others).await
     }
 
     /// An event that the inventory has not heard of, on servers that are prepared.
@@ -309,6 +310,11 @@ impl Sale {
         let mut redis = self.world.admin_redis().await.unwrap();
         redis.delete_all(&self.world.redis_key_prefix()).await.unwrap();
     }
+}
+
+/// A world without the schemas of those of whom inventory reads nothing.
+pub async fn prepared() -> World {
+    World::prepared_for(&[Service::Event, Service::Inventory, Service::Order]).await.unwrap()
 }
 
 /// A mesh whose sweeps find within a fraction of a second what they are for.

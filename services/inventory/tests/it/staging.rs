@@ -6,7 +6,7 @@ use crate::{
     tables::Behind,
 };
 use stampede_proto::inventory::v1 as proto;
-use stampede_testkit::{Service, World, as_operator, eventually};
+use stampede_testkit::{Service, as_operator, eventually};
 use stampede_vocab::Timestamp;
 
 const HOUR_S: i64 = 3_600;
@@ -62,7 +62,7 @@ async fn opens_in(sale: &Sale, seconds: i64) {
 async fn an_event_that_is_not_staged_before_its_opening_is_counted_until_it_is() {
     // Nobody repairs it but an operator.
     let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", 600_000);
-    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    let sale = Sale::with(mesh, &[]).await;
     metric_becomes(&sale, FAILURES, "ahead", 0.0).await;
     stage_and_lose(&sale).await;
     opens_in(&sale, 50).await;
@@ -81,7 +81,7 @@ async fn an_event_that_is_not_staged_before_its_opening_is_counted_until_it_is()
 #[tokio::test]
 async fn an_event_that_is_lost_far_ahead_of_its_opening_is_staged_by_the_check() {
     let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_STAGING_LEAD_MS", 3 * HOUR_S * 1_000);
-    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    let sale = Sale::with(mesh, &[]).await;
     stage_and_lose(&sale).await;
     // Neither the rounds of the reconciler nor the gauges look so far ahead.
     opens_in(&sale, 2 * HOUR_S).await;

@@ -3,14 +3,14 @@
 
 use crate::{
     event_keys::EventKeys,
-    sale::{Order, Sale, quick},
+    sale::{Order, Sale, prepared, quick},
 };
 use redis::AsyncCommands;
 use stampede_lua::{
     Redis, RedisConfig,
     stock::{Decision, InLedger, Reservation, Stock, WantedLine},
 };
-use stampede_testkit::{AdminRedis, FreezeAt, MeshBuilder, OwnRedis, Proxy, Service, World};
+use stampede_testkit::{AdminRedis, FreezeAt, MeshBuilder, OwnRedis, Proxy, Service};
 use stampede_vocab::{Fingerprint, ItemId, Quantity};
 
 /// The sale, what stands between the process and its servers, and the test's own way to Redis. That is a server of the
@@ -33,7 +33,7 @@ impl Stand {
 
     /// The same with these settings, and more services than inventory.
     pub async fn with(mesh: MeshBuilder, others: &[Service]) -> Self {
-        let world = World::prepared().await.unwrap();
+        let world = prepared().await;
         let mysql = Proxy::to_url(&world.service_database_url(Service::Inventory)).await.unwrap();
         let server = OwnRedis::start(&[]).await.unwrap();
         let redis = Proxy::to_url(&server.url()).await.unwrap();
