@@ -60,9 +60,9 @@ pub struct Config {
     pub act_limits_factor: u32,
 
     /// Longest wait for Redis to say whether an act is within these limits, in milliseconds; then the act is let
-    /// through. Redis answers within a millisecond, or something is wrong. The client gives up after 2 s, on a cluster
-    /// after half a second.
-    #[arg(long, env = "STAMPEDE_ACT_LIMITS_WAIT_MS", value_name = "MS", default_value_t = 550,
+    /// through. Redis answers within a millisecond, or something is wrong. On a cluster the answers that have come by
+    /// then count.
+    #[arg(long, env = "STAMPEDE_ACT_LIMITS_WAIT_MS", value_name = "MS", default_value_t = 500,
           value_parser = clap::value_parser!(u64).range(1..=2_000))]
     pub act_limits_wait_ms: u64,
 

@@ -11,14 +11,15 @@ use redis::{
 };
 use std::time::Duration;
 
-/// Longest wait for an answer, of a server or of a cluster, the wait for a connection included.
+/// Longest wait for an answer, of a server or of a cluster, the wait for a connection included. A caller may wait less.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for longer is pinged before it is used. A ping each time would be most of the cost of a
 /// small script.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// How many waits for one node of a cluster to take a connection fit into the time of a call. A new connection waits
-/// for every node twice, first those of the URL and then those that they name, and the call itself follows.
-const CONNECTS_PER_CALL: u32 = 4;
+/// Longest wait for one node of a cluster to take a connection. A new connection waits for a node that hangs twice,
+/// first as one of the URL and then as one that the others name. Both have to fit into the shortest time of a call,
+/// the half second of the gateway's limits, and the call itself follows.
+const NODE_CONNECT_TIMEOUT: Duration = Duration::from_millis(150);
 /// How many waits for an answer of one node fit into the time of a call. While the client learns the slots anew, it
 /// serves no call, and waits for a node that is away. A node that stood still for longer is asked again.
 const ANSWERS_PER_CALL: u32 = 2;
@@ -56,7 +57,7 @@ impl Connections {
             Address::Cluster(nodes) => {
                 let (shortest, longest) = RETRY_PAUSES_MS;
                 let client = ClusterClient::builder(nodes)
-                    .connection_timeout(TIMEOUT / CONNECTS_PER_CALL)
+                    .connection_timeout(NODE_CONNECT_TIMEOUT)
                     .response_timeout(TIMEOUT / ANSWERS_PER_CALL)
                     .overall_response_timeout(Some(TIMEOUT))
                     .retries(NODE_RETRIES)

@@ -10,7 +10,10 @@ use deadpool::{
     managed::{Object, Pool},
 };
 use redis::{ErrorKind, ServerErrorKind, Value};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Most connections of one process. A script takes well under a millisecond, so few calls are under way at a time.
 const MAX_CONNECTIONS: usize = 8;
@@ -38,6 +41,7 @@ pub struct Redis {
     keys: Arc<Keys>,
     url: Arc<str>,
     is_cluster: bool,
+    timeout: Duration,
 }
 
 impl std::fmt::Debug for Redis {
@@ -60,7 +64,20 @@ impl Redis {
             .build()
             .map_err(|error| RedisError::Pool(error.to_string()))?;
         drop(pool.get().await?);
-        Ok(Self { pool, keys: Arc::new(Keys::new(config.key_prefix)), url: config.url.into(), is_cluster })
+        let keys = Arc::new(Keys::new(config.key_prefix));
+        Ok(Self { pool, keys, url: config.url.into(), is_cluster, timeout: TIMEOUT })
+    }
+
+    /// Returns the same Redis, with the same connections, for calls that fail after `timeout` if that is less than two
+    /// seconds.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout: timeout.min(TIMEOUT), ..self.clone() }
+    }
+
+    /// The longest time of a call, the wait for a connection included.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// The names of the keys.
@@ -80,7 +97,8 @@ impl Redis {
 
     /// Runs `script`, in a cluster on the master that has its keys. Sends its source on NOSCRIPT, and retries once on
     /// another connection if the first one broke or leads to no master, so a script that runs twice for one call must
-    /// change nothing more. Fails after two seconds; whether the script ran is not known then.
+    /// change nothing more. Fails after two seconds, or after what [`Self::with_timeout`] says; whether the script ran is
+    /// not known then.
     pub async fn invoke(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value, RedisError> {
         self.in_time(&Call::Script { script, keys, args }).await
     }
@@ -96,29 +114,39 @@ impl Redis {
     }
 
     async fn in_time(&self, call: &Call<'_>) -> Result<Value, RedisError> {
+        if self.timeout.is_zero() {
+            return Err(RedisError::TimedOut(self.timeout));
+        }
+        let began = Instant::now();
+        let mut used = None;
         let answer = async {
-            match self.on_a_connection(call).await {
-                Err(RedisError::Server(error)) if is_of_connection(&error) => self.on_a_connection(call).await,
+            match self.on_a_connection(call, &mut used).await {
+                Err(RedisError::Server(error)) if is_of_connection(&error) => {
+                    self.on_a_connection(call, &mut used).await
+                }
                 answer => answer,
             }
         };
-        let Ok(answer) = tokio::time::timeout(TIMEOUT, answer).await else {
+        let Ok(answer) = tokio::time::timeout(self.timeout, answer).await else {
             if self.is_cluster {
                 // A master that hangs does not redirect to its successor, and the client asks no other node: a fresh
-                // connection learns the slots from the nodes that answer.
-                drop(self.pool.retain(|_, _| false));
+                // connection learns the slots from the nodes that answer. The ones that were opened meanwhile are kept,
+                // so that calls which time out together empty the pool but once.
+                discard(&mut used);
+                drop(self.pool.retain(|_, metrics| metrics.created > began));
             }
-            return Err(RedisError::TimedOut(TIMEOUT));
+            return Err(RedisError::TimedOut(self.timeout));
         };
         answer
     }
 
-    async fn on_a_connection(&self, call: &Call<'_>) -> Result<Value, RedisError> {
-        let mut conn = self.pool.get().await?;
-        let answer = call.run(&mut conn).await;
+    /// Makes the call, and leaves its connection in `used` unless it broke.
+    async fn on_a_connection(&self, call: &Call<'_>, used: &mut Option<Connection>) -> Result<Value, RedisError> {
+        let conn = used.insert(self.pool.get().await?);
+        let answer = call.run(conn).await;
         if let Err(error) = &answer {
             if error.is_io_error() || is_of_connection(error) {
-                drop(Object::take(conn));
+                discard(used);
             }
             if is_of_connection(error) {
                 // The others most likely lead to the same server, which is gone or no master any more.
@@ -127,6 +155,14 @@ impl Redis {
         }
         Ok(answer?)
     }
+}
+
+/// A connection that goes back to the pool when it is dropped.
+type Connection = Object<Connections>;
+
+/// Closes a connection in place of giving it back.
+fn discard(used: &mut Option<Connection>) {
+    drop(used.take().map(Object::take));
 }
 
 /// One call to the server, which may be retried.

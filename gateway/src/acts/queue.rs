@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// Circuit breaker: pause of calls to Redis after a failure, so that not every request waits for it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -37,8 +37,7 @@ struct Queued {
 /// Sends the batches.
 struct Runner {
     redis: Redis,
-    /// Longest wait for Redis, in the queue and for a connection included. By default a little more than the half
-    /// second after which a call to a cluster times out by itself: the next one then goes to the new master.
+    /// Longest wait for Redis, in the queue and for a connection included.
     longest_wait: Duration,
     paused_until: Mutex<Option<Instant>>,
     meters: Arc<Meters>,
@@ -72,7 +71,8 @@ impl Queue {
 
 impl Runner {
     /// Sends a batch in one call, unless the circuit is open. No request waits longer than `longest_wait`: the timeout
-    /// of a call runs from its oldest request.
+    /// of a call runs from its oldest request. The call ends by itself, so that on a cluster the answers that have come
+    /// by then count, and the next one goes over fresh connections.
     async fn run(self: Arc<Self>, queued: Vec<Queued>) -> Vec<Option<Admission>> {
         let count = queued.len();
         if self.is_paused() {
@@ -81,13 +81,8 @@ impl Runner {
         }
         let deadline = queued.first().map_or_else(Instant::now, |first| first.since) + self.longest_wait;
         let questions = queued.into_iter().map(|queued| queued.question).collect();
-        match timeout_at(deadline, gate::ask_limits(&self.redis, questions)).await {
-            Ok(answers) => self.read(answers),
-            Err(_) => {
-                self.pause(&format!("no answer within {:?}", self.longest_wait), count);
-                vec![None; count]
-            }
-        }
+        let redis = self.redis.with_timeout(deadline.saturating_duration_since(Instant::now()));
+        self.read(gate::ask_limits(&redis, questions).await)
     }
 
     fn read(&self, answers: Vec<Result<Admission, RedisError>>) -> Vec<Option<Admission>> {

@@ -412,7 +412,7 @@ async fn callers_are_let_through_at_once_while_redis_hangs() {
             assert_eq!(place(&front, &token, &format!("r-{number}"), "e").await.status, 200, "{number}");
         }
     };
-    // If each of them waited, it would take 16 s.
+    // If each of them waited, it would take 14 s.
     tokio::time::timeout(Duration::from_secs(10), all).await.expect("they do not wait for Redis");
     unasked.has_grown_by(1);
 }

@@ -8,7 +8,11 @@ use super::{LIMIT, millis};
 use crate::{Args, FromRedisValue, Keys, Redis, RedisError, Value};
 use futures_util::future::join_all;
 use stampede_vocab::OrderId;
-use std::{collections::HashMap, fmt::Display, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    time::{Duration, Instant},
+};
 
 /// Most questions of one call of [`ask_limits`]: while Redis answers them it serves no other client.
 pub const MAX_QUESTIONS: usize = 128;
@@ -102,8 +106,8 @@ impl OpenOrders {
     }
 }
 
-/// Asks questions, at most [`MAX_QUESTIONS`], in their order. Returns one answer for each. In a cluster, where some may
-/// fail and others not, open orders are written before any act is decided.
+/// Asks questions, at most [`MAX_QUESTIONS`], in their order. Returns one answer for each, within the time of one call.
+/// In a cluster, where some may fail and others not, open orders are written before any act is decided.
 pub async fn ask_limits(redis: &Redis, questions: Vec<Question>) -> Vec<Result<Admission, RedisError>> {
     if redis.is_cluster() {
         return ask_in_rounds(redis, &questions).await;
@@ -203,11 +207,14 @@ fn read_refusal(value: Value) -> Result<(usize, Admission), RedisError> {
 }
 
 /// Asks a cluster: writes first, then the first bucket of each act, then the second of those admitted so far. Each
-/// round makes one call for each key, all at once.
+/// round makes one call for each key, all at once. The rounds share the time of one call: what has no answer by then
+/// fails, and a refusal of a round before stays.
 async fn ask_in_rounds(redis: &Redis, questions: &[Question]) -> Vec<Result<Admission, RedisError>> {
+    let deadline = Instant::now() + redis.timeout();
     let mut answers = vec![Ok(Admission::Admitted); questions.len()];
     let rounds = 1 + questions.iter().map(Question::buckets).max().unwrap_or(0);
     for round in 0..rounds {
+        let redis = &redis.with_timeout(deadline.saturating_duration_since(Instant::now()));
         let mut groups = HashMap::<&str, Group>::new();
         for (place, question) in questions.iter().enumerate() {
             if matches!(answers[place], Ok(Admission::Admitted)) {

@@ -307,6 +307,40 @@ async fn a_master_that_stands_still_stops_no_event_of_another() {
     assert!(matches!(decided, Decision::Held(_)), "{decided:?}");
 }
 
+/// How long the gateway waits for its limits.
+const LIMITS_WAIT: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_master_that_stands_still_takes_no_answers_of_the_limits_from_the_others() {
+    let cluster = OwnCluster::start().await.unwrap();
+    let redis = connect(&cluster).await;
+    let key = |user: u128| redis.keys().gate_bucket(user_id(user), "claim");
+    let still = cluster.master_of(&key(1)).await.unwrap();
+    let mut users = vec![1];
+    for user in 2..=10 {
+        if cluster.master_of(&key(user)).await.unwrap() != still {
+            users.push(user);
+        }
+    }
+    assert!(users.len() > 1, "ten users are on one master");
+    let used_up = gate::ask_limits(&redis, claims(&redis, &users.repeat(2), 100)).await;
+    assert!(used_up.iter().all(|answer| matches!(answer, Ok(Admission::Admitted))), "{used_up:?}");
+
+    cluster.freeze_master_of(&key(1)).await.unwrap();
+    let impatient = redis.with_timeout(LIMITS_WAIT);
+    let others_answer = || async {
+        let answers = gate::ask_limits(&impatient, claims(&redis, &users, 100));
+        let answers = timeout(2 * LIMITS_WAIT, answers).await.ok()?;
+        assert!(answers[0].is_err(), "its master stands still: {answers:?}");
+        let are_refused =
+            answers[1..].iter().all(|answer| matches!(answer, Ok(Admission::Throttled { bucket: 0, .. })));
+        are_refused.then_some(())
+    };
+    eventually("the others answer in time", others_answer).await;
+    // That has cost the connections; fresh ones must be there in the same time while it still stands still.
+    eventually("the others answer in time over fresh connections", others_answer).await;
+}
+
 /// For longer than a library of Redis waits by itself, and for less than a call may take.
 const STANDSTILL: Duration = Duration::from_millis(900);
 
