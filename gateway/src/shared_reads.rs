@@ -3,7 +3,7 @@
 //! What is public is the same for everybody, so a crowd that reads one event is one reader for its service. The call
 //! belongs to none of them: whoever hangs up or waits less takes no answer from the others. All who wait hold their
 //! permits until it ends, so what strangers leave behind is bounded as their requests are. Its failure is that of all
-//! who waited for it, and is not kept.
+//! who waited for it, and is not kept. One that goes on for long is joined by nobody more.
 
 use crate::{bounds::MAX_SHARED_READ_BYTES, problem::apart};
 use bytes::Bytes;
@@ -11,30 +11,37 @@ use moka::future::Cache;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use stampede_status::Problem;
 use std::{future::Future, sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 /// Bytes of an entry beside its request and its answer, roughly.
 const ENTRY_BYTES: usize = 512;
+/// Readers join only a call that began in the same period, which is so long. A service answers within milliseconds; a
+/// call that takes longer may hang for its whole time, as on a replica of which only the health answers. It must not
+/// hold those who come later, with their permits: they make another call, which most often goes to another replica.
+const PERIOD: Duration = Duration::from_secs(1);
 /// Outcome of a read that was answered by the call of another.
 const HIT: &str = "hit";
 /// Outcome of a read that made a call.
 const MISS: &str = "miss";
 
-/// The method, and the request.
-type Key = (Arc<str>, Bytes);
+/// The method, the request, and the number of the period in which its call began.
+type Key = (Arc<str>, Bytes, u128);
 
 /// Answers as JSON, each kept for a moment.
 #[derive(Clone)]
 pub struct SharedReads {
     answers: Cache<Key, Bytes>,
     counter: Counter<u64>,
+    /// Begins the first period.
+    since: Instant,
 }
 
 impl SharedReads {
     /// Keeps each answer for so long. Uses the present global meter.
     pub fn new(kept_for: Duration) -> Self {
         let answers = Cache::builder().max_capacity(MAX_SHARED_READ_BYTES).weigher(weight).time_to_live(kept_for);
-        let reads = Self { answers: answers.build(), counter: counter() };
+        let reads = Self { answers: answers.build(), counter: counter(), since: Instant::now() };
         // A series that begins with its first count hides that count from queries of increases.
         reads.count(HIT, 0);
         reads.count(MISS, 0);
@@ -54,14 +61,23 @@ impl SharedReads {
         C: Future<Output = Result<Bytes, Problem>> + Send + 'static,
         P: Send + 'static,
     {
-        let key = (Arc::clone(method), request);
-        if let Some(answer) = self.answers.get(&key).await {
+        let key = (Arc::clone(method), request, self.since.elapsed().as_millis() / PERIOD.as_millis());
+        if let Some(answer) = self.kept(&key).await {
             self.count(HIT, 1);
             return Ok((answer, permit));
         }
         let reads = self.clone();
         let wait = async move { reads.join(key, call).await.map(|answer| (answer, permit)) };
         tokio::spawn(wait.instrument(Span::current())).await.map_err(Problem::internal_error)?
+    }
+
+    /// Returns the answer that is kept, of a call that began in this period or in the one before.
+    async fn kept(&self, key: &Key) -> Option<Bytes> {
+        if let Some(answer) = self.answers.get(key).await {
+            return Some(answer);
+        }
+        let (method, request, period) = key;
+        self.answers.get(&(Arc::clone(method), request.clone(), period.checked_sub(1)?)).await
     }
 
     /// Waits for the call under way, or makes one.
@@ -89,7 +105,7 @@ impl SharedReads {
 }
 
 /// Returns the bytes that an answer takes for as long as it is kept.
-fn weight((_, request): &Key, answer: &Bytes) -> u32 {
+fn weight((_, request, _): &Key, answer: &Bytes) -> u32 {
     u32::try_from(request.len() + answer.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
 }
 
@@ -104,6 +120,8 @@ fn counter() -> Counter<u64> {
 mod tests {
     use super::*;
     use stampede_status::Reason;
+    use std::future::pending;
+    use tokio::time::{sleep, timeout};
 
     /// Longer than a test.
     const LONG: Duration = Duration::from_secs(600);
@@ -134,6 +152,21 @@ mod tests {
         let call = async { Ok(Bytes::from("of another")) };
         let (other, ()) = reads.answer(&"/Get".into(), "a".into(), call, ()).await.unwrap();
         assert_eq!(other, "of another");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_is_joined_only_shortly_after_its_start() {
+        let reads = SharedReads::new(LONG);
+        let own = || read(&reads, "a".to_owned(), Bytes::from("own"));
+        let hanging = reads.clone();
+        tokio::spawn(async move { hanging.answer(&"/List".into(), "a".into(), pending(), ()).await });
+        sleep(PERIOD / 2).await;
+        timeout(PERIOD / 4, own()).await.expect_err("it waits for the call under way");
+        sleep(PERIOD / 2).await;
+        assert_eq!(timeout(PERIOD, own()).await.expect("it makes a call"), "own");
+        sleep(PERIOD).await;
+        let other = read(&reads, "a".to_owned(), Bytes::from("another"));
+        assert_eq!(other.await, "own", "it is kept, though its call began in the period before");
     }
 
     async fn broken() -> Result<Bytes, Problem> {
