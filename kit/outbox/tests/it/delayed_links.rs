@@ -4,7 +4,7 @@ use crate::bench::{Bench, message};
 use stampede_db::{Database, DbConfig, DbError};
 use stampede_outbox::{OutboxMessage, append};
 use stampede_testkit::{KafkaLink, Proxy, Service};
-use std::{future::pending, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 const AGGREGATES: usize = 10;
@@ -40,16 +40,15 @@ async fn read_all(db: &Database) -> Result<usize, DbError> {
 }
 
 /// Fails once a lease has expired, unless the machine has stood still: then this was late as well, and the relay is not
-/// at fault.
+/// at fault, until it has renewed them.
 async fn watch_leases(bench: &Bench) {
     let mut last = Instant::now();
+    let mut is_excused = false;
     loop {
         let expired = "SELECT COUNT(*) FROM outbox_leases WHERE expires_us <= UNIX_TIMESTAMP(NOW(6)) * 1000000";
         let expired = bench.count(expired).await;
-        if last.elapsed() > STALL {
-            return pending().await;
-        }
-        assert_eq!(expired, 0, "leases have expired");
+        is_excused = last.elapsed() > STALL || (is_excused && expired > 0);
+        assert!(is_excused || expired == 0, "{expired} leases have expired");
         last = Instant::now();
         sleep(POLL).await;
     }
