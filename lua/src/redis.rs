@@ -97,8 +97,8 @@ impl Redis {
 
     /// Runs `script`, in a cluster on the master that has its keys. Sends its source on NOSCRIPT, and retries once on
     /// another connection if the first one broke or leads to no master, so a script that runs twice for one call must
-    /// change nothing more. Fails after two seconds, or after what [`Self::with_timeout`] says; whether the script ran is
-    /// not known then.
+    /// change nothing more. Fails after two seconds, or what [`Self::with_timeout`] says; whether the script ran is not
+    /// known then.
     pub async fn invoke(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value, RedisError> {
         self.in_time(&Call::Script { script, keys, args }).await
     }
