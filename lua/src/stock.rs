@@ -7,8 +7,8 @@
 //! event expire at one time, with which it is staged; the copy of an item that is not staged is kept for an hour.
 //!
 //! An event remembers the run of the server on which it was last compared with the ledger. On another run, after a
-//! restart or a failover, it is NOT_READY until it was compared again: it may be an old copy. So is one that is found
-//! to be an old copy on the same run.
+//! restart or a failover, it is NOT_READY until it was compared again: it may be an earlier copy. So is one that was
+//! rolled back to an earlier copy on the same run, once that is found.
 
 mod claim;
 mod pack;
@@ -140,10 +140,12 @@ impl Stock {
         Snapshot::parse(SNAPSHOT.name(), reply)
     }
 
-    /// Has the event compared with the ledger anew, since it is an earlier copy: until then it is NOT_READY.
-    pub async fn distrust(&self, event: EventId) -> Result<(), RedisError> {
-        let _: u32 = self.ask(&DISTRUST, &[self.keys().stock_event(event)], &Args::new()).await?;
-        Ok(())
+    /// Distrusts the event, of which Redis was rolled back to an earlier copy: it is NOT_READY until it was compared
+    /// with the ledger, and its holds are gone. False, and nothing changes, if it is NOT_READY already, or if Redis has
+    /// given all places of arrival up to `last_place`, the last one in the ledger.
+    pub async fn distrust(&self, event: EventId, last_place: i64) -> Result<bool, RedisError> {
+        let keys = [self.keys().stock_event(event), self.keys().stock_holds(event)];
+        self.ask(&DISTRUST, &keys, &Args::new().with(last_place)).await
     }
 
     /// Reads one page of the holds that are at least `min_age` old. Begin with cursor 0; a page scans about `count`

@@ -1,8 +1,21 @@
--- Makes an event NOT_READY until it was compared with the ledger: Redis was found to have gone back to an earlier copy
--- of it while the server ran, which its run does not show.
+-- Distrusts an event: makes it NOT_READY until it was compared with the ledger, and drops its holds. Redis was rolled
+-- back to an earlier copy of it while the server ran, which its run does not show. Nothing happens if Redis has given
+-- all places of arrival that the ledger has: then it gives none of them again.
 --
--- KEYS   1 the event
--- ARGV   none
--- Returns 1 if it was compared before, 0 if not, or if it is not staged.
+-- The holds may have places that other orders have too, and a repeat would take such a place to the ledger long after.
+-- What is on its way there without its hold is decided all the same. The items still count the holds as held, which
+-- count.lua sets right before the event is ready.
+--
+-- KEYS   1 the event, 2 its holds
+-- ARGV   last place of arrival that the ledger has committed
+-- Returns 1 if it was compared and is not any more, 0 if nothing has changed.
 
-return redis.call('HDEL', KEYS[1], 'run_id')
+local EVENT, HOLDS, LAST_PLACE = KEYS[1], KEYS[2], tonumber(ARGV[1])
+
+local event = redis.call('HMGET', EVENT, 'run_id', 'arrivals')
+if not event[1] or (tonumber(event[2]) or 0) >= LAST_PLACE then
+  return 0
+end
+redis.call('HDEL', EVENT, 'run_id')
+redis.call('DEL', HOLDS)
+return 1

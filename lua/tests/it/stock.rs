@@ -4,6 +4,7 @@
 
 mod claiming;
 mod deciding;
+mod distrusting;
 mod forgetting;
 mod shelf;
 mod syncing;

@@ -134,8 +134,8 @@ pub struct Changes {
     pub corrections: Vec<ItemChange>,
     /// New and changed rows in their final state.
     pub entries: Vec<Entry>,
-    /// Events of which Redis has gone back to an earlier copy: it gives places of arrival for a second time.
-    pub rolled_back: BTreeSet<EventId>,
+    /// Events of which Redis may have been rolled back to an earlier copy, with the last place that the ledger has.
+    pub rolled_back: BTreeMap<EventId, i64>,
 }
 
 /// The change of an item by the batch.
@@ -222,7 +222,7 @@ impl LedgerBatch {
             return ReservationOutcome::Refused(Refusal::of_order(RefusalReason::NotReady));
         }
         if !self.places.allow(grant) {
-            // Redis is rebuilt, and gives the next one a place that nobody has.
+            // If Redis was rolled back it is rebuilt. A repeat gets a place that nobody has.
             self.copy_uncommitted(grant);
             return ReservationOutcome::Refused(Refusal::of_order(RefusalReason::NotReady));
         }
@@ -275,7 +275,7 @@ impl LedgerBatch {
         // A row whose item this batch has not locked is unchanged, and must not be written.
         let is_changed = |entry: &&Entry| self.read.get(&(entry.order_id, entry.line.item_id)) != Some(*entry);
         let entries = entries.filter(is_changed).copied().collect();
-        Changes { items, corrections: self.corrections(), entries, rolled_back: self.places.rolled_back }
+        Changes { items, corrections: self.corrections(), entries, rolled_back: self.places.rolled_back() }
     }
 
     /// Stores the place of arrival of a grant that was committed.

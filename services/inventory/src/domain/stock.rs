@@ -71,8 +71,8 @@ pub struct LastGrant {
 }
 
 impl LastGrant {
-    /// Returns whether another order cannot have been granted this place at this time, unless Redis has gone back to an
-    /// earlier copy: it had given the place before.
+    /// Returns whether another order cannot have been granted this place at this time, unless Redis was rolled back to
+    /// an earlier copy: it had given the place before.
     pub fn rules_out(&self, arrival: i64, granted_at: Timestamp) -> bool {
         match arrival.cmp(&self.arrival) {
             Ordering::Less => granted_at > self.granted_at,

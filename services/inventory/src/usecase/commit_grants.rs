@@ -15,7 +15,7 @@ use stampede_batch::{BatchConfig, Batcher, KeyedBatchers};
 use stampede_db::{Answers as Rows, Bisection, Database, DbError, Place, Statements, WorkError};
 use stampede_vocab::{EventId, ItemId, Money, OrderId, Timestamp, UserId};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -49,8 +49,8 @@ type Answers = Vec<Result<Committed, DbError>>;
 struct Written {
     committed: Vec<Committed>,
     syncs: Vec<EventSync>,
-    /// Events that are to be rebuilt.
-    rolled_back: BTreeSet<EventId>,
+    /// Events of which Redis may have been rolled back, with the last place that the ledger has.
+    rolled_back: BTreeMap<EventId, i64>,
 }
 
 /// Where the answers of its reads are.
@@ -85,8 +85,8 @@ pub(super) struct CommitGrants {
 }
 
 impl CommitGrants {
-    /// Returns the use case on this schema. It copies the changes to Redis after the commit, and has an event rebuilt
-    /// if Redis has gone back to an earlier copy of it. Needs a tokio runtime.
+    /// Returns the use case on this schema. It copies the changes to Redis after the commit, and distrusts an event if
+    /// Redis was rolled back to an earlier copy of it. Needs a tokio runtime.
     pub(super) fn new(db: Database, sync: SyncRedis, reconcile: Reconcile) -> Self {
         let queue = move || {
             let (db, sync, reconcile) = (db.clone(), sync.clone(), reconcile.clone());
@@ -114,8 +114,8 @@ async fn commit_all(db: Database, sync: SyncRedis, reconcile: Reconcile, grants:
             Ok(written) => {
                 // In the background: until Redis has the copy, the holds stand for the units.
                 sync.start(written.syncs);
-                for event in written.rolled_back {
-                    reconcile.start_rebuild(event);
+                for (event, last_place) in written.rolled_back {
+                    reconcile.start_distrust(event, last_place);
                 }
                 bisection.part_written(written.committed.into_iter().map(Ok));
             }

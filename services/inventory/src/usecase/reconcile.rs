@@ -177,22 +177,30 @@ impl Reconcile {
         self.rechecks.add(event);
     }
 
-    /// Has an event rebuilt of which Redis has gone back to an earlier copy while the server ran: it is NOT_READY until
-    /// the next round has compared it. In the background.
-    pub(super) fn start_rebuild(&self, event: EventId) {
+    /// Distrusts an event if Redis was rolled back to an earlier copy of it while the server ran: it is NOT_READY until
+    /// the next round has rebuilt it. In the background.
+    pub(super) fn start_distrust(&self, event: EventId, last_place: i64) {
         let this = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = this.distrust(event).await {
-                tracing::warn!(event.id = %event, error.cause = %error, "redis was not told that it has an old copy");
+            match this.distrust(event, last_place).await {
+                Ok(true) => this.request_recheck(event),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(
+                    event.id = %event, error.cause = %error,
+                    "an event was not distrusted of which redis may have been rolled back, the next round will look"
+                ),
             }
-            this.request_recheck(event);
         });
     }
 
-    async fn distrust(&self, event: EventId) -> Result<(), Error> {
-        tracing::warn!(event.id = %event, "redis has gone back to an earlier copy of an event, which is rebuilt");
-        self.redis.distrust(event).await?;
-        Ok(())
+    /// Distrusts an event if Redis has given fewer places of arrival than the ledger has, of which this is the last.
+    /// Returns whether it did.
+    async fn distrust(&self, event: EventId, last_place: i64) -> Result<bool, Error> {
+        let is_distrusted = self.redis.distrust(event, last_place).await?;
+        if is_distrusted {
+            tracing::warn!(event.id = %event, "redis was rolled back to an earlier copy of an event, which is rebuilt");
+        }
+        Ok(is_distrusted)
     }
 
     /// Stores the versions of the items, and returns those of the previous round.
@@ -265,23 +273,19 @@ impl Reconcile {
     async fn compare(&self, items: Vec<Item>, watermark: &Watermark) -> Result<Option<Comparison>, Error> {
         let Some(event_id) = items.first().map(|item| item.event_id) else { return Ok(None) };
         let ids: Vec<ItemId> = items.iter().map(Item::id).collect();
-        let snapshot = self.redis.snapshot(event_id, &ids).await?;
-        let has_gone_back = snapshot.event.as_ref().is_some_and(|event| has_gone_back(&items, event));
-        if has_gone_back {
-            self.distrust(event_id).await?;
-        }
-        let compared = snapshot.event.as_ref().filter(|event| event.is_compared && !has_gone_back);
+        let snapshot = self.snapshot(event_id, &ids, &items).await?;
+        let compared = snapshot.event.as_ref().filter(|event| event.is_compared);
         let is_compared = compared.is_some();
         let event_copy = EventCopy {
             event_version: compared.map(|event| event.event_version),
             miscounted: self.count_held(event_id, &ids, &snapshot).await?,
             items: snapshot.items.iter().map(|item| item.as_ref().map(item_copy)).collect(),
         };
-        // If the server has restarted, or has an old copy, read the ledger again, after Redis: changes in between were
+        // If the server has restarted, or was rolled back, read the ledger again, after Redis: changes in between were
         // copied to what was there before.
         let newer = if is_compared { Vec::new() } else { self.items_of(event_id).await? };
         let items = if newer.len() == items.len() { newer } else { items };
-        // A restarted server may have loaded an old copy, so it has to have all changes of the ledger.
+        // It may have an earlier copy, so it has to have all changes of the ledger.
         let all = Watermark::All;
         let watermark = if is_compared { watermark } else { &all };
         let mut repairs = Repairs::find(&items, &event_copy, |item| watermark.version_of(item));
@@ -298,6 +302,17 @@ impl Reconcile {
         };
         let arrivals = snapshot.event.as_ref().map_or(0, |event| event.arrivals);
         Ok(Some(Comparison { event_id, items, repairs, run_id: snapshot.run_id, is_compared, arrivals }))
+    }
+
+    /// Reads the event as Redis has it. If that shows that Redis was rolled back, it is distrusted, and read again.
+    async fn snapshot(&self, event: EventId, ids: &[ItemId], items: &[Item]) -> Result<Snapshot, Error> {
+        let snapshot = self.redis.snapshot(event, ids).await?;
+        let last_place = last_place(items);
+        let is_rolled_back = snapshot.event.as_ref().is_some_and(|event| is_rolled_back(event, last_place));
+        if is_rolled_back && self.distrust(event, last_place).await? {
+            return Ok(self.redis.snapshot(event, ids).await?);
+        }
+        Ok(snapshot)
     }
 
     /// Compares the held units of the items with the holds, and corrects them. Returns the items whose buyers have to
@@ -409,11 +424,15 @@ fn is_dropped(items: &[Item], now: Timestamp) -> bool {
     items.iter().map(Item::kept_until).max().is_some_and(|kept_until| kept_until <= now)
 }
 
-/// Returns whether Redis has an old copy that was put in place while the server ran: the ledger, which was read before,
+/// Returns the last place of arrival that the ledger has; 0 before the first.
+fn last_place(items: &[Item]) -> i64 {
+    items.iter().filter_map(|item| item.last_grant).map(|last| last.arrival).max().unwrap_or(0)
+}
+
+/// Returns whether Redis was rolled back to an earlier copy while the server ran: the ledger, which was read before,
 /// has a later place of arrival than Redis has given out.
-fn has_gone_back(items: &[Item], event: &ShelfEvent) -> bool {
-    let last = items.iter().filter_map(|item| item.last_grant).map(|last| last.arrival).max();
-    event.is_compared && last.is_some_and(|last| last > event.arrivals)
+fn is_rolled_back(event: &ShelfEvent, last_place: i64) -> bool {
+    event.is_compared && last_place > event.arrivals
 }
 
 /// Returns whether Redis has this version of the event, and will forget it at another time than it should, or never: an

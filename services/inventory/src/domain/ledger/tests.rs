@@ -173,7 +173,7 @@ fn what_was_granted_inside_of_the_window_is_committed_until_its_grace_is_over() 
 }
 
 #[test]
-fn a_place_of_arrival_that_another_order_has_is_refused_and_tells_of_an_old_copy() {
+fn a_place_of_arrival_that_another_order_has_is_refused_and_tells_of_an_earlier_copy() {
     let event_id = EventId::from_uuid(Uuid::nil());
     let at = |micros| Timestamp::from_micros(NOW.micros() + micros);
     let placed = |n, arrival, micros| Grant { arrival, granted_at: at(micros), ..grant(n, &[(1, 1, 0)]) };
@@ -187,7 +187,7 @@ fn a_place_of_arrival_that_another_order_has_is_refused_and_tells_of_an_old_copy
         assert_eq!(ledger.reserve(&placed(n, arrival, micros), LATER), of_order(RefusalReason::NotReady), "{arrival}");
     }
     let changes = ledger.changes();
-    assert_eq!(changes.rolled_back, BTreeSet::from([event_id]));
+    assert_eq!(changes.rolled_back, BTreeMap::from([(event_id, 7)]), "with the last place, of this batch too");
     assert_eq!(changes.items[0].last_grant, Some(LastGrant { arrival: 7, granted_at: at(7) }));
     assert_eq!((changes.items[0].units, changes.corrections.len()), (4, 3), "the holds of the others go");
 }

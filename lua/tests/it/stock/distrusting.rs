@@ -1,0 +1,31 @@
+//! An event of which Redis was rolled back to an earlier copy while the server ran.
+
+use super::shelf::{FAR, LONG_AGO, Shelf, item, item_id, refused};
+use stampede_lua::stock::Cause;
+
+#[tokio::test]
+async fn an_event_that_is_distrusted_is_not_ready_and_has_no_holds_until_it_is_staged_again() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    let hold = shelf.hold(1, 1, &[(1, 2)]).await;
+    assert!(shelf.stock.distrust(shelf.event, 7).await.unwrap());
+    assert!(!shelf.stock.distrust(shelf.event, 7).await.unwrap(), "once is enough");
+    assert_eq!(shelf.refusal(1, 1, &[(1, 2)]).await, refused(Cause::NotReady, None, 0));
+
+    assert_eq!(shelf.stock.count_held(shelf.event, &[item_id(1)]).await.unwrap(), [1]);
+    assert_eq!(shelf.stock.recount(shelf.event, item_id(1), 0, 1_000).await.unwrap(), (None, 1));
+    assert_eq!(shelf.item(1).await.held_units, 0);
+    assert!(shelf.stage_after(1, (LONG_AGO, FAR), vec![item(1, 5)], 100).await);
+    let again = shelf.hold(1, 1, &[(1, 2)]).await;
+    assert_eq!((hold.arrival, again.arrival), (1, 101), "the place of before is not given again");
+}
+
+#[tokio::test]
+async fn an_event_that_has_given_all_places_of_the_ledger_is_trusted() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    shelf.hold(1, 1, &[(1, 1)]).await;
+    for last_place in [0, 1] {
+        assert!(!shelf.stock.distrust(shelf.event, last_place).await.unwrap());
+    }
+    assert_eq!(shelf.hold(1, 1, &[(1, 1)]).await.arrival, 1, "its hold is there");
+    assert_eq!(shelf.hold(2, 2, &[(1, 1)]).await.arrival, 2);
+}
