@@ -51,6 +51,7 @@ impl Shelf {
             expires_at: FAR,
             arrivals_at_least: 0,
             compared_on,
+            was_compared: false,
             items: vec![StagedItem {
                 item_id: item,
                 total_units: i32::MAX,

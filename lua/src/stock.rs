@@ -87,7 +87,7 @@ impl Stock {
     }
 
     /// Stages the items of an event or moves its window. False, and nothing changes, if a newer version is staged, or
-    /// if the server has started anew since the event was compared.
+    /// if since the event was compared the server has started anew, or the event was lost or distrusted.
     pub async fn stage(&self, staging: &Staging) -> Result<bool, RedisError> {
         let event = staging.event_id;
         let mut keys = vec![self.keys().stock_event(event), self.keys().stock_holds(event)];

@@ -1,19 +1,21 @@
 -- Stages the items of an event, or moves its window. An older version than the staged one changes nothing, nor does a
--- repeat, nor an event that was compared on another run of the server. Held units and arrivals are never reset. Runs
--- behind run_id.lua and prelude.lua.
+-- repeat, nor an event that was compared on another run of the server, nor one that was ready then and was lost or
+-- distrusted since: what the caller found says nothing of what is there now. Held units and arrivals are never reset.
+-- Runs behind run_id.lua and prelude.lua.
 --
 -- KEYS   1 the event, 2 its holds, 3.. every item of it
 -- ARGV   version of the event, opens_us, closes_us, when Redis may forget the event with all of its keys, in
 --        milliseconds since the epoch (one for which that is past is gone at once), arrivals to go on from at least,
---        run id of the server on which all that Redis has of the event was compared with the ledger; then for each
---        item: id, total units, limit per buyer, price in minor units, currency, total gifts, and from the ledger:
---        committed units, committed gifts, version of the stock row
--- Returns 1 if it is staged, 0 if the version was older or the run another.
+--        run id of the server on which all that Redis has of the event was compared with the ledger, 1 if it was found
+--        to have been compared on that run before or else 0; then for each item: id, total units, limit per buyer,
+--        price in minor units, currency, total gifts, and from the ledger: committed units, committed gifts, version of
+--        the stock row
+-- Returns 1 if it is staged, 0 if the version was older, the run another, or the event lost or distrusted meanwhile.
 
 local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
-local VERSION, OPENS_US, CLOSES_US, EXPIRES_MS, ARRIVALS, COMPARED_ON = unpack(ARGV, 1, 6)
+local VERSION, OPENS_US, CLOSES_US, EXPIRES_MS, ARRIVALS, COMPARED_ON, WAS_COMPARED = unpack(ARGV, 1, 7)
 -- Where in ARGV the first item begins, and how many arguments each has.
-local FIRST_ARG, ARGS_PER_ITEM = 7, 9
+local FIRST_ARG, ARGS_PER_ITEM = 8, 9
 
 -- Stages the item that begins at this place in ARGV. Returns its id.
 local function stage_item(key, at)
@@ -34,8 +36,10 @@ local function stage_item(key, at)
   return id
 end
 
-local event = redis.call('HMGET', EVENT, 'version', 'arrivals')
-if COMPARED_ON ~= RUN_ID or (event[1] and tonumber(VERSION) < tonumber(event[1])) then
+local event = redis.call('HMGET', EVENT, 'version', 'arrivals', 'run_id')
+if COMPARED_ON ~= RUN_ID or (WAS_COMPARED == '1' and event[3] ~= RUN_ID) then
+  return 0
+elseif event[1] and tonumber(VERSION) < tonumber(event[1]) then
   return 0
 end
 local ids = {}

@@ -21,6 +21,9 @@ pub struct Staging {
     pub arrivals_at_least: i64,
     /// The run of the server on which the event was compared with the ledger, by a snapshot.
     pub compared_on: String,
+    /// Whether that snapshot had it as compared on that run already. If it is not any more, it was lost or distrusted
+    /// since, and is not staged.
+    pub was_compared: bool,
     /// Every item of the event.
     pub items: Vec<StagedItem>,
 }
@@ -77,7 +80,8 @@ impl Staging {
             .with(self.close_time.micros())
             .with(self.expires_at.micros() / 1_000)
             .with(self.arrivals_at_least)
-            .with(self.compared_on.as_str());
+            .with(self.compared_on.as_str())
+            .with(u8::from(self.was_compared));
         for item in &self.items {
             item.push_to(&mut args);
         }

@@ -98,6 +98,7 @@ impl Event {
             expires_at: FAR,
             arrivals_at_least: 0,
             compared_on: compared_on.to_owned(),
+            was_compared: false,
             items: vec![item],
         };
         answered("the event is staged, or is not", async || self.stock.stage(&staging).await).await

@@ -1,7 +1,7 @@
 //! An event of which Redis was rolled back to an earlier copy while the server ran.
 
 use super::shelf::{FAR, LONG_AGO, Shelf, item, item_id, refused};
-use stampede_lua::stock::Cause;
+use stampede_lua::stock::{Cause, Staging};
 
 #[tokio::test]
 async fn an_event_that_is_distrusted_is_not_ready_and_has_no_holds_until_it_is_staged_again() {
@@ -28,4 +28,18 @@ async fn an_event_that_has_given_all_places_of_the_ledger_is_trusted() {
     }
     assert_eq!(shelf.hold(1, 1, &[(1, 1)]).await.arrival, 1, "its hold is there");
     assert_eq!(shelf.hold(2, 2, &[(1, 1)]).await.arrival, 2);
+}
+
+#[tokio::test]
+async fn what_was_compared_before_it_was_distrusted_is_not_staged() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    shelf.hold(1, 1, &[(1, 1)]).await;
+    let moved = Staging { was_compared: true, ..shelf.staging(2, (LONG_AGO, FAR), vec![item(1, 5)], 0).await };
+    assert!(shelf.stock.distrust(shelf.event, 7).await.unwrap());
+    assert!(!shelf.stock.stage(&moved).await.unwrap());
+    assert_eq!(shelf.refusal(2, 2, &[(1, 1)]).await, refused(Cause::NotReady, None, 0));
+
+    assert!(shelf.stage_after(1, (LONG_AGO, FAR), vec![item(1, 5)], 100).await);
+    assert!(shelf.stock.stage(&moved).await.unwrap(), "once it is ready again");
+    assert_eq!(shelf.hold(2, 2, &[(1, 1)]).await.arrival, 101);
 }

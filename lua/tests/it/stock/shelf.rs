@@ -75,8 +75,17 @@ impl Shelf {
     ) -> Staging {
         let event_id = self.event;
         let compared_on = self.stock.snapshot(event_id, &[]).await.unwrap().run_id;
-        let expires_at = FAR;
-        Staging { event_id, event_version, open_time, close_time, expires_at, arrivals_at_least, compared_on, items }
+        Staging {
+            event_id,
+            event_version,
+            open_time,
+            close_time,
+            expires_at: FAR,
+            arrivals_at_least,
+            compared_on,
+            was_compared: false,
+            items,
+        }
     }
 
     pub async fn reserve(&self, asks: &[Reservation]) -> Vec<Decision> {

@@ -359,9 +359,9 @@ impl Reconcile {
             return Ok(Repaired::Pending);
         }
         if stage {
-            let arrivals_at_least =
-                if comparison.is_compared { 0 } else { self.arrivals_after_loss(&comparison).await? };
-            self.sync.stage(&comparison.items, arrivals_at_least, &comparison.run_id).await?;
+            let arrivals =
+                if comparison.is_compared { None } else { Some(self.arrivals_after_loss(&comparison).await?) };
+            self.sync.stage(&comparison.items, arrivals, &comparison.run_id).await?;
         }
         Ok(Repaired::Complete)
     }

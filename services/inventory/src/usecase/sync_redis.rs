@@ -71,8 +71,14 @@ impl SyncRedis {
         Ok(())
     }
 
-    /// Stages an event with the items of the database, once it was compared on this run of the server.
-    pub(super) async fn stage(&self, items: &[Item], arrivals_at_least: i64, run_id: &str) -> Result<(), Error> {
+    /// Stages an event with the items of the database, once it was compared on this run of the server. Arrivals go on
+    /// from at least `arrivals_after_loss`; without it, the event was found to be ready and has to be so still.
+    pub(super) async fn stage(
+        &self,
+        items: &[Item],
+        arrivals_after_loss: Option<i64>,
+        run_id: &str,
+    ) -> Result<(), Error> {
         let Some(newest) = items.iter().max_by_key(|item| item.event_version) else { return Ok(()) };
         let staging = Staging {
             event_id: newest.event_id,
@@ -80,12 +86,16 @@ impl SyncRedis {
             open_time: newest.window.open_time,
             close_time: newest.window.close_time,
             expires_at: newest.kept_until(),
-            arrivals_at_least,
+            arrivals_at_least: arrivals_after_loss.unwrap_or(0),
             compared_on: run_id.to_owned(),
+            was_compared: arrivals_after_loss.is_none(),
             items: items.iter().map(staged_item).collect(),
         };
         if !self.redis.stage(&staging).await? {
-            tracing::debug!(event.id = %newest.event_id, "a newer version of the event is staged already, or redis has started anew");
+            tracing::debug!(
+                event.id = %newest.event_id,
+                "a newer version of the event is staged already, or redis has started anew, or has lost the event"
+            );
         }
         Ok(())
     }
