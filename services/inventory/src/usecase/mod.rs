@@ -8,6 +8,7 @@ mod check_staging;
 mod commit_grants;
 mod compare_all;
 mod copy_buyers;
+mod distrusts;
 mod drop_stale_holds;
 mod error;
 mod ledger;

@@ -9,6 +9,7 @@ use super::{
     Error, SyncRedis,
     active_events::ActiveEvents,
     copy_buyers::{CopyBuyers, Repaired},
+    distrusts::Distrusts,
     recheck_queue::RecheckQueue,
     sync_redis::item_copy,
     unreadable::readable,
@@ -20,11 +21,12 @@ use crate::{
 use futures_util::{StreamExt, stream};
 use stampede_db::{Database, DbError};
 use stampede_lua::stock::{ShelfEvent, Snapshot, Stock};
+use stampede_service::OnceAMinute;
 use stampede_vocab::{EventId, ItemId, Timestamp};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -50,6 +52,8 @@ const ARRIVALS_SKIPPED: i64 = 1_000_000;
 const RECOUNT_PAGE: u32 = 1_000;
 /// Capacity of the recheck queue. If it overflows, all events are compared.
 const MAX_RECHECKS: usize = 4_096;
+
+static PAUSED_LINES: OnceAMinute<EventId> = OnceAMinute::new();
 
 /// The version of each item's stock row, as a round read it.
 type LedgerVersions = HashMap<ItemId, i64>;
@@ -98,6 +102,7 @@ pub struct Reconcile {
     versions: Arc<Mutex<HashMap<EventId, LedgerVersions>>>,
     /// Events that were found not to be ready.
     pub(super) rechecks: Arc<RecheckQueue>,
+    distrusts: Arc<Distrusts>,
     permits: Arc<Semaphore>,
 }
 
@@ -109,6 +114,7 @@ impl Reconcile {
             active: Arc::new(ActiveEvents::new(db.clone())),
             versions: Arc::default(),
             rechecks: Arc::new(RecheckQueue::with_capacity(MAX_RECHECKS)),
+            distrusts: Arc::default(),
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REPAIRS)),
             db,
             redis,
@@ -194,10 +200,21 @@ impl Reconcile {
     }
 
     /// Distrusts an event if Redis has given fewer places of arrival than the ledger has, of which this is the last.
-    /// Returns whether it did.
+    /// Returns whether it did: one that was distrusted again and again is left alone.
     async fn distrust(&self, event: EventId, last_place: i64) -> Result<bool, Error> {
+        if self.distrusts.is_paused(event, Instant::now()) {
+            if PAUSED_LINES.is_due(event) {
+                tracing::error!(
+                    event.id = %event,
+                    "redis is behind the ledger soon after each rebuild of an event, which is left alone for a while: \
+                     two masters may take writes"
+                );
+            }
+            return Ok(false);
+        }
         let is_distrusted = self.redis.distrust(event, last_place).await?;
         if is_distrusted {
+            self.distrusts.note(event, Instant::now());
             tracing::warn!(event.id = %event, "redis was rolled back to an earlier copy of an event, which is rebuilt");
         }
         Ok(is_distrusted)
