@@ -86,8 +86,9 @@ pub struct Model {
     pub orders: Vec<Known>,
     /// Which order each place of arrival was given to.
     arrivals: BTreeMap<i64, usize>,
-    /// Whether a copy was put back by hand, after which places of arrival may be given again.
-    pub arrivals_repeat: bool,
+    /// How many places of arrival Redis has still to give again before it gives new ones, since it was rolled back by
+    /// hand. Below zero, a new one may have overtaken one that was given again. `None` once Redis has settled.
+    places_to_repeat: Option<i64>,
     /// Whether Redis may know less or more than the ledger, so that refusals of new orders need not be right.
     disturbed: bool,
     /// Whether Redis may be ready without the buyers of orders in the ledger, so that it may refuse repeats of these.
@@ -104,7 +105,7 @@ impl Model {
             buyers: (0..BUYERS).map(|_| buyer()).collect(),
             orders: Vec::new(),
             arrivals: BTreeMap::new(),
-            arrivals_repeat: false,
+            places_to_repeat: None,
             disturbed: false,
             forgetful: false,
             disturbances: 0,
@@ -161,15 +162,30 @@ impl Model {
         self.disturb();
     }
 
-    /// Redis has an old copy, and may not know whoever came later.
+    /// Redis was rolled back to an earlier copy, and may not know whoever came later.
     pub fn roll_back(&mut self) {
         self.forgetful = true;
         self.disturb();
     }
 
+    /// It was so by hand, to a copy that has given so many places of arrival: it gives those since again until that is
+    /// found.
+    pub fn repeat_places_after(&mut self, arrivals: i64) {
+        let last = self.arrivals.keys().next_back().copied().unwrap_or(0);
+        let to_repeat = last - arrivals;
+        self.places_to_repeat = Some(self.places_to_repeat.map_or(to_repeat, |before| before.min(to_repeat)));
+    }
+
+    /// So many requests are sent, each of which may be given a place of arrival, whatever is answered.
+    pub fn ask(&mut self, requests: i64) {
+        if let Some(to_repeat) = &mut self.places_to_repeat {
+            *to_repeat -= requests;
+        }
+    }
+
     /// Redis shows what the ledger has.
     pub fn settle(&mut self) {
-        (self.disturbed, self.forgetful) = (false, false);
+        (self.disturbed, self.forgetful, self.places_to_repeat) = (false, false, None);
     }
 
     /// Compares an answer with the model, and lets the model follow it.
@@ -194,10 +210,12 @@ impl Model {
         self.check_totals()
     }
 
-    /// No two orders have one place of arrival.
+    /// No two orders have one place of arrival, unless Redis was rolled back to a copy so young that the orders on their
+    /// way have passed all places since it.
     fn note_arrival(&mut self, index: usize, arrival: i64) -> Result<(), String> {
         let owner = *self.arrivals.entry(arrival).or_insert(index);
-        if owner == index || self.arrivals_repeat {
+        let are_all_passed = self.places_to_repeat.is_some_and(|to_repeat| to_repeat < 0);
+        if owner == index || are_all_passed {
             return Ok(());
         }
         Err(format!("place of arrival {arrival} was given to order {owner} and to order {index}"))
