@@ -14,6 +14,6 @@ pub use ledger::{
 pub use outgoing::{MessageBody, OutgoingMessage, RejectReason};
 pub use repair::{CopyCursor, Drift, EventCopy, ItemCopy, Position, Repairs, Restore};
 pub use reservation::{Grant, Label, Refusal, RefusalReason, ReservationOutcome, ReservedUnits};
-pub use shelf::{Offered, Shelf, ShelfItem, Window, Withdrawal};
+pub use shelf::{COMMIT_GRACE, Offered, Shelf, ShelfItem, Window, Withdrawal};
 pub use stock::{Committed, Item, LastGrant, StockLevel, StockView};
 pub use titles::Titles;

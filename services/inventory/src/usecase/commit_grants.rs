@@ -7,7 +7,7 @@ use super::{
     sync_redis::EventSync,
 };
 use crate::{
-    domain::{Changes, Entry, Grant, Label, LedgerBatch, OrderedLine, ReservationOutcome, Titles},
+    domain::{COMMIT_GRACE, Changes, Entry, Grant, Label, LedgerBatch, OrderedLine, ReservationOutcome, Titles},
     store,
 };
 use sqlx::MySqlConnection;
@@ -27,9 +27,13 @@ use tokio::time::timeout;
 /// the sweep drops its hold, which is sooner than the units of an unwritten order go back.
 const COMMIT: BatchConfig =
     BatchConfig { name: "commit_grants", max_batch: 512, max_in_flight: 2, max_queued: 2_048, must_run: false };
-/// How long a grant waits for its commit before `Reserve` answers that it failed. The grace after the close
-/// (`COMMIT_GRACE` of the domain) is longer, for what comes before.
+/// How long a grant waits for its commit before `Reserve` answers that it failed. The grace after the close is longer,
+/// for what comes before.
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(2_500);
+const _: () = assert!(
+    COMMIT_GRACE.as_millis() >= COMMIT_TIMEOUT.as_millis() + 1_000,
+    "the grace after the close is a second longer than `Reserve` waits for a commit"
+);
 /// Attempts for a batch with an order that is being reserved in another event.
 const MAX_ATTEMPTS: u32 = 4;
 

@@ -1,7 +1,7 @@
 //! The ledger's decisions on orders, without a database.
 
 use super::*;
-use crate::domain::{ShelfItem, Window, shelf::COMMIT_GRACE};
+use crate::domain::{COMMIT_GRACE, ShelfItem, Window};
 use stampede_vocab::Money;
 use std::time::Duration;
 use uuid::Uuid;
