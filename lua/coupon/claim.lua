@@ -14,8 +14,9 @@
 --   {'pending', rank, claimed_at_us, epoch, request_id}       ranked before, row not known to be stored
 --   {'seen', rank}                                            ranked before, row stored
 --   {'not_open'} | {'closed'} | {'sold_out'}
---   {'not_ready'}                                             the key is missing, still being staged, or was staged before
---                                                             this server began to run, so it may be an old copy; epoch is 0
+--   {'not_ready'}                                             the key is missing, still being staged, or was staged
+--                                                             before this server began to run: it may be an earlier
+--                                                             copy; epoch is 0
 
 local campaign, pending = KEYS[1], KEYS[2]
 -- The server's clock, so that the window is the same for all replicas.

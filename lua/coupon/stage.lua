@@ -1,5 +1,5 @@
 -- Starts staging a campaign that is missing, or whose contents are known to be wrong, or were put there before this
--- server began to run: they may be an old copy, in which ranks are free that were given. Runs behind run_id.lua.
+-- server began to run: they may be an earlier copy, in which ranks are free that were given. Runs behind run_id.lua.
 --
 -- Decides: a campaign that was staged on this run under another epoch than the stale one is left as it is, so any
 -- number of callers may stage at once. Otherwise it is emptied and closed, under a new and greater epoch, until

@@ -1,5 +1,5 @@
 -- Advances claimed work, see claim.lua. Nothing happens unless the claim is the owner's and the cursor is where the
--- owner left it: else it was lost, put back to an old copy, or taken by another. Runs behind run_id.lua and
+-- owner left it: else it was lost, rolled back to an earlier copy, or taken by another. Runs behind run_id.lua and
 -- prelude.lua.
 --
 -- KEYS   1 the key of claim.lua

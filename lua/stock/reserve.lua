@@ -27,10 +27,10 @@
 -- window as of then.
 --
 -- The units left are total - committed - held, never stored. A missing key is NOT_READY, never zero; so is an event
--- that was not compared with the ledger since this server began to run: it may be an old copy. So is an item of which
--- too few are left while changes of the ledger were skipped (`stale_from`): the units of these are committed, and held
--- until their own copy comes. This is the busiest script: each item is read once and written once a batch, and texts
--- are joined, not formatted. Runs behind run_id.lua.
+-- that was not compared with the ledger since this server began to run: it may be an earlier copy. So is an item of
+-- which too few are left while changes of the ledger were skipped (`stale_from`): the units of these are committed, and
+-- held until their own copy comes. This is the busiest script: each item is read once and written once a batch, and
+-- texts are joined, not formatted. Runs behind run_id.lua.
 
 local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
 local ITEMS = #KEYS - FIRST_ITEM + 1
@@ -250,7 +250,7 @@ local replies, changed, granted = {}, {}, 0
 for i, ask in ipairs(asks) do
   local hold, refusal, reading = holds[ask.order], nil, nil
   if shut == 'NOT_READY' then
-    -- Including holds: they may be of an old copy.
+    -- Including holds: they may be of an earlier copy.
     hold, refusal = nil, { shut, '', 0 }
   elseif hold then
     hold, refusal = renew(hold, ask, now_text)

@@ -100,7 +100,7 @@ impl OwnRedis {
         Ok(RedisCopy(copy_of(self.folder.path())?))
     }
 
-    /// Kills it, and starts it again with an old copy in place of its data.
+    /// Kills it, and starts it again with an earlier copy in place of its data.
     pub async fn restart_with(self, copy: RedisCopy) -> Result<Self> {
         self.restart_in(copy.0).await
     }

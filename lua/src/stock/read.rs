@@ -32,8 +32,8 @@ pub struct ShelfEvent {
     pub arrivals: i64,
     /// When Redis forgets all of it; none for one that an earlier release has staged.
     pub expires_at: Option<Timestamp>,
-    /// Whether it was compared with the ledger since the server began to run. Until then it may be an old copy, and
-    /// nothing is granted.
+    /// Whether it was compared with the ledger since the server began to run. Until then it may be an earlier copy, and
+    /// nothing is granted. Nor is it once it was distrusted.
     pub is_compared: bool,
 }
 

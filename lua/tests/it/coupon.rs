@@ -324,7 +324,7 @@ async fn what_was_staged_before_the_server_began_to_run_is_staged_again() {
     let _server = server.restart().await.unwrap();
     assert_eq!(campaign.claim(&[(1, "a"), (2, "b")]).await, [Outcome::NotReady, Outcome::NotReady]);
     assert!(!coupon::snapshot(&campaign.redis, campaign.id).await.unwrap().unwrap().ready);
-    assert_eq!(campaign.load(before, &[], true).await, Loaded::Superseded, "it may be what an old copy lacks");
+    assert_eq!(campaign.load(before, &[], true).await, Loaded::Superseded, "it may be what an earlier copy lacks");
 
     let epoch = campaign.start(ALWAYS, None).await;
     assert!(epoch > before);

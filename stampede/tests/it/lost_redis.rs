@@ -1,5 +1,5 @@
-//! Small sales whose Redis loses data in the middle: all of it, its last seconds, everything since an old copy, writes
-//! that its replica did not have; and the audit after each. The timers of events are on a healthy Redis.
+//! Small sales whose Redis loses data in the middle: all of it, its last seconds, everything since an earlier copy,
+//! writes that its replica did not have; and the audit after each. The timers of events are on a healthy Redis.
 
 use crate::{
     crowd::{Crowd, Orders},
@@ -77,7 +77,7 @@ enum Fault {
     Emptied,
     /// By a power cut.
     WithoutItsLastSeconds,
-    /// An old copy is restored.
+    /// An earlier copy is restored.
     RolledBack,
     /// Its master dies.
     FailedOver,
@@ -108,9 +108,9 @@ impl Fault {
             }
             Self::WithoutItsLastSeconds => (redis.restart_without_the_last(LOST).await.unwrap(), None),
             Self::RolledBack => {
-                let old_copy = redis.copy().unwrap();
+                let earlier_copy = redis.copy().unwrap();
                 go_on(orders).await;
-                (redis.restart_with(old_copy).await.unwrap(), None)
+                (redis.restart_with(earlier_copy).await.unwrap(), None)
             }
             Self::FailedOver => (fail_over(redis, replica.unwrap(), address).await, None),
             Self::SwitchedOver => (switch_over(&redis, replica.unwrap(), address).await, Some(redis)),
@@ -224,7 +224,7 @@ async fn claim(mesh: &Mesh, campaign: &Campaign) {
 }
 
 #[tokio::test]
-async fn ranks_that_an_old_copy_has_forgotten_are_known_again_though_nobody_claims() {
+async fn ranks_that_an_earlier_copy_has_forgotten_are_known_again_though_nobody_claims() {
     let _permit = heavy().await;
     let world = World::prepared().await.unwrap();
     let redis = OwnRedis::durable().await.unwrap();

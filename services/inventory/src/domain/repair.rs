@@ -6,7 +6,7 @@ use stampede_vocab::{ItemId, UserId};
 /// The state of one event in Redis, at one instant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventCopy {
-    /// Version of the staged event; `None` if it is not staged, or may be an old copy.
+    /// Version of the staged event; `None` if it is not staged, or may be an earlier copy.
     pub event_version: Option<i64>,
     /// Items whose held units of single buyers may differ from the holds.
     pub miscounted: Vec<ItemId>,

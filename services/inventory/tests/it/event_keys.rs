@@ -1,5 +1,5 @@
-//! The keys of one event in Redis, lost, copied and put back while the services run. Each is atomic for whoever reads
-//! the keys meanwhile.
+//! The keys of one event in Redis, lost, copied and rolled back while the services run. Each is atomic for whoever
+//! reads the keys meanwhile.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use redis::{AsyncCommands, Pipeline};

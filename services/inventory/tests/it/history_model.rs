@@ -210,8 +210,8 @@ impl Model {
         self.check_totals()
     }
 
-    /// No two orders have one place of arrival, unless Redis was rolled back to a copy so young that the orders on their
-    /// way have passed all places since it.
+    /// No two orders have one place of arrival, unless Redis was rolled back to a copy so young that the orders on
+    /// their way have passed all places since it.
     fn note_arrival(&mut self, index: usize, arrival: i64) -> Result<(), String> {
         let owner = *self.arrivals.entry(arrival).or_insert(index);
         let are_all_passed = self.places_to_repeat.is_some_and(|to_repeat| to_repeat < 0);

@@ -25,7 +25,7 @@ const CALLERS: usize = 16;
 const PAUSE: Duration = Duration::from_millis(15);
 /// How old the copy is.
 const AGE: Duration = Duration::from_secs(2);
-/// More than are asked for, and so few that they are sold out before the copy is put back or soon after.
+/// More than are asked for, and so few that they are sold out before Redis is rolled back or soon after.
 const TOTALS: [i32; 2] = [20_000, 100];
 const LIMITS: [i32; 2] = [2, 1];
 /// Orders that are repeated at the end.

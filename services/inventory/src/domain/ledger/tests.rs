@@ -150,7 +150,7 @@ fn a_gift_that_is_gone_does_not_refuse_the_units() {
 }
 
 #[test]
-fn what_an_old_copy_of_redis_grants_outside_of_the_window_is_refused() {
+fn what_an_earlier_copy_of_redis_grants_outside_of_the_window_is_refused() {
     let mut ledger = ledger(vec![item(1, 5)]);
     let at = |micros| Grant { granted_at: Timestamp::from_micros(micros), ..grant(1, &[(1, 1, 0)]) };
     assert_eq!(ledger.reserve(&at(NOW.micros() - 1), NOW), of_order(RefusalReason::EventNotOpen));

@@ -1,4 +1,4 @@
-//! Redis comes back with less than it had: by a power cut, from an old copy, on another server.
+//! Redis comes back with less than it had: by a power cut, from an earlier copy, on another server.
 
 use crate::sale::{Level, Sale, level};
 use stampede_proto::inventory::v1::{RefusalReason, reservation_result::Outcome};
