@@ -1,6 +1,8 @@
-//! Records a decision on dead letters, with its author and reason. A letter is decided on once.
+//! Records a decision on dead letters, with its author and reason. A letter is decided on once, and again only after a
+//! replay that has failed or was not carried out yet.
 
 use super::{
+    decisions,
     id::LetterId,
     plan::{Chain, Key},
     schemas::Schemas,
@@ -45,6 +47,16 @@ pub enum Verdict {
     Replay,
     /// Skips these letters for good, with their repeats.
     Discard,
+}
+
+impl Verdict {
+    /// Returns its name in `letter_decisions`.
+    pub fn act(self) -> &'static str {
+        match self {
+            Self::Replay => "REPLAY",
+            Self::Discard => "DISCARD",
+        }
+    }
 }
 
 /// Author and reason of a decision.
@@ -148,8 +160,11 @@ impl Decision {
         let ids: Vec<(i64,)> = self.undecided().fetch_all(&mut *conn).await?;
         let ids: Vec<i64> = ids.into_iter().map(|(id,)| id).collect();
         if !ids.is_empty() {
-            let changed = self.update(&ids).execute(conn).await?;
+            decisions::record_earlier(&ids).execute(&mut *conn).await?;
+            let changed = self.update(&ids).execute(&mut *conn).await?;
             ensure_rows("a decision on dead letters", changed, ids.len())?;
+            let recorded = decisions::record(&ids, self.verdict).execute(conn).await?;
+            ensure_rows("the record of a decision on dead letters", recorded, ids.len())?;
         }
         Ok(ids)
     }

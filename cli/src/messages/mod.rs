@@ -6,6 +6,7 @@
 
 mod carry_out;
 pub(crate) mod decide;
+mod decisions;
 mod discard;
 mod filter;
 mod id;

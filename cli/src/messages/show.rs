@@ -1,6 +1,7 @@
 //! `stampede messages show`: everything about one dead letter, and the chain of its key.
 
 use super::{
+    decisions::{self, PastDecision},
     id::LetterId,
     letter::{COLUMNS, Row, Summary, letters_table},
     payload::{Payload, hex},
@@ -21,7 +22,7 @@ const CHAIN: usize = 100;
 /// Longest text of foreign origin in the output for people.
 const TEXT: usize = 2_000;
 
-/// Show one dead letter: its headers, its payload, the decision on it, and the letters behind it.
+/// Show one dead letter: its headers, its payload, the decisions on it, and the letters behind it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   stampede messages show payment-17
@@ -67,6 +68,8 @@ struct Shown {
     copied_time: Option<String>,
     /// The last decision; none if nobody has decided.
     decided: Option<Decided>,
+    /// All decisions, the oldest first. One that the release before has made is in `decided` alone, until the next one.
+    decisions: Vec<PastDecision>,
     /// None if its key is not parked.
     parked: Option<Parked>,
     /// The first letters of its key, in any state.
@@ -122,6 +125,8 @@ async fn read(schemas: &Schemas, id: LetterId) -> anyhow::Result<Shown> {
     let columns = "record_key, source, message_id, headers, payload, copied_us, decided_by, decided_why, decided_us";
     let rest: Vec<Rest> = schemas.read(id.consumer, "dead letters", of_letter(columns, id)).await?;
     let rest = rest.into_iter().next().context("the letter has just been removed by hand")?;
+    // Read after the last one, which so is among them, unless the release before has made it.
+    let decisions = decisions::read(schemas, id).await?;
     let (parked, mut chain) = if letter.is_message() {
         (park(schemas, &letter).await?, chain(schemas, &letter, now).await?)
     } else {
@@ -142,6 +147,7 @@ async fn read(schemas: &Schemas, id: LetterId) -> anyhow::Result<Shown> {
             why: rest.decided_why.unwrap_or_default(),
             time: rest.decided_us.map(time),
         }),
+        decisions,
         parked,
         chain,
         chain_has_more,
@@ -180,10 +186,7 @@ impl Display for Shown {
         if let Some(error) = &letter.last_error {
             writeln!(f, "replayed   {} times, the last one failed: {}", letter.attempts, text(error))?;
         }
-        if let Some(Decided { by, why, time }) = &self.decided {
-            let time = time.as_deref().unwrap_or("unknown");
-            writeln!(f, "decided    {time} by {}: {}", text(by), text(why))?;
-        }
+        self.write_decisions(f)?;
         writeln!(f, "copied     {}", self.copied_time.as_deref().unwrap_or("not yet"))?;
         self.write_headers(f)?;
         self.write_payload(f)?;
@@ -192,6 +195,18 @@ impl Display for Shown {
 }
 
 impl Shown {
+    fn write_decisions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for PastDecision { act, by, why, time } in &self.decisions {
+            writeln!(f, "decided    {time} {act} by {}: {}", text(by), text(why))?;
+        }
+        let Some(Decided { by, why, time }) = &self.decided else { return Ok(()) };
+        if self.decisions.iter().any(|one| time.as_ref() == Some(&one.time)) {
+            return Ok(());
+        }
+        let time = time.as_deref().unwrap_or("unknown");
+        writeln!(f, "decided    {time} by {}: {}", text(by), text(why))
+    }
+
     fn write_headers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "headers")?;
         let Some(headers) = self.headers.as_array() else {
@@ -237,6 +252,11 @@ mod tests {
     use crate::messages::letter::tests::letter;
     use serde_json::json;
 
+    fn decision((by, why, time): (&str, &str, &str)) -> PastDecision {
+        let [act, by, why, time] = ["REPLAY", by, why, time].map(str::to_owned);
+        PastDecision { act, by, why, time }
+    }
+
     fn shown() -> Shown {
         let letter = letter(7, "PaymentRequested", "ord_1");
         Shown {
@@ -247,6 +267,7 @@ mod tests {
             payload: Payload::of("of.nobody", b"\xff"),
             copied_time: None,
             decided: Some(Decided { by: "ann".to_owned(), why: "mended".to_owned(), time: Some("then".to_owned()) }),
+            decisions: [("eve", "too\u{1b}early", "before"), ("ann", "mended", "then")].map(decision).into(),
             parked: Some(Parked { from_offset: 17, since: "noon".to_owned() }),
             chain: vec![letter.clone()],
             chain_has_more: false,
@@ -260,14 +281,24 @@ mod tests {
         for part in ["payment-7: POISON, WAITING", "m1 of /stampede/order", "ce_id: m 1", "odd: 0xff", "none: \n"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(text.contains("then by ann: mended") && text.contains("since noon, from offset 17"), "{text}");
+        let decided = "decided    before REPLAY by eve: too early\ndecided    then REPLAY by ann: mended\ncopied ";
+        assert!(text.contains(decided) && text.contains("since noon, from offset 17"), "{text}");
         assert!(text.contains("payload (1 bytes)\n  ff") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn the_last_decision_is_shown_though_the_release_before_has_made_it() {
+        let mut shown = shown();
+        shown.decisions.pop();
+        let text = shown.to_string();
+        assert!(text.contains(" by eve: too early\ndecided    then by ann: mended\ncopied "), "{text}");
     }
 
     #[test]
     fn json_has_the_letter_at_the_top() {
         let json = serde_json::to_value(shown()).unwrap();
         assert_eq!((&json["id"], &json["chain"][0]["id"]), (&"payment-7".into(), &"payment-7".into()));
+        assert_eq!((&json["decisions"][0]["by"], &json["decided"]["by"]), (&"eve".into(), &"ann".into()));
         assert_eq!((&json["payload"]["hex"], &json["parked"]["from_offset"]), (&"ff".into(), &17.into()));
     }
 }

@@ -67,6 +67,14 @@ fn id(letter: &Value) -> &str {
     letter["id"].as_str().unwrap()
 }
 
+/// The decisions on the letter as they are shown, the oldest first: what, by whom, and why.
+fn decisions(world: &World, letter: &str) -> Vec<[String; 3]> {
+    let (code, shown) = run(world, &["show", letter]);
+    assert_eq!(code, Some(0), "{shown}");
+    let parts = |one: &Value| ["act", "by", "why"].map(|part| one[part].as_str().unwrap().to_owned());
+    shown["decisions"].as_array().unwrap().iter().map(parts).collect()
+}
+
 fn of_consumer<'l>(lag: &'l Value, consumer: &str, writer: &str) -> &'l Value {
     let ending = format!(".{writer}");
     let mut consumers = lag["consumers"].as_array().unwrap().iter();
@@ -139,6 +147,8 @@ async fn a_chain_comes_back_in_order_and_once_though_two_operators_ask_for_it() 
         let (_, shown) = run(world, &["show", letter]);
         assert_eq!((&shown["state"], &shown["decided"]["by"]), (&"REPLAYED".into(), &(*winner).into()), "{shown}");
         assert_eq!((&shown["decided"]["why"], &shown["parked"]), (&"mended".into(), &Value::Null));
+        // The first act on the whole key is not forgotten over the last; the slower operator has done nothing.
+        assert_eq!(decisions(world, letter), [["REPLAY", "eve", "too early"], ["REPLAY", *winner, "mended"]]);
     }
     let committed = "SELECT COUNT(*) FROM ledger WHERE state = 'COMMITTED'";
     assert_eq!(number(world, Service::Inventory, committed).await, 1);
@@ -246,7 +256,7 @@ async fn a_decision_that_nobody_carries_out_is_not_waited_for_without_end() {
     assert_eq!((code, &outcome["pending"]), (Some(1), &2.into()), "{report}");
     assert_eq!(*decided, Value::from(vec![first.as_str(), second.as_str()]));
     // A replay that has not run yet can be revoked by its id; a finished one is not decided on again.
-    let (code, back) = run(&world, &[&["discard", second.as_str()][..], &record].concat());
+    let (code, back) = run(&world, &[&["discard", second.as_str(), "--by", "ann"][..], &record].concat());
     let (decided, outcome) = (&back["keys"][0]["decided"], &back["keys"][0]["outcome"]);
     assert_eq!(
         (code, decided, &outcome["discarded"]),
@@ -254,11 +264,23 @@ async fn a_decision_that_nobody_carries_out_is_not_waited_for_without_end() {
         "{back}"
     );
     assert_eq!(run(&world, &["show", &second]).1["state"], "DISCARDED");
+    assert_eq!(decisions(&world, &first), [["REPLAY", "somebody", "x"]]);
+    assert_eq!(decisions(&world, &second), [["REPLAY", "somebody", "x"], ["DISCARD", "ann", "x"]]);
+    let for_people = out(&in_world(&world, stampede(&["messages", "show", &second])).output().unwrap());
+    assert!(
+        for_people.contains(" REPLAY by somebody: x\n") && for_people.contains(" DISCARD by ann: x\n"),
+        "{for_people}"
+    );
     let (code, again) = run(&world, &[&["discard", second.as_str()][..], &record].concat());
     assert_eq!((code, &again["keys"]), (Some(1), &Value::Array(Vec::new())), "{again}");
+    let of_before =
+        "UPDATE dead_letters SET decided_by = 'eve', decided_why = 'y', decided_us = 1 WHERE message_key = 'ord_b'";
+    sql(&world, Service::Payment, of_before).await;
     let (code, at_once) = run(&world, &[&["replay", other.as_str(), "--no-wait"][..], &record].concat());
     assert_eq!((code, &at_once["keys"][0]["outcome"]["pending"]), (Some(0), &1.into()), "{at_once}");
     assert_eq!(run(&world, &["show", &other]).1["state"], "REPLAY");
+    // The decision that the release before has written to the letter alone is kept too.
+    assert_eq!(decisions(&world, &other), [["REPLAY", "eve", "y"], ["REPLAY", "somebody", "x"]]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,7 +96,9 @@ async fn outboxes_are_alike_in_every_schema_and_so_are_inboxes_and_dead_letters(
         }
         all.push((service, db));
     }
-    for (tables, schemas) in [("outbox%", &all), ("inbox%", &readers), ("dead\\_letters%", &readers)] {
+    for (tables, schemas) in
+        [("outbox%", &all), ("inbox%", &readers), ("dead\\_letters%", &readers), ("letter\\_decisions%", &readers)]
+    {
         let mut first = None;
         for (service, db) in schemas {
             let facts = facts(db, tables).await.unwrap();
