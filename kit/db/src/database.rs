@@ -1,7 +1,7 @@
 //! The pool of connections of one service to its one schema.
 
 use crate::{
-    Conn, DbError,
+    Conn, DbError, WorkError,
     kept_alive::KeptAlive,
     pool::{self, Pool},
 };
@@ -132,13 +132,14 @@ impl Database {
     /// second one.
     pub async fn run<T, E, F, Fut>(&self, name: &'static str, work: F) -> Result<T, E>
     where
-        E: From<DbError>,
+        E: WorkError,
         F: FnOnce(Conn) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
         let checked_out = async {
             let (conn, slot) = Conn::with_return_slot(self.pool.get().await?);
             let outcome = work(conn).await;
+            self.note_read_only(&outcome);
             if outcome.is_ok() {
                 slot.release();
             } else if slot.proves_lost(PROBE_TIMEOUT).await {
@@ -171,6 +172,13 @@ impl Database {
     /// Has the idle connections validated before their next use, after one was found to be lost.
     pub(crate) fn note_lost(&self) {
         self.pool.connector().note_lost();
+    }
+
+    /// Has the connections replaced that were opened before now, if the server refuses to write.
+    pub(crate) fn note_read_only<T, E: WorkError>(&self, outcome: &Result<T, E>) {
+        if outcome.as_ref().err().and_then(E::as_db_error).is_some_and(DbError::is_read_only) {
+            self.pool.connector().note_read_only();
+        }
     }
 
     pub(crate) fn timed_out(&self, name: &'static str) -> DbError {

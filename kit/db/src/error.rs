@@ -10,6 +10,10 @@ const TRY_AGAIN: [u16; 2] = [1213, 1205];
 /// Codes of the last words on a session that the server has ended: it stops, the session was killed, or was idle.
 const ENDED: [u16; 3] = [1053, 1927, 4031];
 
+/// Codes by which a server refuses to write at all, as one does that is no longer the primary: it was started or set to
+/// be read-only, or its transactions are.
+const READ_ONLY: [u16; 3] = [1290, 1836, 1792];
+
 /// Codes by which a server refuses what a statement writes, whenever it is tried: both servers use them, but for those
 /// of a failed CHECK.
 const REFUSED_DATA: [u16; 10] = [
@@ -86,6 +90,11 @@ impl DbError {
     pub(crate) fn is_lost_connection(&self) -> bool {
         let is_broken = matches!(self, Self::Sqlx(error) if matches!(**error, sqlx::Error::Io(_)));
         is_broken || self.server_error().is_some_and(|error| ENDED.contains(&error.number()))
+    }
+
+    /// Returns whether the server refuses to write, so that a new connection may lead to one that does.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.server_error().is_some_and(|error| READ_ONLY.contains(&error.number()))
     }
 
     /// Returns whether a statement that does not wait found a row locked: NOWAIT has a code of its own in MySQL, and
@@ -210,6 +219,8 @@ mod tests {
             (1213, "deadlock"),
             (1290, "read only"),
             (1317, "killed"),
+            (1792, "read-only transaction"),
+            (1836, "read-only mode"),
             (1927, "connection killed"),
             (3024, "statement too long"),
         ] {

@@ -34,6 +34,7 @@ mod database;
 mod error;
 mod kept_alive;
 mod pool;
+mod read_only;
 mod schema;
 mod statement;
 mod statements;

@@ -2,9 +2,10 @@
 //!
 //! Validation costs round trips. So a connection that is released as clean is not validated, unless it was idle for
 //! long enough that the server may have ended it, or another one was found to be lost meanwhile. Any other is dirty: it
-//! may be in the middle of a statement or of a transaction.
+//! may be in the middle of a statement or of a transaction. One that may lead to a server that has refused to write is
+//! replaced.
 
-use crate::{DbConfig, DbError};
+use crate::{DbConfig, DbError, read_only::ReadOnlyMoment};
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleResult, Timeouts};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection, mysql::MySqlConnectOptions, raw_sql};
 use stampede_vocab::backoff_within;
@@ -16,7 +17,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longest lifetime of a connection, less up to a tenth. After a failover it may still lead to the old primary, which
-/// closes nothing.
+/// closes nothing, and nobody finds out who only reads.
 const MAX_LIFETIME: Duration = Duration::from_secs(1_800);
 /// First back-off after a server has refused a connection.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
@@ -38,7 +39,7 @@ impl fmt::Debug for Pool {
 impl Pool {
     /// Returns an empty pool.
     pub fn new(options: MySqlConnectOptions, config: DbConfig) -> Self {
-        let pool = managed::Pool::builder(Connector { options, config, lost_at: Mutex::default() })
+        let pool = managed::Pool::builder(Connector::new(options, config))
             .max_size(config.max_connections as usize)
             // First in, first out: every connection is used now and then, which keeps it alive, and the keep-alive can
             // ping idle ones in turn.
@@ -103,9 +104,15 @@ pub struct Connector {
     config: DbConfig,
     /// When a connection was last found to be lost.
     lost_at: Mutex<Option<Instant>>,
+    /// When the server was last found to be read-only.
+    read_only: ReadOnlyMoment,
 }
 
 impl Connector {
+    fn new(options: MySqlConnectOptions, config: DbConfig) -> Self {
+        Self { options, config, lost_at: Mutex::default(), read_only: ReadOnlyMoment::default() }
+    }
+
     /// Opens a connection with the session settings, in one attempt.
     pub async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
         let mut conn = Box::pin(self.options.connect()).await?;
@@ -117,6 +124,12 @@ impl Connector {
     /// server that restarts, or an operator who kills sessions, ends all of them.
     pub fn note_lost(&self) {
         *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Records that the server refuses to write: it may no longer be the primary. Each connection that was opened
+    /// before is replaced at its next use, or by the keep-alive.
+    pub fn note_read_only(&self) {
+        self.read_only.record(Instant::now());
     }
 
     fn lost_at(&self) -> Option<Instant> {
@@ -147,15 +160,21 @@ impl Manager for Connector {
         Box::pin(self.open()).await
     }
 
-    /// Validates a connection before it is reused. Replaces one that fails, or has reached its maximum lifetime, by a
-    /// new one here: deadpool would try all other idle ones first, which may not answer either, and the caller would
-    /// not wait for so long.
+    /// Validates a connection before it is reused. Replaces one that fails, has reached its maximum lifetime, or may
+    /// lead to a read-only server, by a new one here: deadpool would try all other idle ones first, which may not
+    /// answer either, and the caller would not wait for so long.
     async fn recycle(&self, conn: &mut PoolConnection, _: &Metrics) -> RecycleResult<sqlx::Error> {
         let is_suspect = self.lost_at().is_some_and(|at| !conn.has_answered_since(at));
         let needs_validation = is_suspect || conn.needs_validation(self.config.validate_after());
-        let is_valid = !needs_validation || Box::pin(conn.validate(self.config.acquire_timeout / 2)).await;
-        if !is_valid || Instant::now() >= conn.expires_at {
-            tracing::debug!(db.is_valid = is_valid, "replacing a connection that does not answer or is too old");
+        let is_read_only = self.read_only.affects(conn.opened_at);
+        let is_valid =
+            is_read_only || !needs_validation || Box::pin(conn.validate(self.config.acquire_timeout / 2)).await;
+        if is_read_only || !is_valid || Instant::now() >= conn.expires_at {
+            tracing::debug!(
+                db.is_valid = is_valid,
+                db.is_read_only = is_read_only,
+                "replacing a connection that does not answer, is too old, or leads to a read-only server"
+            );
             *conn = Box::pin(self.open()).await?;
         }
         conn.is_dirty = true;
@@ -170,6 +189,8 @@ pub struct PoolConnection {
     /// Whether it may be in the middle of a statement or of a transaction. Set while it is checked out, and cleared
     /// only by a clean release: cancelled work runs no code that could report where it stopped.
     is_dirty: bool,
+    /// When it was opened.
+    opened_at: Instant,
     /// When the server last answered.
     last_answer: Instant,
     /// When its lifetime ends.
@@ -181,7 +202,7 @@ impl PoolConnection {
         let now = Instant::now();
         // With jitter, so that connections that were opened together are not all replaced together.
         let expires_at = now + MAX_LIFETIME.mul_f64(rand::random_range(0.9..1.0));
-        Self { conn, is_dirty: true, last_answer: now, expires_at }
+        Self { conn, is_dirty: true, opened_at: now, last_answer: now, expires_at }
     }
 
     /// Marks it as clean, unless sqlx knows of an open transaction or of bytes that are not sent yet.

@@ -90,6 +90,7 @@ impl Database {
             if is_lost {
                 self.note_lost();
             }
+            self.note_read_only(&outcome);
             let deadlock = outcome.as_ref().err().and_then(E::as_db_error).is_some_and(DbError::is_deadlock);
             let may_succeed = deadlock || is_lost;
             if !may_succeed || attempt == ATTEMPTS {

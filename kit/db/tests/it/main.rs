@@ -5,6 +5,7 @@
 mod literals;
 mod opening;
 mod pool;
+mod read_only;
 mod schema;
 mod silent;
 mod transact;
