@@ -2,6 +2,8 @@
 //! which everything fails (`broken_steps.rs`), or one of its own. Both see in the metrics of the service that this very
 //! transaction has failed. Those that no test breaks off are here too, with the reason. A transaction that is added
 //! without a row here fails a test.
+//!
+//! So does work without a transaction (`db.run`), of which one list has what writes, and the other what reads only.
 
 use Shown::{Apart, Sale, Unbroken};
 use stampede_testkit::{
@@ -39,14 +41,18 @@ const OPENERS: [&str; 7] = [
     "run_unlocked(",
 ];
 
+/// Source text that begins work without a transaction, and is followed by its name.
+const RUNNERS: [&str; 1] = ["db.run("];
+
 /// Folders whose sources open transactions.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "services/coupon/src",
     "services/event/src",
     "services/inventory/src",
     "services/order/src",
     "services/payment/src",
     "kit/inbox/src",
+    "kit/outbox/src",
 ];
 
 /// The tests that break off more than one.
@@ -112,6 +118,88 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
     ("carry_out_decisions", Unbroken("a decision that is not carried out stays DECIDED, and is found again")),
 ];
 
+/// What writes without a transaction.
+const WRITES: &[(&str, Shown)] = &[
+    ("acknowledge_campaigns", Unbroken("a campaign that is not settled is swept again, and its claims are stored")),
+    ("note_seen_events", Unbroken("it is best effort: when others could see a transition is not known then")),
+    ("mark_over", Unbroken("the next round of the reconciler marks what is not marked")),
+    ("strike_off_restage", Unbroken("a restage that stays pending is done again, and copies the same")),
+    ("raise_arrivals_floor", Unbroken("the repair fails with it, and the next comparison finds the same loss")),
+    ("begin_turn", Unbroken("a turn that is begun and not known of is free again when its lease ends")),
+    ("end_turn", Unbroken("a turn that is not ended is free again when its lease ends, and reads the same rows")),
+    ("confirm_reservations", Unbroken("a reservation that stays is aged in the next sweep, and confirmed again")),
+    ("pass_walk_on", Unbroken("a walk whose lease is not renewed is due again, from its last checkpoint")),
+    ("letters_to_replay", Unbroken("what is refused here is no message, and the next round refuses it")),
+    ("letter_hindered", Unbroken("it notes why a replay is tried again, for an operator to read")),
+    ("uncopied_letters", Unbroken("a claim that is not known of ends by itself, and the letter is copied then")),
+    ("release_letters", Unbroken("a claim that is not released ends by itself")),
+    ("letter_copied", Unbroken("a letter whose copy is not noted is copied again when its claim ends")),
+    ("purge_outbox", Unbroken("what is not deleted is old in the next round too")),
+];
+
+/// What reads without a transaction: where it is broken off nothing is written.
+const READS: &[&str] = &[
+    "aged_reservations",
+    "buyers_of_item",
+    "closings",
+    "committed_units",
+    "count_dead_letters",
+    "count_open_orders",
+    "count_parked",
+    "count_unanswered_orders",
+    "count_unknown",
+    "count_unread",
+    "created_before",
+    "dead_letters_due",
+    "due_orders",
+    "due_refunds",
+    "due_walks",
+    "event_cancellation",
+    "event_versions",
+    "events_opening",
+    "find_campaign",
+    "find_campaigns",
+    "find_coupon",
+    "find_coupons",
+    "find_cursor",
+    "find_decisions",
+    "find_ended_orders",
+    "find_event",
+    "find_events",
+    "find_orders",
+    "find_payment",
+    "find_refund",
+    "find_repeats",
+    "greatest_rank",
+    "held_coupons",
+    "items_of_event",
+    "items_of_events",
+    "items_on_sale",
+    "last_arrival",
+    "ledger_of_holds",
+    "list_campaigns",
+    "list_coupons",
+    "list_events",
+    "list_orders",
+    "list_payments",
+    "near_events",
+    "open_events",
+    "order_form",
+    "order_statuses",
+    "page_of_events",
+    "pending_orders",
+    "ranks_of_campaign",
+    "settled_campaigns",
+    "settled_keys",
+    "unsettled_campaigns",
+    "upcoming_events",
+    "waiting_orders",
+    "waiting_restages",
+    "walk_event_orders",
+    "watched_orders",
+    "watched_versions",
+];
+
 /// Transactions that should have failed in the sale, and did not in one of the services.
 pub async fn without_failure(mesh: &Mesh) -> Vec<String> {
     let mut without = Vec::new();
@@ -134,22 +222,29 @@ fn path(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(name)
 }
 
-/// The names of transactions in a source.
-fn named(source: &str) -> BTreeSet<String> {
-    let opened = OPENERS.iter().flat_map(|opener| source.split(opener).skip(1));
-    let names = opened.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+/// The names that follow one of these openers in the code of a source, however its lines are broken.
+fn named(source: &str, openers: &[&str]) -> BTreeSet<String> {
+    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.flat_map(str::split_whitespace).collect();
+    let opened = openers.iter().flat_map(|opener| code.split(opener).skip(1));
+    let names = opened.filter_map(|rest| rest.strip_prefix('"')?.split('"').next());
     names.map(str::to_owned).collect()
 }
 
+/// Those in all sources.
+fn named_anywhere(openers: &[&str]) -> BTreeSet<String> {
+    SOURCES.iter().flat_map(|folder| named_below(&path(folder), openers)).collect()
+}
+
 /// Those in a folder of sources.
-fn named_below(folder: &Path) -> BTreeSet<String> {
+fn named_below(folder: &Path, openers: &[&str]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            names.extend(named_below(&path));
+            names.extend(named_below(&path, openers));
         } else {
-            names.extend(named(&fs::read_to_string(&path).unwrap()));
+            names.extend(named(&fs::read_to_string(&path).unwrap(), openers));
         }
     }
     names
@@ -159,8 +254,15 @@ fn named_below(folder: &Path) -> BTreeSet<String> {
 fn every_transaction_has_a_row() {
     let listed: BTreeSet<String> = TRANSACTIONS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(listed.len(), TRANSACTIONS.len(), "one has two rows");
-    let opened: BTreeSet<String> = SOURCES.iter().flat_map(|folder| named_below(&path(folder))).collect();
-    assert_eq!(listed, opened);
+    assert_eq!(listed, named_anywhere(&OPENERS));
+}
+
+#[test]
+fn whatever_runs_without_a_transaction_is_known_to_write_or_to_read() {
+    let writes = WRITES.iter().map(|(name, _)| *name);
+    let listed: BTreeSet<String> = writes.chain(READS.iter().copied()).map(str::to_owned).collect();
+    assert_eq!(listed.len(), WRITES.len() + READS.len(), "one is listed twice");
+    assert_eq!(listed, named_anywhere(&RUNNERS));
 }
 
 /// The body of a test.
@@ -176,7 +278,7 @@ fn sees_broken(body: &str, transaction: &str) -> bool {
 
 #[test]
 fn every_test_of_a_transaction_sees_it_fail() {
-    for (name, shown) in TRANSACTIONS {
+    for (name, shown) in TRANSACTIONS.iter().chain(WRITES) {
         let Apart(file, test) = shown else { continue };
         let source = fs::read_to_string(path(file)).unwrap();
         let body = body(&source, test).unwrap_or_else(|| panic!("{name}: {file} has no {test}"));
@@ -194,7 +296,7 @@ fn a_transaction_is_broken_by_the_test_that_names_it_in_its_wait() {
 
 #[test]
 fn whatever_is_not_broken_has_a_reason() {
-    for (name, shown) in TRANSACTIONS {
+    for (name, shown) in TRANSACTIONS.iter().chain(WRITES) {
         let Unbroken(why) = shown else { continue };
         assert!(!why.is_empty(), "{name}");
     }
@@ -204,6 +306,8 @@ fn whatever_is_not_broken_has_a_reason() {
 fn a_transaction_is_found_by_its_name_wherever_its_line_is_broken() {
     let source =
         "self.db.transact(\"one\", move |conn| {}); db\n    .transact_after(\n        \"two\", opening, work);";
-    assert_eq!(named(source), BTreeSet::from(["one".to_owned(), "two".to_owned()]));
-    assert_eq!(named("db.transact_after(name, opening, work)"), BTreeSet::new());
+    assert_eq!(named(source, &OPENERS), BTreeSet::from(["one".to_owned(), "two".to_owned()]));
+    assert_eq!(named("db.transact_after(name, opening, work)", &OPENERS), BTreeSet::new());
+    let source = "orders.run(\"one\", input); self\n    .db\n    .run(\n        \"two\", read)";
+    assert_eq!(named(source, &RUNNERS), BTreeSet::from(["two".to_owned()]));
 }
