@@ -36,14 +36,23 @@ pub use write_orders::WriteOrders;
 use crate::domain::Order;
 use stampede_batch::BatchConfig;
 use stampede_db::DbError;
+use stampede_service::OnceAMinute;
 use stampede_vocab::OrderId;
+
+/// The lines about orders that cannot be read: sweeps and watches meet them in every round.
+static LINES: OnceAMinute<OrderId> = OnceAMinute::new();
 
 /// Limits of every batcher of this service: large enough to save most of the cost, small enough for a short latency.
 const fn batch(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 8_192, must_run: false }
 }
 
-/// Returns the order, or logs why it cannot be read, so that a list leaves it out.
+/// Returns the order, or logs once a minute why it cannot be read, so that it is left out.
 fn readable(id: OrderId, order: Result<Order, DbError>) -> Option<Order> {
-    order.inspect_err(|error| tracing::error!(order.id = %id, error.cause = %error, "order cannot be read")).ok()
+    let log = |error: &DbError| {
+        if LINES.is_due(id) {
+            tracing::error!(order.id = %id, error.cause = %error, "order cannot be read");
+        }
+    };
+    order.inspect_err(log).ok()
 }

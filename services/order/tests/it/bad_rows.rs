@@ -1,11 +1,12 @@
 //! A row that makes no order harms its order, and none beside it.
 
 use crate::sale::{LONG, Sale, buyer_of, refusal};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures_util::future::join_all;
-use stampede_proto::order::v1::{ListOrdersRequest, Order, OrderState};
+use stampede_proto::order::v1::{ListOrdersRequest, Order, OrderState, WatchOrderRequest, WatchOrderResponse};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{MeshBuilder, as_buyer, buyer, eventually};
+use tonic::Streaming;
 
 /// No currency is written so.
 const SPOIL: &str = "UPDATE orders SET currency = 'e?!' WHERE id = ?";
@@ -24,6 +25,18 @@ async fn listed(sale: &Sale, order: &Order) -> Result<Vec<String>> {
     }
 }
 
+/// Begins to watch an order, and takes its state now.
+async fn watch(sale: &Sale, order: &Order) -> Result<Streaming<WatchOrderResponse>> {
+    let request = WatchOrderRequest { order_id: order.order_id.clone() };
+    let mut changes = sale.mesh.order().watch_order(as_buyer(buyer_of(order), request)).await?.into_inner();
+    next(&mut changes).await?;
+    Ok(changes)
+}
+
+async fn next(changes: &mut Streaming<WatchOrderResponse>) -> Result<Order> {
+    changes.message().await?.context("the stream goes on")?.order.context("an order")
+}
+
 #[tokio::test]
 async fn an_order_that_cannot_be_read_fails_alone_and_others_go_on_beside_it() -> Result<()> {
     let sale = Sale::open().await?;
@@ -33,7 +46,10 @@ async fn an_order_that_cannot_be_read_fails_alone_and_others_go_on_beside_it() -
         orders.push(sale.place(somebody, sale.wish(request, &[(sale.kettle, 1)])).await?);
     }
     let [first, bad, last] = &orders[..] else { panic!("three orders") };
+    let (mut changes, mut changes_of_bad) = (watch(&sale, first).await?, watch(&sale, bad).await?);
     sale.tamper(bad, SPOIL).await?;
+    // So that its watch reads it again.
+    sale.tamper(bad, "UPDATE orders SET version = version + 1 WHERE id = ?").await?;
     assert_eq!(listed(&sale, first).await?, [last.order_id.clone(), first.order_id.clone()]);
     // Those that come together are one batch.
     let now = |order| sale.now(order);
@@ -48,7 +64,11 @@ async fn an_order_that_cannot_be_read_fails_alone_and_others_go_on_beside_it() -
     sale.approve(bad).await?;
     sale.approve(&paying).await?;
     sale.reaches(first, OrderState::Fulfilled).await;
+    while next(&mut changes).await?.state() != OrderState::Fulfilled {}
     eventually("its message is set aside", || async { (sale.parked_keys().await.ok()? == 1).then_some(()) }).await;
+    sale.tamper(bad, "UPDATE orders SET currency = 'EUR' WHERE id = ?").await?;
+    assert_eq!(next(&mut changes_of_bad).await?.order_id, bad.order_id, "its watch has waited");
+    drop((changes, changes_of_bad));
     sale.mesh.stop().await
 }
 
