@@ -185,3 +185,17 @@ impl Database {
         DbError::TimedOut { name, after: self.config.work_timeout }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_process_holds_others_up_for_ten_seconds_at_most() {
+        let config = DbConfig::default();
+        let (silence, lock_wait) = (config.idle_timeout, Duration::from_secs(config.lock_wait_s()));
+        assert!(silence <= Duration::from_secs(8), "{silence:?}");
+        assert!(silence + lock_wait <= Duration::from_secs(10), "{silence:?} and {lock_wait:?}");
+        assert!(silence > config.work_timeout, "somebody who is well may be silent for as long as the work lasts");
+    }
+}
