@@ -1,7 +1,10 @@
 //! Shrinks the batches of a server, or of a link, that is too slow for them.
 
-use crate::DbError;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::{Bisection, DbError};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// How much one transaction may write, or one read may ask for: less after time-outs, until the server is faster again.
 /// Without it a batch that takes longer than the time-out would be tried for ever.
@@ -63,6 +66,33 @@ impl BatchLimit {
         self.set(tried / 2);
     }
 
+    /// Writes a batch of so many calls by `write_part`, which writes some of them in one transaction and returns the
+    /// result of each: all at once, or in parts within this limit. A part whose data the database refuses is bisected.
+    /// If the data is not at fault, the part fails and all calls after it, which are not tried.
+    pub async fn write_all<W>(&self, calls: usize, write_part: impl Fn(Range<usize>) -> W) -> Vec<Result<(), DbError>>
+    where
+        W: Future<Output = Result<Vec<Result<(), DbError>>, DbError>>,
+    {
+        let mut bisection = Bisection::of(calls);
+        while let Some(part) = bisection.next_part_within(self.get()) {
+            match write_part(part.clone()).await {
+                Ok(results) => {
+                    self.succeeded(part.len());
+                    bisection.part_written(results);
+                }
+                Err(error) if error.is_of_data() => {
+                    bisection.part_failed(part, &error);
+                }
+                Err(error) => {
+                    self.failed(part.len(), &error);
+                    bisection.part_failed(part.start..calls, &error);
+                    break;
+                }
+            }
+        }
+        bisection.results()
+    }
+
     fn set(&self, limit: usize) {
         self.now.store(limit.min(self.most).max(1), Ordering::Relaxed);
         self.good_passes.store(0, Ordering::Relaxed);
@@ -72,7 +102,7 @@ impl BatchLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::{future::ready, sync::Mutex, time::Duration};
 
     const TIMED_OUT: DbError = DbError::TimedOut { name: "sweep", after: Duration::from_secs(5) };
 
@@ -94,6 +124,42 @@ mod tests {
         for _ in 0..times {
             limit.succeeded(limit.get());
         }
+    }
+
+    /// Writes so many calls to a database that is done in time with `in_time` of them, and refuses the data of the one
+    /// at this place. Returns the sizes of the parts that were tried, and the places of the calls that were written.
+    async fn write(limit: &BatchLimit, calls: usize, in_time: usize, refused: usize) -> (Vec<usize>, Vec<usize>) {
+        let tried = Mutex::new(Vec::new());
+        let write_part = |part: Range<usize>| {
+            tried.lock().unwrap().push(part.len());
+            ready(match part.len() {
+                size if size > in_time => Err(TIMED_OUT),
+                _ if part.contains(&refused) => Err(DbError::inconsistent("too long")),
+                size => Ok(vec![Ok(()); size]),
+            })
+        };
+        let results = limit.write_all(calls, write_part).await;
+        assert_eq!(results.len(), calls, "each call has a result");
+        let written = (0..calls).filter(|call| results[*call].is_ok()).collect();
+        (tried.into_inner().unwrap(), written)
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_takes_too_long_fails_and_later_ones_are_written_in_smaller_parts() {
+        let limit = BatchLimit::up_to(16);
+        assert_eq!(write(&limit, 16, 5, 99).await, (vec![16], vec![]));
+        assert_eq!(write(&limit, 16, 5, 99).await, (vec![8], vec![]));
+        // What was written before a part that is too large stays.
+        assert_eq!(write(&limit, 16, 5, 99).await, (vec![4, 6], (0..4).collect()));
+        assert_eq!(write(&limit, 7, 5, 99).await, (vec![3, 4], (0..7).collect()));
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_data_is_refused_fails_alone_in_a_part_within_the_limit() {
+        let limit = BatchLimit::up_to(4);
+        let (tried, written) = write(&limit, 8, 4, 5).await;
+        assert_eq!((tried, written), (vec![4, 4, 2, 1, 1, 2], vec![0, 1, 2, 3, 4, 6, 7]));
+        assert_eq!(limit.get(), 4, "data is no matter of size");
     }
 
     #[test]

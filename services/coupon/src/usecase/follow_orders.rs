@@ -27,14 +27,19 @@ pub async fn follow_orders(
     follow_all(conn, coupons, ended, now).await
 }
 
-/// [`follow_orders`] that skips coupons which another transaction has locked: for callers that retry anyway.
+/// [`follow_orders`] that skips coupons which another transaction has locked: for callers that retry anyway. Returns
+/// whether none was.
 pub async fn follow_free_orders(
     conn: &mut MySqlConnection,
     ended: &[EndedOrder],
     now: Timestamp,
-) -> Result<LeftOut, DbError> {
+) -> Result<bool, DbError> {
     let coupons = WorkingSet::lock_free(conn, coupon_ids(ended)).await?;
-    follow_all(conn, coupons, ended, now).await
+    let is_free =
+        |order: &EndedOrder| coupons.get(order.coupon_id).is_some() || coupons.error(order.coupon_id).is_some();
+    let are_free = ended.iter().all(is_free);
+    follow_all(conn, coupons, ended, now).await?;
+    Ok(are_free)
 }
 
 fn coupon_ids(ended: &[EndedOrder]) -> Vec<CouponId> {

@@ -9,12 +9,12 @@ use crate::{
     store::{self, coupons::Stored},
     usecase::{follow_free_orders, readable},
 };
-use stampede_db::{Database, DbError};
+use stampede_db::{BatchLimit, Bisection, Database, DbError};
 use stampede_vocab::{
     CouponId, OrderId, Timestamp,
     limits::{MAX_PER_CALL, least_unwritten_age},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 /// Most holds of one page: their orders are looked up in one call.
 const BATCH_SIZE: u32 = MAX_PER_CALL as u32;
@@ -38,12 +38,14 @@ pub struct ReleaseUnwritten {
     db: Database,
     orders: Orders,
     age: Duration,
+    /// Most coupons of one transaction.
+    limit: BatchLimit,
 }
 
 impl ReleaseUnwritten {
     /// Returns the sweep of holds older than `age`, which must exceed the time limit for writing an order.
     pub fn new(db: Database, orders: Orders, age: Duration) -> Self {
-        Self { db, orders, age }
+        Self { db, orders, age, limit: BatchLimit::up_to(BATCH_SIZE as usize) }
     }
 
     /// Settles a page of holds that were last requested at least the age ago, oldest first, after `after`. Returns
@@ -92,21 +94,49 @@ impl ReleaseUnwritten {
         outlasts
     }
 
-    /// Applies the ends of the orders of a page. Skips coupons that another transaction has locked: a later pass finds
-    /// them again.
+    /// Applies the ends of the orders of a page, all in one transaction, or in smaller ones after time-outs. Skips
+    /// coupons that another transaction has locked: a later pass finds them again. If a transaction fails because of
+    /// the data, splits it until the coupon at fault is alone.
     async fn apply(&self, ended: Vec<EndedOrder>) -> Result<(), DbError> {
-        if ended.is_empty() {
-            return Ok(());
-        }
         let (ended, now): (Arc<[EndedOrder]>, _) = (ended.into(), Timestamp::now());
-        // Ends whose coupon cannot be read any more are left out: the next pass logs them.
-        self.db
-            .transact("release_unwritten", move |conn| {
-                let ended = ended.clone();
-                Box::pin(async move { follow_free_orders(conn, &ended, now).await })
-            })
-            .await?;
+        let mut bisection = Bisection::of(ended.len());
+        while let Some(part) = bisection.next_part_within(self.limit.get()) {
+            let (first, tried) = (part.start, part.len());
+            match self.apply_part(ended.clone(), part.clone(), now).await {
+                Ok(are_free) => {
+                    // Coupons that are locked show nothing: a batch that has timed out may still have them.
+                    if are_free {
+                        self.limit.succeeded(tried);
+                    }
+                    bisection.part_written(part.map(|_| Ok(())));
+                }
+                // The next pass tries those that are left again.
+                Err(error) if !error.is_of_data() => {
+                    self.limit.failed(tried, &error);
+                    return Err(error);
+                }
+                Err(error) => {
+                    let is_halved = bisection.part_failed(part, &error);
+                    if !is_halved {
+                        tracing::error!(
+                            coupon.id = %ended[first].coupon_id, error.cause = %error,
+                            "the end of an order cannot be applied to its coupon"
+                        );
+                    }
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Applies some of the ends. Returns whether no other transaction had locked a coupon of them. Ends whose coupon
+    /// cannot be read any more are left out: the next pass logs them.
+    async fn apply_part(&self, ended: Arc<[EndedOrder]>, part: Range<usize>, now: Timestamp) -> Result<bool, DbError> {
+        let apply = self.db.transact("release_unwritten", move |conn| {
+            let (ended, part) = (ended.clone(), part.clone());
+            Box::pin(async move { follow_free_orders(conn, &ended[part], now).await })
+        });
+        apply.await
     }
 }
 

@@ -9,11 +9,12 @@ use crate::{
     },
 };
 use sqlx::MySqlConnection;
-use stampede_db::{Bisection, DbError};
+use stampede_db::{BatchLimit, DbError};
 use stampede_service::OnceAMinute;
 use stampede_vocab::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -27,6 +28,8 @@ static LINES: OnceAMinute<i64> = OnceAMinute::new();
 #[derive(Clone)]
 pub struct CarryOutDecisions {
     context: Context,
+    /// Most decisions of one transaction.
+    limit: Arc<BatchLimit>,
 }
 
 /// The payments and refunds that decisions are about, locked.
@@ -42,7 +45,7 @@ struct Locked {
 impl CarryOutDecisions {
     /// Carries out the decisions of this schema.
     pub fn new(context: Context) -> Self {
-        Self { context }
+        Self { context, limit: Arc::new(BatchLimit::up_to(MAX_DECISIONS as usize)) }
     }
 
     /// Carries out the decisions that are found. One whose data the database refuses waits, and blocks no other.
@@ -70,27 +73,26 @@ impl CarryOutDecisions {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Carries out all in one transaction, or in several by bisection if the database refuses the data of one. Returns
-    /// a result for each.
+    /// Carries out all in one transaction, or in several: by bisection if the database refuses the data of one, and in
+    /// smaller ones after time-outs. Returns a result for each.
     async fn carry_out_all(&self, decisions: &Arc<[Decision]>) -> Vec<Result<(), DbError>> {
-        let (now, mut bisection) = (Timestamp::now(), Bisection::of(decisions.len()));
-        while let Some(part) = bisection.next_part() {
-            let (decisions, tried) = (decisions.clone(), part.clone());
-            let carried_out = self.context.db.transact("carry_out_decisions", move |conn| {
-                let (decisions, part) = (decisions.clone(), tried.clone());
-                Box::pin(async move { carry_out(conn, &decisions[part], now).await })
-            });
-            match carried_out.await {
-                Ok(carried_out) => {
-                    self.note_carried_out(&carried_out);
-                    bisection.part_written(part.map(|_| Ok(())));
-                }
-                Err(error) => {
-                    bisection.part_failed(part, &error);
-                }
-            }
-        }
-        bisection.results()
+        let now = Timestamp::now();
+        self.limit.write_all(decisions.len(), |part| self.carry_out_part(decisions.clone(), part, now)).await
+    }
+
+    async fn carry_out_part(
+        &self,
+        decisions: Arc<[Decision]>,
+        part: Range<usize>,
+        now: Timestamp,
+    ) -> Result<Vec<Result<(), DbError>>, DbError> {
+        let tried = part.len();
+        let carry_out = self.context.db.transact("carry_out_decisions", move |conn| {
+            let (decisions, part) = (decisions.clone(), part.clone());
+            Box::pin(async move { carry_out(conn, &decisions[part], now).await })
+        });
+        self.note_carried_out(&carry_out.await?);
+        Ok(vec![Ok(()); tried])
     }
 
     /// Logs what was carried out, and wakes the relay and the refund workers.

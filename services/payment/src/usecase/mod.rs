@@ -43,11 +43,14 @@ use stampede_db::DbError;
 /// forgotten the key.
 const TRIES_UNTIL_ERROR: u32 = 10;
 
+/// Most calls of one batch.
+const MAX_BATCH: usize = 256;
+
 /// Two batches in flight, so that one that hangs does not block all others, and the permits of charges that wait for
 /// their settlement. One at a time was tried, and was no faster in a rush. A batch runs even if its callers have gone
 /// away.
 const fn batches(name: &'static str) -> BatchConfig {
-    BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 4_096, must_run: true }
+    BatchConfig { name, max_batch: MAX_BATCH, max_in_flight: 2, max_queued: 4_096, must_run: true }
 }
 
 /// Returns the rows of a claim that can be read, and logs the others. Those are leased too, so that they do not stay at

@@ -11,9 +11,9 @@ use crate::store::{
 };
 use opentelemetry::{global, metrics::Counter};
 use sqlx::MySqlConnection;
-use stampede_db::{Bisection, DbError};
+use stampede_db::{BatchLimit, DbError};
 use stampede_vocab::{PaymentId, Timestamp};
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 /// Most orders of a round.
 const MAX_ORDERS: u32 = 256;
@@ -26,6 +26,8 @@ const BACKOFF_FACTOR: u32 = 6;
 #[derive(Clone)]
 pub struct RepublishCaptures {
     context: Context,
+    /// Most orders of one transaction.
+    limit: Arc<BatchLimit>,
     republished: Counter<u64>,
 }
 
@@ -43,7 +45,8 @@ impl RepublishCaptures {
             .u64_counter("stampede_payment_captures_republished")
             .with_description("Captures of ended orders that were published again")
             .build();
-        Self { context, republished }
+        let limit = Arc::new(BatchLimit::up_to(MAX_ORDERS as usize));
+        Self { context, limit, republished }
     }
 
     /// Publishes the due captures again. If replicas run it concurrently, one of them does each.
@@ -75,28 +78,25 @@ impl RepublishCaptures {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Publishes all again in one transaction, or in several by bisection if the database refuses the data of one.
-    /// Returns a result for each.
+    /// Publishes all again in one transaction, or in several: by bisection if the database refuses the data of one, and
+    /// in smaller ones after time-outs. Returns a result for each.
     async fn publish_all(&self, due: &Arc<[EndedOrder]>, now: Timestamp) -> Vec<Result<(), DbError>> {
-        let age = self.context.ended_order_age;
-        let mut bisection = Bisection::of(due.len());
-        while let Some(part) = bisection.next_part() {
-            let (due, tried) = (due.clone(), part.clone());
-            let publish = self.context.db.transact("republish_captures", move |conn| {
-                let (due, part) = (due.clone(), tried.clone());
-                Box::pin(async move { republish(conn, &due[part], age, now).await })
-            });
-            match publish.await {
-                Ok(count) => {
-                    self.note_republished(count);
-                    bisection.part_written(part.map(|_| Ok(())));
-                }
-                Err(error) => {
-                    bisection.part_failed(part, &error);
-                }
-            }
-        }
-        bisection.results()
+        self.limit.write_all(due.len(), |part| self.publish_part(due.clone(), part, now)).await
+    }
+
+    async fn publish_part(
+        &self,
+        due: Arc<[EndedOrder]>,
+        part: Range<usize>,
+        now: Timestamp,
+    ) -> Result<Vec<Result<(), DbError>>, DbError> {
+        let (age, tried) = (self.context.ended_order_age, part.len());
+        let publish = self.context.db.transact("republish_captures", move |conn| {
+            let (due, part) = (due.clone(), part.clone());
+            Box::pin(async move { republish(conn, &due[part], age, now).await })
+        });
+        self.note_republished(publish.await?);
+        Ok(vec![Ok(()); tried])
     }
 
     /// Counts captures that were published again, and wakes the relay.

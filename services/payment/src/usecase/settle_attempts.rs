@@ -2,7 +2,7 @@
 //! three may come in any order and be repeated.
 
 use super::{
-    Context, Error, batches,
+    Context, Error, MAX_BATCH, batches,
     working_set::{Saved, WorkingSet},
 };
 use crate::{
@@ -11,9 +11,9 @@ use crate::{
 };
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
-use stampede_db::{Bisection, DbError, Statements};
+use stampede_db::{BatchLimit, DbError, Statements};
 use stampede_vocab::Timestamp;
-use std::{mem, sync::Arc};
+use std::{mem, ops::Range, sync::Arc};
 
 /// The outcome of one charge.
 #[derive(Debug, Clone)]
@@ -31,7 +31,9 @@ pub struct SettleAttempts {
 impl SettleAttempts {
     /// Settles attempts of this schema. Needs a tokio runtime.
     pub fn new(context: Context) -> Self {
-        Self { queue: Batcher::new(batches("settle_attempts"), move |batch| settle_all(context.clone(), batch)) }
+        let limit = Arc::new(BatchLimit::up_to(MAX_BATCH));
+        let settle = move |batch| settle_all(context.clone(), limit.clone(), batch);
+        Self { queue: Batcher::new(batches("settle_attempts"), settle) }
     }
 
     /// Stores the outcome of an attempt. It is idempotent.
@@ -55,29 +57,29 @@ struct Changes {
     results: Vec<Result<(), DbError>>,
 }
 
-/// Settles a batch in one transaction, or in several by bisection if the database refuses the data of a call.
-async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), DbError>> {
-    let mut bisection = Bisection::of(batch.len());
+/// Settles a batch in one transaction, or in several: by bisection if the database refuses the data of a call, and in
+/// smaller ones after time-outs.
+async fn settle_all(context: Context, limit: Arc<BatchLimit>, batch: Vec<Settlement>) -> Vec<Result<(), DbError>> {
     let (now, batch) = (Timestamp::now(), Arc::new(batch));
-    while let Some(part) = bisection.next_part() {
-        let (batch, tried) = (batch.clone(), part.clone());
-        // The locks go out with the BEGIN.
-        let mut opening = Statements::new();
-        let ids = batch[part.clone()].iter().map(|settlement| settlement.key.payment_id);
-        let places = WorkingSet::push_lock(&mut opening, ids);
-        let written = context.db.transact_after("settle_attempts", opening, move |conn, read| {
-            let (batch, part) = (batch.clone(), tried.clone());
-            Box::pin(async move { write(conn, WorkingSet::read(&read, places)?, &batch[part], now).await })
-        });
-        let written: Result<Changes, DbError> = written.await;
-        match written {
-            Ok(changes) => bisection.part_written(context.settled(changes)),
-            Err(error) => {
-                bisection.part_failed(part, &error);
-            }
-        }
-    }
-    bisection.results()
+    limit.write_all(batch.len(), |part| settle_part(&context, batch.clone(), part, now)).await
+}
+
+async fn settle_part(
+    context: &Context,
+    batch: Arc<Vec<Settlement>>,
+    part: Range<usize>,
+    now: Timestamp,
+) -> Result<Vec<Result<(), DbError>>, DbError> {
+    // The locks go out with the BEGIN.
+    let mut opening = Statements::new();
+    let ids = batch[part.clone()].iter().map(|settlement| settlement.key.payment_id);
+    let places = WorkingSet::push_lock(&mut opening, ids);
+    let written = context.db.transact_after("settle_attempts", opening, move |conn, read| {
+        let (batch, part) = (batch.clone(), part.clone());
+        Box::pin(async move { write(conn, WorkingSet::read(&read, places)?, &batch[part], now).await })
+    });
+    let written: Result<Changes, DbError> = written.await;
+    Ok(context.settled(written?))
 }
 
 /// Settles a part of a batch on its locked payments, and writes the changes: in one round trip, unless there are

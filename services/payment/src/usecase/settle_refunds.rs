@@ -1,16 +1,17 @@
 //! Stores the outcomes of refunds in batches. Idempotent.
 
-use super::{Context, Error, batches, working_set::WorkingSet};
+use super::{Context, Error, MAX_BATCH, batches, working_set::WorkingSet};
 use crate::{
     domain::{Anomaly, AttemptKey, Refund, RefundKey, RefundOutcome, RefundSettled, Subject},
     store,
 };
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
-use stampede_db::{Bisection, DbError};
+use stampede_db::{BatchLimit, DbError};
 use stampede_vocab::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -33,7 +34,9 @@ pub struct SettleRefunds {
 impl SettleRefunds {
     /// Settles refunds of this schema. Needs a tokio runtime.
     pub fn new(context: Context) -> Self {
-        Self { queue: Batcher::new(batches("settle_refunds"), move |batch| settle_all(context.clone(), batch)) }
+        let limit = Arc::new(BatchLimit::up_to(MAX_BATCH));
+        let settle = move |batch| settle_all(context.clone(), limit.clone(), batch);
+        Self { queue: Batcher::new(batches("settle_refunds"), settle) }
     }
 
     /// Stores the outcome of a refund, as a request for it was answered.
@@ -70,28 +73,31 @@ struct Written {
     anomalies: Vec<Anomaly>,
 }
 
-/// Settles a batch in one transaction, or in several by bisection if the database refuses the data of a call.
-async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Result<(), DbError>> {
-    let mut bisection = Bisection::of(batch.len());
+/// Settles a batch in one transaction, or in several: by bisection if the database refuses the data of a call, and in
+/// smaller ones after time-outs.
+async fn settle_all(
+    context: Context,
+    limit: Arc<BatchLimit>,
+    batch: Vec<RefundSettlement>,
+) -> Vec<Result<(), DbError>> {
     let (now, batch) = (Timestamp::now(), Arc::new(batch));
-    while let Some(part) = bisection.next_part() {
-        let (batch, tried) = (batch.clone(), part.clone());
-        let written = context.db.transact("settle_refunds", move |conn| {
-            let (batch, part) = (batch.clone(), tried.clone());
-            Box::pin(async move { write(conn, &batch[part], now).await })
-        });
-        match written.await {
-            Ok(written) => {
-                context.outbox.wake();
-                context.report(written.anomalies.iter());
-                bisection.part_written(written.results);
-            }
-            Err(error) => {
-                bisection.part_failed(part, &error);
-            }
-        }
-    }
-    bisection.results()
+    limit.write_all(batch.len(), |part| settle_part(&context, batch.clone(), part, now)).await
+}
+
+async fn settle_part(
+    context: &Context,
+    batch: Arc<Vec<RefundSettlement>>,
+    part: Range<usize>,
+    now: Timestamp,
+) -> Result<Vec<Result<(), DbError>>, DbError> {
+    let written = context.db.transact("settle_refunds", move |conn| {
+        let (batch, part) = (batch.clone(), part.clone());
+        Box::pin(async move { write(conn, &batch[part], now).await })
+    });
+    let written = written.await?;
+    context.outbox.wake();
+    context.report(written.anomalies.iter());
+    Ok(written.results)
 }
 
 async fn write(conn: &mut MySqlConnection, part: &[RefundSettlement], now: Timestamp) -> Result<Written, DbError> {

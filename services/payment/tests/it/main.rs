@@ -16,5 +16,6 @@ mod refunding;
 mod repeating;
 mod round_trips;
 mod sale;
+mod slow_database;
 mod stand_in;
 mod webhooks;
