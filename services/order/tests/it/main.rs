@@ -22,5 +22,6 @@ mod remade_topic;
 mod repeats;
 mod round_trips;
 mod sale;
+mod silent_kafka;
 mod slow_database;
 mod sweeps;
