@@ -1,7 +1,8 @@
 -- Stages the items of an event, or moves its window. An older version than the staged one changes nothing, nor does a
 -- repeat, nor an event that was compared on another run of the server, nor one that was ready then and was lost or
--- distrusted since: what the caller found says nothing of what is there now. Held units and arrivals are never reset.
--- Runs behind run_id.lua and prelude.lua.
+-- distrusted since: what the caller found says nothing of what is there now. An event that is not ready is staged with
+-- any version: the ledger may have been restored from a backup, or what is there be of an earlier run. Held units and
+-- arrivals are never reset. Runs behind run_id.lua and prelude.lua.
 --
 -- KEYS   1 the event, 2 its holds, 3.. every item of it
 -- ARGV   version of the event, opens_us, closes_us, when Redis may forget the event with all of its keys, in
@@ -10,7 +11,7 @@
 --        to have been compared on that run before or else 0; then for each item: id, total units, limit per buyer,
 --        price in minor units, currency, total gifts, and from the ledger: committed units, committed gifts, version of
 --        the stock row
--- Returns 1 if it is staged, 0 if the version was older, the run another, or the event lost or distrusted meanwhile.
+-- Returns 1 if it is staged, 0 if a newer version is ready, the run another, or the event lost or distrusted meanwhile.
 
 local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
 local VERSION, OPENS_US, CLOSES_US, EXPIRES_MS, ARRIVALS, COMPARED_ON, WAS_COMPARED = unpack(ARGV, 1, 7)
@@ -37,9 +38,10 @@ local function stage_item(key, at)
 end
 
 local event = redis.call('HMGET', EVENT, 'version', 'arrivals', 'run_id')
-if COMPARED_ON ~= RUN_ID or (WAS_COMPARED == '1' and event[3] ~= RUN_ID) then
+local is_ready = event[3] == RUN_ID
+if COMPARED_ON ~= RUN_ID or (WAS_COMPARED == '1' and not is_ready) then
   return 0
-elseif event[1] and tonumber(VERSION) < tonumber(event[1]) then
+elseif is_ready and event[1] and tonumber(VERSION) < tonumber(event[1]) then
   return 0
 end
 local ids = {}

@@ -9,7 +9,7 @@ use stampede_vocab::{EventId, ItemId, Money, Timestamp, UserId};
 pub struct Staging {
     /// Event.
     pub event_id: EventId,
-    /// Its version; one older than the staged one changes nothing.
+    /// Its version; one older than the staged one changes nothing while that is ready.
     pub event_version: i64,
     /// Reservations are taken from here on ...
     pub open_time: Timestamp,

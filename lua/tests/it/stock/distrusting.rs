@@ -31,6 +31,25 @@ async fn an_event_that_has_given_all_places_of_the_ledger_is_trusted() {
 }
 
 #[tokio::test]
+async fn an_event_that_does_not_know_its_places_is_distrusted_before_the_first_order() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    shelf.lose_arrivals().await;
+    assert!(shelf.stock.distrust(shelf.event, 0).await.unwrap());
+    assert!(shelf.stage(1, LONG_AGO, FAR, vec![item(1, 5)]).await);
+    assert_eq!(shelf.hold(1, 1, &[(1, 1)]).await.arrival, 1);
+}
+
+#[tokio::test]
+async fn an_older_version_is_staged_once_the_event_is_distrusted_as_after_its_ledger_was_restored() {
+    let shelf = Shelf::missing().await;
+    assert!(shelf.stage(2, LONG_AGO, FAR, vec![item(1, 5)]).await);
+    assert!(!shelf.stage(1, LONG_AGO, FAR, vec![item(1, 5)]).await, "the newer one is ready");
+    assert!(shelf.stock.distrust(shelf.event, 7).await.unwrap());
+    assert!(shelf.stage(1, LONG_AGO, FAR, vec![item(1, 5)]).await);
+    assert_eq!(shelf.hold(1, 1, &[(1, 1)]).await.arrival, 1);
+}
+
+#[tokio::test]
 async fn what_was_compared_before_it_was_distrusted_is_not_staged() {
     let shelf = Shelf::open(vec![item(1, 5)]).await;
     shelf.hold(1, 1, &[(1, 1)]).await;

@@ -143,6 +143,13 @@ impl Shelf {
         redis::cmd("DEL").arg(key).exec_async(&mut conn).await.unwrap();
     }
 
+    /// The event does not know any more how many places of arrival it has given out.
+    pub async fn lose_arrivals(&self) {
+        let key = Keys::new(&self.key_prefix).stock_event(self.event);
+        let mut conn = AdminRedis::connect(&self.url).await.unwrap();
+        redis::cmd("HDEL").arg(key).arg("arrivals").exec_async(&mut conn).await.unwrap();
+    }
+
     /// Writes the hold of an order directly, without a script.
     pub async fn write_hold(&self, order: u128, packed: &str) {
         let key = Keys::new(&self.key_prefix).stock_holds(self.event);
