@@ -55,7 +55,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let server = parts.redis(&config.redis).await?;
     let redis = Stock::new(server.clone());
     let sync = SyncRedis::new(redis.clone());
-    let reconcile = Reconcile::new(parts.db.clone(), redis.clone(), sync.clone());
+    let reconcile = Reconcile::new(parts.db.clone(), redis.clone(), sync.clone(), config.reconcile_interval());
     let release = ReleaseReservations::new(parts.db.clone(), sync.clone());
     let view = ViewStock::new(parts.db.clone(), redis.clone(), reconcile.clone(), config.watch.interval());
     let apply = ApplyMessages::new(parts.outbox.clone(), sync.clone(), reconcile.clone());

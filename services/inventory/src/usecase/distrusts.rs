@@ -11,13 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An event that was distrusted twice within this time ...
+/// An event that was distrusted twice within this time, or so many rounds of the reconciler if that is longer ...
 const TWICE_WITHIN: Duration = Duration::from_secs(10);
+const TWICE_WITHIN_ROUNDS: u32 = 5;
 /// ... is left alone for so long since: longer than a node that is cut off from its cluster takes writes by default.
 const PAUSE: Duration = Duration::from_secs(20);
 
-#[derive(Debug, Default)]
-pub(super) struct Distrusts(Mutex<HashMap<EventId, Last>>);
+#[derive(Debug)]
+pub(super) struct Distrusts {
+    twice_within: Duration,
+    last: Mutex<HashMap<EventId, Last>>,
+}
 
 /// When an event was distrusted last.
 #[derive(Debug)]
@@ -28,6 +32,12 @@ struct Last {
 }
 
 impl Distrusts {
+    /// Returns the memory of a reconciler that makes a round each `interval`: it may take one to find an event and some
+    /// to rebuild it.
+    pub(super) fn with_rounds_each(interval: Duration) -> Self {
+        Self { twice_within: TWICE_WITHIN.max(interval * TWICE_WITHIN_ROUNDS), last: Mutex::default() }
+    }
+
     /// Returns whether the event is to be left alone.
     pub(super) fn is_paused(&self, event: EventId, now: Instant) -> bool {
         self.last().get(&event).is_some_and(|last| last.is_repeated && now < last.at + PAUSE)
@@ -36,13 +46,13 @@ impl Distrusts {
     /// Notes that the event was distrusted.
     pub(super) fn note(&self, event: EventId, now: Instant) {
         let mut events = self.last();
-        events.retain(|_, last| now < last.at + PAUSE);
-        let is_repeated = events.get(&event).is_some_and(|last| now < last.at + TWICE_WITHIN);
+        events.retain(|_, last| now < last.at + PAUSE.max(self.twice_within));
+        let is_repeated = events.get(&event).is_some_and(|last| now < last.at + self.twice_within);
         events.insert(event, Last { at: now, is_repeated });
     }
 
     fn last(&self) -> MutexGuard<'_, HashMap<EventId, Last>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -53,7 +63,7 @@ mod tests {
 
     #[test]
     fn an_event_that_is_distrusted_twice_in_a_row_is_left_alone_for_a_while() {
-        let (distrusts, began) = (Distrusts::default(), Instant::now());
+        let (distrusts, began) = (Distrusts::with_rounds_each(Duration::from_secs(2)), Instant::now());
         let event = |number| EventId::from_uuid(Uuid::from_u128(number));
         let at = |seconds| began + Duration::from_secs(seconds);
         distrusts.note(event(1), at(0));
@@ -66,5 +76,15 @@ mod tests {
         assert!(!distrusts.is_paused(event(1), at(30)), "it begins anew");
         distrusts.note(event(1), at(39));
         assert!(!distrusts.is_paused(event(1), at(39)), "not so soon after the one before");
+    }
+
+    #[test]
+    fn rounds_that_are_rare_find_it_less_often_in_the_same_time() {
+        let (distrusts, began) = (Distrusts::with_rounds_each(Duration::from_secs(20)), Instant::now());
+        let event = EventId::from_uuid(Uuid::from_u128(1));
+        let at = |seconds| began + Duration::from_secs(seconds);
+        distrusts.note(event, at(0));
+        distrusts.note(event, at(99));
+        assert!(distrusts.is_paused(event, at(118)) && !distrusts.is_paused(event, at(119)));
     }
 }

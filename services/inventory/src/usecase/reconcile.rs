@@ -107,14 +107,14 @@ pub struct Reconcile {
 }
 
 impl Reconcile {
-    /// Returns the reconciler of this Redis by the ledger of this schema.
-    pub fn new(db: Database, redis: Stock, sync: SyncRedis) -> Self {
+    /// Returns the reconciler of this Redis by the ledger of this schema, of which a round begins each `interval`.
+    pub fn new(db: Database, redis: Stock, sync: SyncRedis, interval: Duration) -> Self {
         Self {
             copy: CopyBuyers::new(db.clone(), redis.clone(), sync.clone()),
             active: Arc::new(ActiveEvents::new(db.clone())),
             versions: Arc::default(),
             rechecks: Arc::new(RecheckQueue::with_capacity(MAX_RECHECKS)),
-            distrusts: Arc::default(),
+            distrusts: Arc::new(Distrusts::with_rounds_each(interval)),
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REPAIRS)),
             db,
             redis,
