@@ -200,7 +200,7 @@ impl Reconcile {
     }
 
     /// Distrusts an event if Redis has given fewer places of arrival than the ledger has, of which this is the last.
-    /// Returns whether it did: one that was distrusted again and again is left alone.
+    /// Returns whether what was read of it is out of date: one that was distrusted again and again is left alone.
     async fn distrust(&self, event: EventId, last_place: i64) -> Result<bool, Error> {
         if self.distrusts.is_paused(event, Instant::now()) {
             if PAUSED_LINES.is_due(event) {
@@ -212,12 +212,12 @@ impl Reconcile {
             }
             return Ok(false);
         }
-        let is_distrusted = self.redis.distrust(event, last_place).await?;
-        if is_distrusted {
+        // If not, somebody else did, or an earlier try whose answer was lost.
+        if self.redis.distrust(event, last_place).await? {
             self.distrusts.note(event, Instant::now());
             tracing::warn!(event.id = %event, "redis was rolled back to an earlier copy of an event, which is rebuilt");
         }
-        Ok(is_distrusted)
+        Ok(true)
     }
 
     /// Stores the versions of the items, and returns those of the previous round.
