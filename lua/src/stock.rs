@@ -86,8 +86,8 @@ impl Stock {
         Ok(decisions(RESERVE.name(), replies))
     }
 
-    /// Stages the items of an event or moves its window. False, and nothing changes, if a newer version is staged, or
-    /// if since the event was compared the server has started anew, or the event was lost or distrusted.
+    /// Stages the items of an event or moves its window. False, and nothing changes, if a newer version is ready, or if
+    /// since the event was compared the server has started anew, or the event was lost or distrusted.
     pub async fn stage(&self, staging: &Staging) -> Result<bool, RedisError> {
         let event = staging.event_id;
         let mut keys = vec![self.keys().stock_event(event), self.keys().stock_holds(event)];

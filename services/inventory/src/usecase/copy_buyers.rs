@@ -25,7 +25,7 @@ const TERM: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repaired {
     Complete,
-    /// Another worker is on it, or the item has changed since: it has to be compared again.
+    /// Another worker is on it, or the event or the item has changed since: it has to be compared again.
     Pending,
 }
 

@@ -378,7 +378,9 @@ impl Reconcile {
         if stage {
             let arrivals =
                 if comparison.is_compared { None } else { Some(self.arrivals_after_loss(&comparison).await?) };
-            self.sync.stage(&comparison.items, arrivals, &comparison.run_id).await?;
+            if !self.sync.stage(&comparison.items, arrivals, &comparison.run_id).await? {
+                return Ok(Repaired::Pending);
+            }
         }
         Ok(Repaired::Complete)
     }

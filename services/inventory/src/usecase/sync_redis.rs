@@ -72,14 +72,15 @@ impl SyncRedis {
     }
 
     /// Stages an event with the items of the database, once it was compared on this run of the server. Arrivals go on
-    /// from at least `arrivals_after_loss`; without it, the event was found to be ready and has to be so still.
+    /// from at least `arrivals_after_loss`; without it, the event was found to be ready and has to be so still. Returns
+    /// false if it has to be compared again.
     pub(super) async fn stage(
         &self,
         items: &[Item],
         arrivals_after_loss: Option<i64>,
         run_id: &str,
-    ) -> Result<(), Error> {
-        let Some(newest) = items.iter().max_by_key(|item| item.event_version) else { return Ok(()) };
+    ) -> Result<bool, Error> {
+        let Some(newest) = items.iter().max_by_key(|item| item.event_version) else { return Ok(true) };
         let staging = Staging {
             event_id: newest.event_id,
             event_version: newest.event_version,
@@ -91,13 +92,14 @@ impl SyncRedis {
             was_compared: arrivals_after_loss.is_none(),
             items: items.iter().map(staged_item).collect(),
         };
-        if !self.redis.stage(&staging).await? {
+        let is_staged = self.redis.stage(&staging).await?;
+        if !is_staged {
             tracing::debug!(
                 event.id = %newest.event_id,
                 "a newer version of the event is staged already, or redis has started anew, or has lost the event"
             );
         }
-        Ok(())
+        Ok(is_staged)
     }
 }
 

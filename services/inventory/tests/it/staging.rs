@@ -2,12 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::{
-    sale::{Sale, quick, seconds_from_now},
+    sale::{Sale, level, quick, seconds_from_now},
     tables::Behind,
 };
+use redis::AsyncCommands;
+use stampede_lua::Keys;
 use stampede_proto::inventory::v1 as proto;
 use stampede_testkit::{Service, as_operator, eventually};
 use stampede_vocab::Timestamp;
+use std::time::Duration;
 
 const HOUR_S: i64 = 3_600;
 /// Names of the metrics.
@@ -90,4 +93,23 @@ async fn an_event_that_is_lost_far_ahead_of_its_opening_is_staged_by_the_check()
     })
     .await;
     metric_becomes(&sale, FAILURES, "ahead", 1.0).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_newer_in_redis_is_not_answered_as_staged_and_is_staged_once_it_is_distrusted() {
+    let sale = Sale::open().await;
+    let event = Keys::new(sale.world.redis_key_prefix()).stock_event(sale.event_id);
+    let mut redis = sale.world.admin_redis().await.unwrap();
+    // As after the ledger was restored to before the event was moved.
+    let () = redis.hset(&event, "version", 9).await.unwrap();
+    Behind::of(&sale, sale.world.admin_redis_url(), 1).await.lose_item().await;
+
+    let reconcile = || as_operator(proto::ReconcileRequest { event_id: sale.event_id.to_string() });
+    let mut impatient = reconcile();
+    impatient.set_timeout(Duration::from_secs(1));
+    sale.api().reconcile(impatient).await.expect_err("the item is not there");
+    let () = redis.hdel(&event, "run_id").await.unwrap();
+    sale.api().reconcile(reconcile()).await.unwrap();
+    assert_eq!(sale.stock(1).await, Some(level(3, 0, 0)));
+    sale.mesh.stop().await.unwrap();
 }
