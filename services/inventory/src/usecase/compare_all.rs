@@ -55,7 +55,10 @@ impl CompareAll {
 
     /// Makes one round. When idle it costs two empty queries and one script call.
     pub async fn run(&self) -> Result<(), Error> {
-        self.mark_over().await?;
+        if let Err(error) = self.mark_over().await {
+            // It only saves rounds from reading them.
+            tracing::warn!(error.cause = %error, "items were not marked as over, trying again");
+        }
         self.restage().await?;
         self.run_rechecks().await?;
         self.pass().await

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::{
-    sale::{Sale, level, quick, seconds_from_now},
+    sale::{Sale, level, quick, retire, seconds_from_now},
     tables::Behind,
 };
 use redis::AsyncCommands;
@@ -111,5 +111,30 @@ async fn an_event_that_is_newer_in_redis_is_not_answered_as_staged_and_is_staged
     let () = redis.hdel(&event, "run_id").await.unwrap();
     sale.api().reconcile(reconcile()).await.unwrap();
     assert_eq!(sale.stock(1).await, Some(level(3, 0, 0)));
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_to_be_staged_is_though_items_cannot_be_marked_as_over() {
+    let mut sale = Sale::open().await;
+    let over = sale.event_id;
+    sale.begin_another().await;
+    let refuse = "ALTER TABLE stock ADD CONSTRAINT ck_test CHECK (is_over = FALSE)";
+    sqlx::raw_sql(refuse).execute(&mut *sale.inventory_db.acquire().await.unwrap()).await.unwrap();
+    retire(&sale.inventory_db, over).await;
+    // Two rounds have to find it.
+    let wait = sqlx::query("INSERT INTO restages (event_id, event_version) VALUES (?, 1)").bind(sale.event_id.uuid());
+    wait.execute(&mut *sale.inventory_db.acquire().await.unwrap()).await.unwrap();
+    eventually("the event is staged", || async {
+        let mut conn = sale.inventory_db.acquire().await.ok()?;
+        let waiting: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM restages").fetch_one(&mut *conn).await.ok()?;
+        (waiting == 0).then_some(())
+    })
+    .await;
+    let mut conn = sale.inventory_db.acquire().await.unwrap();
+    let marked: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM stock WHERE is_over").fetch_one(&mut *conn).await.unwrap();
+    assert_eq!(marked, 0, "the database has refused it each time");
+    drop(conn);
     sale.mesh.stop().await.unwrap();
 }
