@@ -58,7 +58,7 @@ const INDEX_ENTRIES: i64 = 1_010;
 /// Transactions, without those that claim work, of which there is one for each poll. Six for an order that shares none
 /// with others, and some for calls that were retried and messages that came twice.
 const TRANSACTIONS: i64 = 800;
-/// Statements of the transactions that write, with their BEGIN and COMMIT. 37 for an order that shares none.
+/// Statements of the transactions that write, with their BEGIN and COMMIT. 38 for an order that shares none.
 const STATEMENTS: i64 = 4_500;
 
 /// Allowances beyond the ceilings of an order.
