@@ -21,6 +21,7 @@ use crate::output::Output;
 use retention::Retention;
 use sources::Sources;
 use std::{path::PathBuf, time::Duration};
+use tokio::time::Instant;
 use verdict::Audit;
 
 /// Check every promise against the databases, Redis, Kafka and the payment provider.
@@ -63,7 +64,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub acknowledged: Option<PathBuf>,
 
-    /// Longest wait until nothing moves any more, in seconds; if something still moves then, the audit fails
+    /// Longest wait until nothing moves any more, in seconds; if something still moves then, the audit fails. What is
+    /// found while messages are written is looked at again within the same time
     #[arg(long, default_value_t = 60)]
     pub quiet_deadline_s: u64,
 
@@ -83,19 +85,34 @@ pub struct Args {
 /// Audits, prints one line a promise, and returns whether all hold and nothing moved meanwhile.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let sources = Sources::connect(&args).await?;
-    let retention = Retention::now();
-    let still_moving = quiet::wait(&sources, Duration::from_secs(args.quiet_deadline_s), output).await?;
-    let written = quiet::last_messages(&sources).await?;
-    let mut audit = examine(&sources, &args, output, (retention, still_moving)).await?;
-    // Each statement has another snapshot, so a breach may have been in transit between two of them.
-    if !audit.holds && quiet::last_messages(&sources).await? != written {
-        audit.moved("messages that were written while the tables were read");
-    }
+    let audit = audit(&sources, &args, output).await?;
     if let Some(file) = &args.json {
         report::write_json(&audit, file)?;
     }
     report::print(&audit, output)?;
     Ok(audit.holds)
+}
+
+/// Waits until the mesh is quiet and examines it, anew if something moved meanwhile, such as an event that closed, until
+/// the deadline.
+async fn audit(sources: &Sources, args: &Args, output: Output) -> anyhow::Result<Audit> {
+    let (retention, until) = (Retention::now(), Instant::now() + Duration::from_secs(args.quiet_deadline_s));
+    loop {
+        let still_moving = quiet::wait(sources, until, output).await?;
+        let written = quiet::last_messages(sources).await?;
+        let mut audit = examine(sources, args, output, (retention, still_moving)).await?;
+        // Each statement has another snapshot, so a breach may have been in transit between two of them.
+        let has_moved = !audit.holds && quiet::last_messages(sources).await? != written;
+        if !has_moved || Instant::now() >= until {
+            if has_moved {
+                audit.moved("messages that were written while the tables were read");
+            }
+            return Ok(audit);
+        }
+        if !output.json {
+            eprintln!("messages were written while the tables were read: reading them again");
+        }
+    }
 }
 
 async fn examine(

@@ -47,9 +47,8 @@ const MOVING: &[(&str, &str)] = &[
     ),
 ];
 
-/// Waits until nothing moves, `deadline` at most. Returns the counts that still move.
-pub async fn wait(sources: &Sources, deadline: Duration, output: Output) -> anyhow::Result<Vec<String>> {
-    let until = Instant::now() + deadline;
+/// Waits until nothing moves, or the time is over. Returns the counts that still move.
+pub async fn wait(sources: &Sources, until: Instant, output: Output) -> anyhow::Result<Vec<String>> {
     let mut last_report = Instant::now();
     loop {
         let moving = still_moving(sources).await?;

@@ -247,7 +247,7 @@ async fn acknowledged_things_that_are_missing_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn findings_while_messages_are_written_are_reported_as_no_proof() {
+async fn findings_while_messages_are_written_are_no_proof_and_looked_at_again_while_there_is_time() {
     let sale = Sale::open(LONG).await;
     sale.placed(buyer(), &[(0, 1)], "").await;
     let folder = tempfile::tempdir().unwrap();
@@ -261,19 +261,27 @@ async fn findings_while_messages_are_written_are_reported_as_no_proof() {
     // The acknowledgements are read last, so an audit that waits for a pipe of them has read the tables.
     let pipe = folder.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let mut command = audit_command(&sale.world, &sale.mesh, &["--acknowledged", pipe.to_str().unwrap()]);
-    let running = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut writer = eventually("the audit has read the tables", || async {
-        // Fails as long as nobody reads.
-        fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&pipe).ok()
-    })
-    .await;
-    sale.placed(buyer(), &[(0, 1)], "").await;
-    writer.write_all(acknowledged.as_bytes()).unwrap();
-    drop(writer);
-    let audit: Audit = serde_json::from_slice(&running.wait_with_output().unwrap().stdout).unwrap();
-    assert_eq!(audit.still_moving, ["messages that were written while the tables were read"]);
-    assert_eq!((audit.holds, audit.promises[3].breaches.len()), (false, 1));
+    // Fails as long as nobody reads.
+    let open = || fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&pipe);
+    for (deadline_s, looks, still_moving) in
+        [("0", 1, &["messages that were written while the tables were read"][..]), ("60", 2, &[])]
+    {
+        let flags = ["--acknowledged", pipe.to_str().unwrap(), "--quiet-deadline-s", deadline_s];
+        let mut command = audit_command(&sale.world, &sale.mesh, &flags);
+        let running = command.stdout(Stdio::piped()).spawn().unwrap();
+        for look in 1..=looks {
+            let mut writer = eventually("the audit has read the tables", || async { open().ok() }).await;
+            if look == 1 {
+                sale.placed(buyer(), &[(0, 1)], "").await;
+            }
+            writer.write_all(acknowledged.as_bytes()).unwrap();
+            drop(writer);
+            eventually("the audit has read the pipe", || async { open().is_err().then_some(()) }).await;
+        }
+        let audit: Audit = serde_json::from_slice(&running.wait_with_output().unwrap().stdout).unwrap();
+        assert_eq!(audit.still_moving, still_moving);
+        assert_eq!((audit.holds, audit.promises[3].breaches.len()), (false, 1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
