@@ -14,12 +14,15 @@ use std::{
 /// An event that was distrusted twice within this time, or so many rounds of the reconciler if that is longer ...
 const TWICE_WITHIN: Duration = Duration::from_secs(10);
 const TWICE_WITHIN_ROUNDS: u32 = 5;
-/// ... is left alone for so long since: longer than a node that is cut off from its cluster takes writes by default.
+/// ... is left alone for so long since, or for so many rounds: longer than a node that is cut off from its cluster takes
+/// writes by default.
 const PAUSE: Duration = Duration::from_secs(20);
+const PAUSE_ROUNDS: u32 = 2;
 
 #[derive(Debug)]
 pub(super) struct Distrusts {
     twice_within: Duration,
+    pause: Duration,
     last: Mutex<HashMap<EventId, Last>>,
 }
 
@@ -35,18 +38,19 @@ impl Distrusts {
     /// Returns the memory of a reconciler that makes a round each `interval`: it may take one to find an event and some
     /// to rebuild it.
     pub(super) fn with_rounds_each(interval: Duration) -> Self {
-        Self { twice_within: TWICE_WITHIN.max(interval * TWICE_WITHIN_ROUNDS), last: Mutex::default() }
+        let twice_within = TWICE_WITHIN.max(interval * TWICE_WITHIN_ROUNDS);
+        Self { twice_within, pause: PAUSE.max(interval * PAUSE_ROUNDS), last: Mutex::default() }
     }
 
     /// Returns whether the event is to be left alone.
     pub(super) fn is_paused(&self, event: EventId, now: Instant) -> bool {
-        self.last().get(&event).is_some_and(|last| last.is_repeated && now < last.at + PAUSE)
+        self.last().get(&event).is_some_and(|last| last.is_repeated && now < last.at + self.pause)
     }
 
     /// Notes that the event was distrusted.
     pub(super) fn note(&self, event: EventId, now: Instant) {
         let mut events = self.last();
-        events.retain(|_, last| now < last.at + PAUSE.max(self.twice_within));
+        events.retain(|_, last| now < last.at + self.pause.max(self.twice_within));
         let is_repeated = events.get(&event).is_some_and(|last| now < last.at + self.twice_within);
         events.insert(event, Last { at: now, is_repeated });
     }
@@ -85,6 +89,6 @@ mod tests {
         let at = |seconds| began + Duration::from_secs(seconds);
         distrusts.note(event, at(0));
         distrusts.note(event, at(99));
-        assert!(distrusts.is_paused(event, at(118)) && !distrusts.is_paused(event, at(119)));
+        assert!(distrusts.is_paused(event, at(138)) && !distrusts.is_paused(event, at(139)));
     }
 }
