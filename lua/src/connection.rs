@@ -19,7 +19,7 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// Longest wait for one node of a cluster to take a connection. A new connection waits for a node that hangs twice,
 /// first as one of the URL and then as one that the others name. Both have to fit into the shortest time of a call,
 /// the half second of the gateway's limits, and the call itself follows.
-const NODE_CONNECT_TIMEOUT: Duration = Duration::from_millis(150);
+pub(crate) const NODE_CONNECT_TIMEOUT: Duration = Duration::from_millis(150);
 /// How many waits for an answer of one node fit into the time of a call. While the client learns the slots anew, it
 /// serves no call, and waits for a node that is away. A node that stood still for longer is asked again.
 const ANSWERS_PER_CALL: u32 = 2;

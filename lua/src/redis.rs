@@ -3,7 +3,7 @@
 use crate::{
     Args, Keys, RedisError, Script,
     address::Address,
-    connection::{Connections, Link, TIMEOUT},
+    connection::{Connections, Link, NODE_CONNECT_TIMEOUT, TIMEOUT},
 };
 use deadpool::{
     Runtime,
@@ -133,7 +133,10 @@ impl Redis {
                 // connection learns the slots from the nodes that answer. The ones that were opened meanwhile are kept,
                 // so that calls which time out together empty the pool but once.
                 discard(&mut used);
-                drop(self.pool.retain(|_, metrics| metrics.created > began));
+                // A call that had next to no time left says nothing of the other connections.
+                if self.timeout >= 2 * NODE_CONNECT_TIMEOUT {
+                    drop(self.pool.retain(|_, metrics| metrics.created > began));
+                }
             }
             return Err(RedisError::TimedOut(self.timeout));
         };
