@@ -4,7 +4,12 @@ use crate::{Bisection, DbError};
 use std::{
     ops::Range,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
+use tokio::time::Instant;
+
+/// Longest time in which a batch in parts begins another part: its callers wait for all of it.
+const LONGEST_BATCH: Duration = Duration::from_secs(10);
 
 /// How much one transaction may write, or one read may ask for: less after time-outs, until the server is faster again.
 /// Without it a batch that takes longer than the time-out would be tried for ever.
@@ -68,13 +73,19 @@ impl BatchLimit {
 
     /// Writes a batch of so many calls by `write_part`, which writes some of them in one transaction and returns the
     /// result of each: all at once, or in parts within this limit. A part whose data the database refuses is bisected.
-    /// If the data is not at fault, the part fails and all calls after it, which are not tried.
+    /// If the data is not at fault, the part fails and all calls after it, which are not tried. So do those that are left
+    /// after ten seconds.
     pub async fn write_all<W>(&self, calls: usize, write_part: impl Fn(Range<usize>) -> W) -> Vec<Result<(), DbError>>
     where
         W: Future<Output = Result<Vec<Result<(), DbError>>, DbError>>,
     {
-        let mut bisection = Bisection::of(calls);
+        let (mut bisection, began) = (Bisection::of(calls), Instant::now());
         while let Some(part) = bisection.next_part_within(self.get()) {
+            if began.elapsed() > LONGEST_BATCH {
+                let error = DbError::TimedOut { name: "all parts of a batch", after: LONGEST_BATCH };
+                bisection.part_failed(part.start..calls, &error);
+                break;
+            }
             match write_part(part.clone()).await {
                 Ok(results) => {
                     self.succeeded(part.len());
@@ -102,7 +113,7 @@ impl BatchLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{future::ready, sync::Mutex, time::Duration};
+    use std::{future::ready, sync::Mutex};
 
     const TIMED_OUT: DbError = DbError::TimedOut { name: "sweep", after: Duration::from_secs(5) };
 
