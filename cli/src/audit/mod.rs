@@ -93,8 +93,8 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     Ok(audit.holds)
 }
 
-/// Waits until the mesh is quiet and examines it, anew if something moved meanwhile, such as an event that closed, until
-/// the deadline.
+/// Waits until the mesh is quiet and examines it, anew if something moved meanwhile, such as an event that closed,
+/// until the deadline.
 async fn audit(sources: &Sources, args: &Args, output: Output) -> anyhow::Result<Audit> {
     let (retention, until) = (Retention::now(), Instant::now() + Duration::from_secs(args.quiet_deadline_s));
     loop {

@@ -73,8 +73,8 @@ impl BatchLimit {
 
     /// Writes a batch of so many calls by `write_part`, which writes some of them in one transaction and returns the
     /// result of each: all at once, or in parts within this limit. A part whose data the database refuses is bisected.
-    /// If the data is not at fault, the part fails and all calls after it, which are not tried. So do those that are left
-    /// after ten seconds.
+    /// If the data is not at fault, the part fails and all calls after it, which are not tried. So do those that are
+    /// left after ten seconds.
     pub async fn write_all<W>(&self, calls: usize, write_part: impl Fn(Range<usize>) -> W) -> Vec<Result<(), DbError>>
     where
         W: Future<Output = Result<Vec<Result<(), DbError>>, DbError>>,

@@ -14,8 +14,8 @@ use std::{
 /// An event that was distrusted twice within this time, or so many rounds of the reconciler if that is longer ...
 const TWICE_WITHIN: Duration = Duration::from_secs(10);
 const TWICE_WITHIN_ROUNDS: u32 = 5;
-/// ... is left alone for so long since, or for so many rounds: longer than a node that is cut off from its cluster takes
-/// writes by default.
+/// ... is left alone for so long since, or for so many rounds: longer than a node that is cut off from its cluster
+/// takes writes by default.
 const PAUSE: Duration = Duration::from_secs(20);
 const PAUSE_ROUNDS: u32 = 2;
 
