@@ -165,6 +165,17 @@ mod tests {
         assert_eq!(write(&limit, 7, 5, 99).await, (vec![3, 4], (0..7).collect()));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn no_part_begins_once_the_batch_has_taken_long() {
+        let limit = BatchLimit::up_to(1);
+        let slowly = |_: Range<usize>| async {
+            tokio::time::sleep(LONGEST_BATCH * 2 / 3).await;
+            Ok(vec![Ok(())])
+        };
+        let results = limit.write_all(4, slowly).await;
+        assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false, false]);
+    }
+
     #[tokio::test]
     async fn a_call_whose_data_is_refused_fails_alone_in_a_part_within_the_limit() {
         let limit = BatchLimit::up_to(4);
